@@ -1,0 +1,1 @@
+# Install rules: library, headers, program, pkg-config file and CMake package.

@@ -1,0 +1,100 @@
+/* Consuming: a worker that applies each Kafka message exactly once to a PostgreSQL database.
+ *
+ * The same worker that `txbroker worker` runs, for an application that brings its own handler, and the interface of plugin handlers. The handler gets
+ * the connection of the delivery's transaction; what it writes there commits together with the message's deduplication and the offset, or not at all.
+ */
+#ifndef TXBROKER_CONSUMER_H
+#define TXBROKER_CONSUMER_H
+
+#include <libpq-fe.h>
+#include <stdint.h>
+
+#include "txbroker/error.h"
+#include "txbroker/slice.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* A delivery. Everything is borrowed and valid until the handler returns. Slices: absent means null. */
+struct txb_message {
+  size_t struct_size; /* sizeof(struct txb_message) of the caller: fields may be added at the end */
+  const char *id;     /* UUIDv7, 36 characters */
+  struct txb_slice source, type, content_type;
+  const char *topic;
+  int32_t partition;
+  int64_t offset;
+  int64_t time_us; /* of the event, microseconds since 1970 */
+  struct txb_slice key, payload;
+  const char *headers_json; /* JSON object; a value that is not text is {"base64": "..."} */
+  int32_t attempt;          /* 1 = first */
+};
+
+/* What a handler answers. */
+enum txb_outcome {
+  TXB_OUTCOME_OK = 0,
+  TXB_OUTCOME_REFUSE, /* a business no, final */
+  TXB_OUTCOME_RETRY,  /* not now */
+  TXB_OUTCOME_DEAD,   /* never */
+};
+
+/* Where a handler puts its reason: copied up to 400 bytes. May be left alone. */
+struct txb_answer {
+  size_t struct_size;
+  char reason[400];
+  int64_t retry_after_ms; /* for RETRY; 0: by the policy */
+};
+
+/* Applies one message on `conn`, inside a transaction that the worker began and will end: never BEGIN, COMMIT or ROLLBACK there (the worker refuses
+ * the commit if you do), savepoints are fine. Called from the worker's thread, one at a time. */
+typedef enum txb_outcome (*txb_handler_fn)(PGconn *conn, const struct txb_message *message, struct txb_answer *answer, void *context);
+
+/* A plugin: a shared object that exports `const struct txb_plugin txb_plugin` (or another symbol named in the configuration). */
+#define TXB_PLUGIN_ABI 1
+struct txb_plugin {
+  size_t struct_size; /* sizeof(struct txb_plugin) */
+  uint32_t abi;       /* TXB_PLUGIN_ABI */
+  const char *name;
+  int (*open)(const char *argument, void **context); /* 0 = fine; may be NULL; argument comes from the configuration */
+  txb_handler_fn handle;
+  void (*close)(void *context); /* may be NULL */
+};
+
+/* What a partition without a stored position does, and one whose stored position Kafka no longer has. */
+enum txb_start {
+  TXB_START_EARLIEST = 0, /* a new group reads the topic from its beginning; a lost position is an error that stops the partition */
+  TXB_START_LATEST,       /* a new group reads what comes from now on */
+  TXB_START_ERROR,        /* a new group is refused: positions must exist */
+};
+
+struct txb_worker_options {
+  size_t struct_size; /* sizeof(struct txb_worker_options) */
+  const char *group;
+  const char *const *topics; /* NULL-ended */
+  const char *database;      /* libpq connection string; where effects, inbox and offsets live */
+  const char *brokers;       /* "host:port,..." */
+  const char *const *kafka_options; /* NULL, or name, value, name, value, ..., NULL: librdkafka options from the allow-list */
+  enum txb_start start;
+  int batch_messages; /* 0: 1000 */
+  int batch_bytes;    /* 0: 4 MiB */
+  int batch_wait_ms;  /* 0: 5: how long an incomplete batch may wait for more */
+  int session_timeout_ms; /* 0: 45000; how long a stopped member keeps its partitions */
+  int64_t retry_first_ms, retry_cap_ms; /* 0: 200 and 60000 */
+};
+
+struct txb_worker;
+/* Checks the options, connects to both servers, checks the schema. *out is the caller's; free with txb_worker_free.
+ *   TXB_REFUSED  an option is wrong, no permission, the schema is not this version's: change it
+ *   TXB_RETRY    a server is unreachable: call again later */
+TXB_EXPORT enum txb_rc txb_worker_new(const struct txb_worker_options *options, txb_handler_fn handler, void *context,
+                                      struct txb_worker **out, struct txb_error *err) TXB_MUST_CHECK;
+/* Works until txb_worker_stop; waits for servers that go away. TXB_OK after a stop. One thread. */
+TXB_EXPORT enum txb_rc txb_worker_run(struct txb_worker *worker, struct txb_error *err) TXB_MUST_CHECK;
+/* Any thread, async-signal-safe: run ends its batch, gives its partitions back and returns. */
+TXB_EXPORT void txb_worker_stop(struct txb_worker *worker);
+TXB_EXPORT void txb_worker_free(struct txb_worker *worker);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
