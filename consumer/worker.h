@@ -1,0 +1,38 @@
+/* The worker process: Kafka to effects in one PostgreSQL database, on the calling thread, until stopped. The public txb_worker_* wrap this.
+ *
+ * A crash at any line leaves: for each partition a committed next_offset with the effects, inbox rows and counters of exactly the messages below it;
+ * whatever was under way rolls back with its connection.
+ */
+#ifndef TXB_CONSUMER_WORKER_H
+#define TXB_CONSUMER_WORKER_H
+
+#include "common/kafka.h"
+#include "txbroker/consumer.h"
+
+enum txb_handler_kind { TXB_HANDLER_SQL, TXB_HANDLER_SQL_BATCH, TXB_HANDLER_PLUGIN, TXB_HANDLER_CALLBACK };
+
+struct txb_worker_settings {
+  const char *group;
+  const char *const *topics; /* NULL-ended */
+  const char *database;
+  struct txb_kafka_cluster kafka;
+  const char *owner; /* name of this worker in txb.consumer_offset */
+  int stop_fd;
+  enum txb_start start;
+  enum txb_handler_kind handler;
+  const char *function;        /* SQL: "schema.name" or "name" */
+  const char *plugin_path, *plugin_symbol, *plugin_argument;
+  txb_handler_fn callback;
+  void *callback_context;
+  int batch_messages, batch_bytes, batch_wait_ms;
+  int session_timeout_ms;
+  int64_t retry_first_ms, retry_cap_ms;
+  int64_t inbox_keep_ms;  /* how long ids are remembered; must exceed the topics' retention (doctor compares) */
+  bool exit_when_idle;    /* tests and benchmarks: end once every assigned partition is applied to its end */
+};
+void txb_worker_settings_init(struct txb_worker_settings *settings);
+
+/* Runs until stop_fd is signalled (TXB_OK) or something needs a person (TXB_REFUSED: unknown function, no permission, wrong schema; TXB_FATAL). */
+enum txb_rc txb_worker_process(const struct txb_worker_settings *settings, struct txb_error *err) TXB_MUST_CHECK;
+
+#endif
