@@ -1,1 +1,22 @@
-# Install rules: library, headers, program, pkg-config file and CMake package.
+# Install rules: library, headers, program, man page, shell completions, pkg-config file and CMake package. Nothing installed holds the prefix, so
+# `cmake --install build --prefix X` and packaging by DESTDIR give the same files.
+include(CMakePackageConfigHelpers)
+set(txb_cmake_dir "${CMAKE_INSTALL_LIBDIR}/cmake/txbroker")
+set(txb_pkgconfig_dir "${CMAKE_INSTALL_LIBDIR}/pkgconfig")
+
+install(TARGETS txbroker RUNTIME DESTINATION "${CMAKE_INSTALL_BINDIR}")
+install(TARGETS txbroker_shared txbroker_static EXPORT txbrokerTargets
+  LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}" ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}")
+install(DIRECTORY include/txbroker DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}" FILES_MATCHING PATTERN "*.h")
+install(EXPORT txbrokerTargets NAMESPACE txbroker:: DESTINATION "${txb_cmake_dir}")
+
+configure_package_config_file(cmake/txbrokerConfig.cmake.in "${PROJECT_BINARY_DIR}/txbrokerConfig.cmake"
+  INSTALL_DESTINATION "${txb_cmake_dir}" NO_SET_AND_CHECK_MACRO)
+write_basic_package_version_file("${PROJECT_BINARY_DIR}/txbrokerConfigVersion.cmake" COMPATIBILITY SameMinorVersion)
+install(FILES "${PROJECT_BINARY_DIR}/txbrokerConfig.cmake" "${PROJECT_BINARY_DIR}/txbrokerConfigVersion.cmake"
+  DESTINATION "${txb_cmake_dir}")
+
+file(RELATIVE_PATH TXB_PC_TO_PREFIX "/${txb_pkgconfig_dir}" "/")
+string(REGEX REPLACE "/$" "" TXB_PC_TO_PREFIX "${TXB_PC_TO_PREFIX}")
+configure_file(cmake/txbroker.pc.in "${PROJECT_BINARY_DIR}/txbroker.pc" @ONLY)
+install(FILES "${PROJECT_BINARY_DIR}/txbroker.pc" DESTINATION "${txb_pkgconfig_dir}")
