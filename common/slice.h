@@ -41,5 +41,7 @@ static inline bool txb_size_mul(size_t a, size_t b, size_t *out) {
 
 /* Whether the bytes are well-formed UTF-8 without NUL, as PostgreSQL's text wants it (RFC 3629: no surrogates, no overlong forms). */
 bool txb_slice_is_text(struct txb_slice s);
+/* The size of the well-formed UTF-8 character that s begins with (a NUL byte is one of 1), or 0 when there is none. */
+size_t txb_utf8_character(struct txb_slice s);
 
 #endif
