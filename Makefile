@@ -16,7 +16,7 @@ WERROR ?= OFF
 # $(call build,<preset>,<warnings are errors>,<targets>): CMake's own output is shown when it fails
 define build
 cmake --preset $(1) -DTXB_WERROR=$(2) >/dev/null
-cmake --build --preset $(1) $(if $(3),--target $(3)) -- --quiet
+cmake --build --preset $(1) $(if $(3),--target $(3))
 endef
 
 help: ## list the targets
@@ -48,7 +48,7 @@ test-crash: ## kill -9 at every failpoint, N times each: make test-crash N=50
 
 bench: ## measure relay and worker beside bare loops (some minutes, real PostgreSQL and Kafka)
 	@deploy/deps.sh test
-	$(call build,release,$(WERROR))
+	$(call build,release,$(WERROR),all txb_bench)
 	tests/bench/run $(ARGS)
 
 lint: ## formatting, clang-tidy, shellcheck
