@@ -1,0 +1,237 @@
+/* The table of commands. */
+#include "broker/cli/cli.h"
+
+const struct txb_option txb_global_options[] = {
+    {.name = "config", .letter = 'c', .value = "FILE", .help = "JSON configuration; also in TXB_CONFIG."},
+    {.name = "set",
+     .value = "KEY=VALUE",
+     .many = true,
+     .help = "One setting: relay.lease_ms=5000, workers.GROUP.start=latest."},
+    {.name = "database",
+     .letter = 'd',
+     .value = "URI",
+     .help = "PostgreSQL connection string: the one database to work on."},
+    {.name = "brokers",
+     .letter = 'b',
+     .value = "LIST",
+     .help = "Kafka brokers, host:port,...: the setting kafka.brokers."},
+    {.name = "output",
+     .letter = 'o',
+     .value = "FORMAT",
+     .choices = "text|json|jsonl",
+     .help = "How results are printed."},
+    {.name = "help", .letter = 'h', .help = "This help."},
+    {.name = "version", .help = "The version."},
+    {.name = NULL},
+};
+
+static const struct txb_option init_options[] = {
+    {.name = "role",
+     .value = "USER=ROLE",
+     .many = true,
+     .help = "Grants a group role (txb_app, txb_relay, txb_worker, txb_admin, txb_reader) to a user that exists: "
+             "--role shop=txb_app."},
+    {.name = NULL},
+};
+
+static const struct txb_option doctor_options[] = {
+    {.name = "timeout", .value = "SECONDS", .help = "How long each server may take to answer (default 5)."},
+    {.name = NULL},
+};
+
+static const struct txb_option status_options[] = {
+    {.name = "timeout", .value = "SECONDS", .help = "How long each server may take to answer (default 5)."},
+    {.name = NULL},
+};
+
+static const struct txb_option config_options[] = {
+    {.name = "check", .help = "Only says whether the configuration is right."},
+    {.name = "keys", .help = "All settings with their meaning, limits and defaults."},
+    {.name = "sample", .help = "A configuration to begin with."},
+    {.name = "reference", .help = "All settings as the Markdown page docs/reference-settings.md."},
+    {.name = NULL},
+};
+
+static const struct txb_option publish_options[] = {
+    {.name = "topic", .letter = 't', .value = "TOPIC", .help = "Kafka topic."},
+    {.name = "key", .letter = 'k', .value = "KEY", .help = "Key: messages of one key keep their order."},
+    {.name = "type", .value = "TYPE", .help = "CloudEvents type, as in transfer.made."},
+    {.name = "payload",
+     .letter = 'p',
+     .value = "TEXT",
+     .help = "The payload; without it and --payload-file it is read from standard input."},
+    {.name = "payload-file", .value = "FILE", .help = "The payload from a file, - for standard input."},
+    {.name = "no-payload", .help = "A message without a value."},
+    {.name = "content-type", .value = "TYPE", .help = "Default application/json: the payload must then be JSON."},
+    {.name = "header", .letter = 'H', .value = "NAME=VALUE", .many = true, .help = "A header."},
+    {.name = "id", .value = "UUID", .help = "The id, a UUIDv7; default: a new one."},
+    {.name = "not-before", .value = "TIME", .help = "Not published before this time: RFC 3339, or +SECONDS from now."},
+    {.name = "strict-order",
+     .help = "Waits for other transactions that publish to this topic and key, so that order is that of commits."},
+    {.name = "jsonl",
+     .help = "Reads intents from standard input, one JSON object a line, in one transaction: all of them or none."},
+    {.name = NULL},
+};
+
+static const struct txb_option tail_options[] = {
+    {.name = "from",
+     .value = "POSITION",
+     .help = "beginning, end, or an offset of every partition (default: beginning)."},
+    {.name = "partition", .value = "N", .help = "Only this partition."},
+    {.name = "count", .letter = 'n', .value = "N", .help = "Ends after so many messages."},
+    {.name = "follow",
+     .letter = 'f',
+     .help = "Goes on waiting for new messages; without it the command ends at the end of the topic."},
+    {.name = NULL},
+};
+
+static const struct txb_option role_options[] = {
+    {.name = "exit-when-idle", .help = "Ends once there is nothing more to do."},
+    {.name = NULL},
+};
+
+static const struct txb_option dev_options[] = {
+    {.name = "data",
+     .value = "DIR",
+     .help = "Keeps the database in this directory; without it everything is private and temporary."},
+    {.name = "port", .value = "PORT", .help = "TCP port of PostgreSQL on 127.0.0.1 (default: a free one)."},
+    {.name = NULL},
+};
+
+static const struct txb_option demo_options[] = {
+    {.name = "transfers", .value = "N", .help = "How many transfers are made (default 2000)."},
+    {.name = "writers", .value = "N", .help = "How many connections make them at once (default 4)."},
+    {.name = "kills", .value = "N", .help = "How many processes are killed with work under way, at least (default 6)."},
+    {.name = "seed",
+     .value = "N",
+     .help = "Seed of amounts, accounts and rollbacks (default: random, printed on standard error)."},
+    {.name = "keep", .help = "Keeps the two databases when they are in a server of yours."},
+    {.name = NULL},
+};
+
+const struct txb_command txb_commands[] = {
+    {.name = "init",
+     .summary = "make or migrate the schema txb and its roles in a database",
+     .options = init_options,
+     .run = txb_cmd_init,
+     .details = "Applies what is missing of the schema, makes the group roles and the first partitions. May be run "
+                "again at any time, and by several at "
+                "once. A schema newer than this program is refused. The user needs the right to create roles (once per "
+                "server) and schemas.",
+     .examples = "  txbroker init --database postgresql:///shop --role shop=txb_app\n"},
+    {.name = "doctor",
+     .summary = "check databases, Kafka and configuration, and say what to do",
+     .options = doctor_options,
+     .run = txb_cmd_doctor,
+     .details = "Every check prints ok, warn or fail, what was found, and what to do about it. Exit code 1 if one "
+                "fails. Changes nothing.",
+     .examples = "  txbroker --config txbroker.json doctor\n  txbroker --database postgresql:///shop --brokers "
+                 "127.0.0.1:9092 doctor\n"},
+    {.name = "status",
+     .summary = "backlog, oldest hole, lag, stalls",
+     .options = status_options,
+     .run = txb_cmd_status,
+     .details = "Per source: backlog, position, the oldest hole and the sessions that may fill it, who holds the "
+                "lease, what is held. Per group and "
+                "partition: position, lag, and what stalls it. Shows what it can reach, and says what it can't.",
+     .examples = "  txbroker --config txbroker.json status\n  txbroker --config txbroker.json status -o json | jq "
+                 "'.sources[].backlog'\n"},
+    {.name = "config",
+     .summary = "show the effective settings and where each came from",
+     .options = config_options,
+     .run = txb_cmd_config,
+     .details = "Passwords and other secrets are masked.",
+     .examples = "  txbroker config --sample > txbroker.json\n  txbroker --config txbroker.json config\n"},
+    {.name = "dev",
+     .summary = "a private PostgreSQL and Kafka with everything running, for trying things out",
+     .options = dev_options,
+     .run = txb_cmd_dev,
+     .details = "Starts a private PostgreSQL server and librdkafka's mock cluster on free ports of 127.0.0.1, makes a "
+                "database with the schema, runs a "
+                "relay, and a worker for each group of the configuration. Ends with Ctrl-C and leaves nothing (with "
+                "--data, the database). The mock "
+                "cluster forgets everything at the end and proves nothing about delivery.",
+     .examples = "  txbroker dev\n  txbroker dev --data ./txb-data\n"},
+    {.name = "demo",
+     .summary = "2,000 money transfers between two banks while processes are killed, verified at the end",
+     .options = demo_options,
+     .run = txb_cmd_demo,
+     .details = "Two databases, bank_a and bank_b, with accounts. Several connections make transfers: money leaves an "
+                "account of one bank, and the "
+                "intent to credit it in the other is published in the same transaction; some roll back. Relay and "
+                "worker processes are killed with "
+                "-9 while they have work. At the end a verifier with SQL of its own counts what was lost, doubled or "
+                "out of order. With --database URI "
+                "the two databases are made in that server, else in a private one; with --brokers LIST real Kafka is "
+                "used, else the mock cluster.",
+     .examples = "  txbroker demo\n  txbroker demo --brokers 127.0.0.1:9092 -o json\n"},
+    {.name = "relay",
+     .operands = "[SOURCE]...",
+     .operands_max = 1000,
+     .summary = "relay the outbox of the sources to Kafka",
+     .options = role_options,
+     .run = txb_cmd_relay,
+     .details = "Runs until stopped, by Ctrl-C or SIGTERM; a second signal ends it at once. Relays all sources of the "
+                "configuration, or those named. "
+                "Several relays may run: one holds a source, the others stand by.",
+     .examples = "  txbroker --config txbroker.json relay\n  txbroker --database postgresql:///shop --brokers "
+                 "127.0.0.1:9092 relay\n"},
+    {.name = "worker",
+     .operands = "[GROUP]...",
+     .operands_max = 1000,
+     .summary = "apply messages to a database, exactly once",
+     .options = role_options,
+     .run = txb_cmd_worker,
+     .details = "Runs until stopped, by Ctrl-C or SIGTERM; a second signal ends it at once. Works for all groups of "
+                "the configuration, or those named. "
+                "Several workers of a group share its partitions.",
+     .examples = "  txbroker --config txbroker.json worker ledger\n"},
+    {.name = "run",
+     .summary = "all roles of the configuration in one process",
+     .options = role_options,
+     .run = txb_cmd_run,
+     .details = "A relay for each source and a worker for each group, each a thread. A role that ends is started again "
+                "after a growing pause.",
+     .examples = "  txbroker --config txbroker.json run\n"},
+    {.name = "publish",
+     .summary = "write intents into the outbox",
+     .options = publish_options,
+     .run = txb_cmd_publish,
+     .details = "Prints the id of each intent once it is committed. A line of --jsonl has topic, type and what else is "
+                "wanted of key, payload (any JSON), "
+                "payload_text, payload_base64, content_type, headers, id, not_before, strict_order; it takes what tail "
+                "prints.",
+     .examples = "  txbroker -d postgresql:///shop publish --topic orders --key 42 --type order.placed --payload "
+                 "'{\"total\": 7}'\n"
+                 "  txbroker -d postgresql:///shop publish --jsonl < intents.jsonl\n"},
+    {.name = "tail",
+     .operands = "TOPIC",
+     .operands_min = 1,
+     .operands_max = 1,
+     .summary = "print messages of a topic as JSON lines",
+     .options = tail_options,
+     .run = txb_cmd_tail,
+     .details =
+         "Reads without a consumer group, so it changes nothing for others. publish --jsonl takes what it prints.",
+     .examples = "  txbroker -b 127.0.0.1:9092 tail orders --from end --follow\n"},
+    {.name = "completion",
+     .operands = "bash|zsh|fish",
+     .choices = "bash|zsh|fish",
+     .operands_min = 1,
+     .operands_max = 1,
+     .summary = "print a completion script for a shell",
+     .run = txb_cmd_completion,
+     .examples = "  . <(txbroker completion bash)\n  txbroker completion zsh > ~/.zfunc/_txbroker\n"
+                 "  txbroker completion fish > ~/.config/fish/completions/txbroker.fish\n"},
+    {.name = "man",
+     .summary = "print the manual page (roff)",
+     .run = txb_cmd_man,
+     .examples = "  txbroker man | man -l -\n"},
+    {.name = "help",
+     .operands = "[COMMAND]",
+     .operands_max = 1,
+     .summary = "help for the program or a command",
+     .run = txb_cmd_help},
+    {.name = "version", .summary = "print the version", .run = txb_cmd_version},
+    {.name = NULL},
+};

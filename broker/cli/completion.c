@@ -1,0 +1,187 @@
+/* Completion scripts for bash, zsh and fish, from the tables. */
+#include <string.h>
+
+#include "broker/cli/help.h"
+
+/* Text inside single quotes of a shell; characters of `special` get a backslash (zsh's _arguments reads them). */
+static void quoted(const char *text, const char *special) {
+  txb_print("'");
+  for (; *text != '\0'; text++) {
+    if (*text == '\'')
+      txb_print("'\\''");
+    else
+      txb_print("%s%c", strchr(special, *text) != NULL ? "\\" : "", *text);
+  }
+  txb_print("'");
+}
+
+static void choices_spaced(const char *choices) {
+  for (const char *c = choices; *c != '\0'; c++)
+    txb_print("%c", *c == '|' ? ' ' : *c);
+}
+
+static bool takes_file(const struct txb_option *o) {
+  return o->value != NULL && (strcmp(o->value, "FILE") == 0 || strcmp(o->value, "DIR") == 0);
+}
+
+static void bash_words(const struct txb_option *options) {
+  for (const struct txb_option *o = options; o != NULL && o->name != NULL; o++)
+    txb_print(" --%s", o->name);
+}
+
+static void bash_values(const struct txb_option *options) {
+  for (const struct txb_option *o = options; o != NULL && o->name != NULL; o++) {
+    if (o->value == NULL)
+      continue;
+    txb_print("    --%s", o->name);
+    if (o->letter != 0)
+      txb_print(" | -%c", o->letter);
+    if (o->choices != NULL) {
+      txb_print(") mapfile -t COMPREPLY < <(compgen -W '");
+      choices_spaced(o->choices);
+      txb_print("' -- \"$cur\"); return ;;\n");
+    } else if (takes_file(o)) {
+      txb_print(") mapfile -t COMPREPLY < <(compgen -%c -- \"$cur\"); return ;;\n",
+                strcmp(o->value, "DIR") == 0 ? 'd' : 'f');
+    } else {
+      txb_print(") return ;;\n");
+    }
+  }
+}
+
+static void print_bash(void) {
+  txb_print("# bash completion for txbroker\n_txbroker() {\n  local cur prev word command='' words\n  "
+            "cur=${COMP_WORDS[COMP_CWORD]}\n"
+            "  prev=${COMP_WORDS[COMP_CWORD - 1]}\n  COMPREPLY=()\n  for word in \"${COMP_WORDS[@]:1:COMP_CWORD-1}\"; "
+            "do\n    case $word in\n     ");
+  for (const struct txb_command *c = txb_commands; c->name != NULL; c++)
+    txb_print("%s %s", c == txb_commands ? "" : " |", c->name);
+  txb_print(") command=$word; break ;;\n    esac\n  done\n  case $prev in\n");
+  bash_values(txb_global_options);
+  txb_print("  esac\n  case $command in\n    '') words='");
+  for (const struct txb_command *c = txb_commands; c->name != NULL; c++)
+    if (!c->hidden)
+      txb_print("%s%s", c == txb_commands ? "" : " ", c->name);
+  txb_print("' ;;\n");
+  for (const struct txb_command *c = txb_commands; c->name != NULL; c++) {
+    if (c->hidden)
+      continue;
+    txb_print("    %s)\n      case $prev in\n", c->name);
+    bash_values(c->options);
+    txb_print("      esac\n      words='");
+    if (c->choices != NULL)
+      choices_spaced(c->choices);
+    bash_words(c->options);
+    txb_print("' ;;\n");
+  }
+  txb_print("  esac\n  words+='");
+  bash_words(txb_global_options);
+  txb_print("'\n  mapfile -t COMPREPLY < <(compgen -W \"$words\" -- \"$cur\")\n}\ncomplete -F _txbroker txbroker\n");
+}
+
+static void zsh_option(const struct txb_option *o, const char *indent) {
+  txb_print("%s%s", indent, o->many ? "'*'" : "");
+  if (o->letter != 0 && !o->many)
+    txb_print("'(-%c --%s)'{-%c,--%s}", o->letter, o->name, o->letter, o->name);
+  else if (o->letter != 0)
+    txb_print("{-%c,--%s}", o->letter, o->name);
+  else
+    txb_print("--%s", o->name);
+  txb_print("'['");
+  quoted(o->help, "[]:");
+  txb_print("']'");
+  if (o->value != NULL && o->choices != NULL) {
+    txb_print("':%s:(", o->value);
+    choices_spaced(o->choices);
+    txb_print(")'");
+  } else if (o->value != NULL) {
+    txb_print("':%s:%s'", o->value, takes_file(o) ? "_files" : "");
+  }
+  txb_print(" \\\n");
+}
+
+static void print_zsh(void) {
+  txb_print(
+      "#compdef txbroker\n\n_txbroker() {\n  local context state line\n  typeset -A opt_args\n  _arguments -C \\\n");
+  for (const struct txb_option *o = txb_global_options; o->name != NULL; o++)
+    zsh_option(o, "    ");
+  txb_print("    '1:command:->command' '*::argument:->argument'\n  case $state in\n    command)\n      local -a "
+            "commands\n      commands=(\n");
+  for (const struct txb_command *c = txb_commands; c->name != NULL; c++) {
+    if (c->hidden)
+      continue;
+    txb_print("        %s':'", c->name);
+    quoted(c->summary, ":");
+    txb_print("\n");
+  }
+  txb_print("      )\n      _describe command commands ;;\n    argument)\n      case $words[1] in\n");
+  for (const struct txb_command *c = txb_commands; c->name != NULL; c++) {
+    if (c->hidden)
+      continue;
+    txb_print("        %s) _arguments \\\n", c->name);
+    for (const struct txb_option *o = c->options; o != NULL && o->name != NULL; o++)
+      zsh_option(o, "          ");
+    for (const struct txb_option *o = txb_global_options; o->name != NULL; o++)
+      zsh_option(o, "          ");
+    txb_print("          '*:%s:", c->operands == NULL ? "nothing" : "operand");
+    if (c->choices != NULL) {
+      txb_print("(");
+      choices_spaced(c->choices);
+      txb_print(")");
+    }
+    txb_print("' ;;\n");
+  }
+  txb_print("      esac ;;\n  esac\n}\n\n_txbroker \"$@\"\n");
+}
+
+static void fish_options(const struct txb_option *options, const char *condition) {
+  for (const struct txb_option *o = options; o != NULL && o->name != NULL; o++) {
+    txb_print("complete -c txbroker%s%s -l %s", condition == NULL ? "" : " -n ", condition == NULL ? "" : condition,
+              o->name);
+    if (o->letter != 0)
+      txb_print(" -s %c", o->letter);
+    if (o->value != NULL)
+      txb_print(takes_file(o) ? " -rF" : " -x");
+    if (o->choices != NULL) {
+      txb_print(" -a '");
+      choices_spaced(o->choices);
+      txb_print("'");
+    }
+    txb_print(" -d ");
+    quoted(o->help, "\\");
+    txb_print("\n");
+  }
+}
+
+static void print_fish(void) {
+  txb_print("# fish completion for txbroker\ncomplete -c txbroker -f\n");
+  fish_options(txb_global_options, NULL);
+  for (const struct txb_command *c = txb_commands; c->name != NULL; c++) {
+    if (c->hidden)
+      continue;
+    txb_print("complete -c txbroker -n __fish_use_subcommand -a %s -d ", c->name);
+    quoted(c->summary, "\\");
+    txb_print("\n");
+    struct txb_buffer condition;
+    txb_buffer_init(&condition);
+    txb_buffer_addf(&condition, "'__fish_seen_subcommand_from %s'", c->name);
+    fish_options(c->options, txb_buffer_text(&condition));
+    if (c->choices != NULL) {
+      txb_print("complete -c txbroker -n %s -a '", txb_buffer_text(&condition));
+      choices_spaced(c->choices);
+      txb_print("'\n");
+    }
+    txb_buffer_fini(&condition);
+  }
+}
+
+int txb_cmd_completion(struct txb_cli *cli) {
+  const char *shell = cli->args.operands[0];
+  if (strcmp(shell, "bash") == 0)
+    print_bash();
+  else if (strcmp(shell, "zsh") == 0)
+    print_zsh();
+  else
+    print_fish();
+  return TXB_EXIT_DONE;
+}

@@ -1,0 +1,103 @@
+/* Settings: what only shows when everything is loaded. */
+#include <inttypes.h>
+#include <string.h>
+
+#include "common/kafka.h"
+#include "common/settings_internal.h"
+
+#define REFUSE(err, ...) TXB_FAIL_FROM((err), TXB_REFUSED, TXB_ORIGIN_USAGE, __VA_ARGS__)
+
+static bool is_missing(const void *entry, const struct txb_setting *setting) {
+  const void *at = (const char *)entry + setting->offset;
+  switch (setting->type) {
+  case TXB_SETTING_TEXT:
+  case TXB_SETTING_CHOICE:
+    return *(char *const *)at == NULL;
+  case TXB_SETTING_LIST:
+  case TXB_SETTING_MAP:
+    return ((const struct txb_texts *)at)->count == 0;
+  case TXB_SETTING_INTEGER:
+  case TXB_SETTING_BOOLEAN:
+    return false;
+  }
+  return false;
+}
+
+static enum txb_rc check_entry(const void *entry, const struct txb_section *section, struct txb_error *err) {
+  const struct txb_section_head *head = entry;
+  const char *name = section->list ? txb_settings_entry_name(entry, section) : NULL;
+  for (size_t i = 0; i < section->count; i++) {
+    const struct txb_setting *setting = &section->settings[i];
+    if (!setting->required || !is_missing(entry, setting))
+      continue;
+    if (name == NULL)
+      return REFUSE(err, "%s: %s is missing", head->where == NULL ? section->name : head->where, setting->key);
+    return REFUSE(err, "%s: %s is missing for %s %s; set %s.%s.%s", head->where, setting->key, section->name_key, name,
+                  section->name, name, setting->key);
+  }
+  return TXB_OK;
+}
+
+static enum txb_rc check_list(const struct txb_settings *s, const struct txb_section *section, struct txb_error *err) {
+  const char *list =
+      (const char *)((const struct txb_settings_list *)(const void *)((const char *)s + section->offset))->items;
+  size_t count = txb_settings_entries(s, section);
+  for (size_t i = 0; i < count; i++) {
+    const void *entry = list + i * section->size;
+    TXB_TRY(check_entry(entry, section, err));
+    for (size_t j = 0; j < i; j++) {
+      const char *name = txb_settings_entry_name(entry, section);
+      if (strcmp(name, txb_settings_entry_name(list + j * section->size, section)) == 0)
+        return REFUSE(err, "%s: there is already one with %s %s", ((const struct txb_section_head *)entry)->where,
+                      section->name_key, name);
+    }
+  }
+  return TXB_OK;
+}
+
+static enum txb_rc check_group(const struct txb_group_settings *g, struct txb_error *err) {
+  bool sql = strcmp(g->handler_kind, "sql") == 0;
+  if (sql && g->handler_function == NULL)
+    return REFUSE(err, "%s: handler.function is missing for group %s: the SQL function that applies its messages",
+                  g->head.where, g->group);
+  if (!sql && g->handler_path == NULL)
+    return REFUSE(err, "%s: handler.path is missing for group %s: the shared object of the plugin", g->head.where,
+                  g->group);
+  if (!sql && g->handler_function != NULL)
+    return REFUSE(err, "%s: handler.function of group %s belongs to kind sql, but its kind is plugin", g->head.where,
+                  g->group);
+  if (sql && g->handler_path != NULL)
+    return REFUSE(err, "%s: handler.path of group %s belongs to kind plugin, but its kind is sql", g->head.where,
+                  g->group);
+  if (g->retry_first_ms > g->retry_cap_ms)
+    return REFUSE(err, "%s: retry.first_ms of group %s is longer than its retry.cap_ms", g->head.where, g->group);
+  return TXB_OK;
+}
+
+enum txb_rc txb_settings_finish(const struct txb_settings *s, struct txb_error *err) {
+  for (const struct txb_section *section = txb_sections; section->name != NULL; section++) {
+    if (section->list)
+      TXB_TRY(check_list(s, section, err));
+    else
+      TXB_TRY(check_entry((const char *)s + section->offset, section, err));
+  }
+  for (size_t i = 0; i < s->workers.count; i++)
+    TXB_TRY(check_group(txb_settings_group(s, i), err));
+  if (s->retry.first_ms > s->retry.cap_ms)
+    return REFUSE(err, "retry.first_ms (%" PRId64 ") is longer than retry.cap_ms (%" PRId64 ")", s->retry.first_ms,
+                  s->retry.cap_ms);
+  if (s->relay.inflight_rows < s->relay.read_rows)
+    return REFUSE(
+        err, "relay.inflight_rows (%" PRId64 ") is less than relay.read_rows (%" PRId64 "): a read would never fit",
+        s->relay.inflight_rows, s->relay.read_rows);
+  if (s->relay.inflight_bytes < s->relay.read_bytes)
+    return REFUSE(
+        err, "relay.inflight_bytes (%" PRId64 ") is less than relay.read_bytes (%" PRId64 "): a read would never fit",
+        s->relay.inflight_bytes, s->relay.read_bytes);
+  if (s->kafka.client.count == 0)
+    return TXB_OK;
+  struct txb_error problem;
+  if (txb_kafka_options_check((const char *const *)s->kafka.client.items, &problem) != TXB_OK)
+    return REFUSE(err, "kafka.client: %s", problem.message);
+  return TXB_OK;
+}
