@@ -4,8 +4,10 @@
  * and ends with TXB_RETRY "stopping" when it is signalled. A connection belongs to one thread. After any TXB_RETRY whose origin is
  * TXB_ORIGIN_POSTGRES the connection may be dead: txb_pg_is_usable() tells.
  *
- * SQLSTATE to codes: 08*, 57P0*, 53*, 40*, 55P03, 25006 -> RETRY; TXB01 (compare-and-set missed) -> FENCED; TXB02 (an outcome that is not ok) -> POISON;
- * 28*, 42501 -> REFUSED with TXB_ORIGIN_SAFETY (permission); 3D000 (no such database) -> REFUSED; 22*, 23*, 42*, P0001 and the rest -> REFUSED.
+ * SQLSTATE to codes: 08*, 57P0*, 53*, 58*, 25P03, 25006 -> RETRY with TXB_ORIGIN_POSTGRES; 40*, 55P03, 55006, 57014 -> RETRY;
+ * TXB01 (compare-and-set missed) -> FENCED; TXB02 (an outcome that is not ok) -> POISON; 28*, 42501, TXB03, TXB04 -> REFUSED with TXB_ORIGIN_SAFETY;
+ * 3D000 (no such database) -> REFUSED with TXB_ORIGIN_USAGE; 22*, 23*, 42*, P0001 and the rest -> REFUSED.
+ * A prepared statement that a handler deallocated, or whose result type a migration changed, gives RETRY once and is prepared anew.
  */
 #ifndef TXB_COMMON_PG_H
 #define TXB_COMMON_PG_H
@@ -41,6 +43,8 @@ struct txb_pg_options {
 enum txb_rc txb_pg_open(const struct txb_pg_options *options, struct txb_pg **out, struct txb_error *err) TXB_MUST_CHECK;
 void txb_pg_close(struct txb_pg *pg); /* NULL is fine */
 bool txb_pg_is_usable(const struct txb_pg *pg);
+/* From now on every wait watches this descriptor instead (-1: none): for the last words of a process that was asked to stop. */
+void txb_pg_watch_stop(struct txb_pg *pg, int stop_fd);
 /* Wraps a connection that the caller owns and goes on owning (txb_publish, plugins). It may be blocking and inside a transaction. */
 enum txb_rc txb_pg_borrow(void *pgconn, struct txb_pg **out, struct txb_error *err) TXB_MUST_CHECK;
 /* The PGconn itself, for plugin handlers. Borrowed. */
@@ -111,7 +115,8 @@ short txb_pg_poll_events(const struct txb_pg *pg);
 
 enum txb_pg_kind { TXB_PG_ROWS, TXB_PG_SYNC, TXB_PG_ERROR, TXB_PG_SKIPPED };
 /* The next answer if it is complete: TXB_OK and *kind_out; *out set for TXB_PG_ROWS; for TXB_PG_ERROR *err is filled (rc as by SQLSTATE) though
- * the call returns TXB_OK. TXB_AGAIN: not yet there. TXB_RETRY: the connection is gone. */
+ * the call returns TXB_OK. TXB_AGAIN: not yet there. TXB_RETRY: the connection is gone. Without an explicit BEGIN a sync is a commit: when that fails
+ * (a deferred constraint), a TXB_PG_ERROR comes before its TXB_PG_SYNC and is not counted by txb_pg_pending. */
 enum txb_rc txb_pg_next(struct txb_pg *pg, enum txb_pg_kind *kind_out, struct txb_pg_result **out, struct txb_error *err) TXB_MUST_CHECK;
 /* The same, waiting. timeout_ms < 0: no limit; time up: TXB_RETRY. */
 enum txb_rc txb_pg_next_wait(struct txb_pg *pg, int timeout_ms, enum txb_pg_kind *kind_out, struct txb_pg_result **out,

@@ -1,0 +1,274 @@
+/* Opening, borrowing and closing connections, and what may be said about a connection string: never its password.
+ *
+ * libpq resolves host names by getaddrinfo, which blocks; all else is polled together with the stop descriptor.
+ */
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "common/loop.h"
+#include "common/pg_internal.h"
+
+#define CONNECT_TIMEOUT_MS 5000
+#define KEYWORDS_MAX       96
+
+static void conninfo_free(PQconninfoOption **options) {
+  PQconninfoFree(*options);
+}
+
+static const char *conninfo_value(const PQconninfoOption *options, const char *keyword) {
+  for (const PQconninfoOption *o = options; o->keyword != NULL; o++)
+    if (strcmp(o->keyword, keyword) == 0)
+      return o->val;
+  return NULL;
+}
+
+static bool is_uri(const char *text) {
+  return strncmp(text, "postgresql://", 13) == 0 || strncmp(text, "postgres://", 11) == 0;
+}
+
+/* A password with an unescaped '@', '/' or ':' is cut by libpq in the wrong place: its rest becomes host, port or database, which go into messages. */
+static bool password_spills(const char *uri, const PQconninfoOption *options) {
+  const char *host = conninfo_value(options, "host"), *port = conninfo_value(options, "port");
+  const char *dbname = conninfo_value(options, "dbname");
+  if (!is_uri(uri))
+    return false;
+  return (host != NULL && strchr(host, '@') != NULL) || (port != NULL && port[strspn(port, "0123456789,")] != '\0') ||
+         (dbname != NULL && strchr(dbname, '@') != NULL);
+}
+
+/* libpq's complaint without the piece of the string that it quotes: single quoted characters stay, anything longer may be a password. */
+static void copy_without_quotes(const char *text, char *out, size_t out_size) {
+  size_t size = 0;
+  for (const char *p = text; *p != '\0' && *p != '\n' && size + 4 < out_size;) {
+    size_t step = 1;
+    if (*p == '"') {
+      if (p[1] == '\0' || p[2] != '"')
+        break;
+      step = 3;
+    }
+    memcpy(out + size, p, step);
+    size += step;
+    p += step;
+  }
+  out[size] = '\0';
+}
+
+static enum txb_rc parse_uri(const char *uri, PQconninfoOption **out, struct txb_error *err) {
+  char *message = NULL;
+  PQconninfoOption *options = PQconninfoParse(uri, &message);
+  if (options == NULL) {
+    if (message == NULL)
+      return TXB_FAIL(err, TXB_FATAL, "out of memory: connection string");
+    char text[200];
+    copy_without_quotes(message, text, sizeof text);
+    PQfreemem(message);
+    return TXB_FAIL_FROM(err, TXB_REFUSED, TXB_ORIGIN_USAGE,
+                         "malformed PostgreSQL connection string: %s... (not shown further: it may hold a password)",
+                         text);
+  }
+  if (password_spills(uri, options)) {
+    PQconninfoFree(options);
+    return TXB_FAIL_FROM(err, TXB_REFUSED, TXB_ORIGIN_USAGE,
+                         "malformed PostgreSQL connection URI: write '@', ':', '/' and '%%' in user and password as "
+                         "%%40, %%3A, %%2F and %%25");
+  }
+  *out = options;
+  return TXB_OK;
+}
+
+static void describe(const char *host, const char *port, const char *dbname, char *out, size_t out_size) {
+  snprintf(out, out_size, "%s:%s/%s", host != NULL && host[0] != '\0' ? host : "local",
+           port != NULL && port[0] != '\0' ? port : "5432", dbname != NULL ? dbname : "");
+}
+
+void txb_pg_describe_uri(const char *uri, char *out, size_t out_size) {
+  TXB_CLEANUP(conninfo_free) PQconninfoOption *options = NULL;
+  if (parse_uri(uri, &options, NULL) != TXB_OK) {
+    snprintf(out, out_size, "(malformed connection string)");
+    return;
+  }
+  const char *service = conninfo_value(options, "service"), *host = conninfo_value(options, "host");
+  if (service != NULL && host == NULL) {
+    snprintf(out, out_size, "service %s", service);
+    return;
+  }
+  if (host == NULL)
+    host = conninfo_value(options, "hostaddr");
+  describe(host != NULL ? host : getenv("PGHOST"), conninfo_value(options, "port"), conninfo_value(options, "dbname"),
+           out, out_size);
+}
+
+/* ---- opening ------------------------------------------------------------------------------------------------------------------------ */
+
+struct keywords {
+  const char *name[KEYWORDS_MAX], *value[KEYWORDS_MAX];
+  int count;
+};
+
+/* The last of equal keywords counts, as in libpq. */
+static void put_keyword(struct keywords *k, const char *name, const char *value) {
+  for (int i = 0; i < k->count; i++)
+    if (strcmp(k->name[i], name) == 0) {
+      k->value[i] = value;
+      return;
+    }
+  TXB_ASSERT(k->count < KEYWORDS_MAX - 1);
+  k->name[k->count] = name;
+  k->value[k->count++] = value;
+}
+
+/* A dead peer is found in half a minute unless the user says otherwise: the system's default is two hours. */
+static const char *const keepalives[][2] = {
+    {"keepalives_idle", "10"}, {"keepalives_interval", "5"}, {"keepalives_count", "4"}};
+
+/* Called for a notice of any kind: libpq would print it to stderr. */
+static void on_notice(void *context, const PGresult *res) {
+  const char *text = PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY),
+             *severity = PQresultErrorField(res, PG_DIAG_SEVERITY);
+  const struct txb_pg *pg = context;
+  txb_log(TXB_LOG_DEBUG, TXB_MSG("notice"), TXB_F("database", pg->name), TXB_F("severity", severity),
+          TXB_F("text", text != NULL ? text : PQresultErrorMessage(res)));
+}
+
+static enum txb_rc start(const struct txb_pg_options *o, const PQconninfoOption *parsed, struct txb_pg *pg,
+                         struct txb_error *err) {
+  struct keywords k = {.count = 0};
+  char timeout[16];
+  const char *user_settings = conninfo_value(parsed, "options");
+  if (user_settings == NULL)
+    user_settings = getenv("PGOPTIONS");
+  for (const PQconninfoOption *p = parsed; p->keyword != NULL; p++)
+    if (p->val != NULL)
+      put_keyword(&k, p->keyword, p->val);
+  for (size_t i = 0; i < TXB_ARRAY_SIZE(keepalives); i++)
+    if (conninfo_value(parsed, keepalives[i][0]) == NULL)
+      put_keyword(&k, keepalives[i][0], keepalives[i][1]);
+  if (o->application_name != NULL)
+    put_keyword(&k, "application_name", o->application_name);
+  put_keyword(&k, "client_encoding", "UTF8");
+  if (o->tcp_user_timeout_ms > 0) {
+    snprintf(timeout, sizeof timeout, "%d", o->tcp_user_timeout_ms);
+    put_keyword(&k, "tcp_user_timeout", timeout);
+  }
+  struct txb_buffer settings TXB_CLEANUP(txb_buffer_fini);
+  txb_buffer_init(&settings);
+  if (o->settings != NULL) { /* ours stand behind the user's, so that ours count */
+    if (user_settings != NULL)
+      txb_buffer_addf(&settings, "%s ", user_settings);
+    txb_buffer_add_text(&settings, o->settings);
+    put_keyword(&k, "options", txb_buffer_text(&settings));
+    TXB_TRY(txb_buffer_check(&settings, err));
+  }
+  k.name[k.count] = NULL;
+  k.value[k.count] = NULL;
+  pg->conn = PQconnectStartParams(k.name, k.value, 0);
+  if (pg->conn == NULL)
+    return TXB_FAIL(err, TXB_FATAL, "out of memory: connection");
+  PQsetNoticeReceiver(pg->conn, on_notice, pg);
+  PQsetErrorVerbosity(pg->conn, PQERRORS_VERBOSE); /* while connecting, only the text holds the SQLSTATE */
+  if (PQstatus(pg->conn) == CONNECTION_BAD)
+    return txb_pg_fail_connect(pg->name, PQerrorMessage(pg->conn), err);
+  return TXB_OK;
+}
+
+static enum txb_rc finish(const struct txb_pg_options *o, struct txb_pg *pg, struct txb_error *err) {
+  int timeout_ms = o->connect_timeout_ms > 0 ? o->connect_timeout_ms : CONNECT_TIMEOUT_MS;
+  int64_t until = txb_clock_steady_us() + (int64_t)timeout_ms * 1000;
+  PostgresPollingStatusType status = PGRES_POLLING_WRITING;
+  while (status != PGRES_POLLING_OK) {
+    if (status == PGRES_POLLING_FAILED)
+      return txb_pg_fail_connect(pg->name, PQerrorMessage(pg->conn), err);
+    struct pollfd fds[2] = {{.fd = PQsocket(pg->conn), .events = status == PGRES_POLLING_READING ? POLLIN : POLLOUT},
+                            {.fd = o->stop_fd, .events = POLLIN}};
+    int64_t left = until - txb_clock_steady_us();
+    int ready;
+    TXB_TRY(txb_wait(fds, 2, left > 0 ? left : 0, &ready, err));
+    if (fds[1].revents != 0)
+      return TXB_FAIL(err, TXB_RETRY, "stopping");
+    if (ready == 0)
+      return TXB_FAIL_FROM(err, TXB_RETRY, TXB_ORIGIN_POSTGRES, "cannot connect to %s: no answer within %d ms",
+                           pg->name, timeout_ms);
+    status = PQconnectPoll(pg->conn);
+  }
+  PQsetErrorVerbosity(pg->conn, PQERRORS_DEFAULT);
+  if (PQsetnonblocking(pg->conn, 1) != 0)
+    return txb_pg_fail_lost(pg, err);
+  describe(PQhost(pg->conn), PQport(pg->conn), PQdb(pg->conn), pg->name, sizeof pg->name);
+  return TXB_OK;
+}
+
+enum txb_rc txb_pg_open(const struct txb_pg_options *options, struct txb_pg **out, struct txb_error *err) {
+  TXB_CLEANUP(conninfo_free) PQconninfoOption *parsed = NULL;
+  TXB_TRY(parse_uri(options->uri, &parsed, err));
+  void *memory;
+  TXB_TRY(txb_alloc(sizeof(struct txb_pg), &memory, err));
+  struct txb_pg *pg = memory;
+  pg->stop_fd = options->stop_fd;
+  txb_pg_describe_uri(options->uri, pg->name, sizeof pg->name);
+  enum txb_rc rc = start(options, parsed, pg, err);
+  if (rc == TXB_OK)
+    rc = finish(options, pg, err);
+  if (rc != TXB_OK) {
+    txb_pg_close(pg);
+    return rc;
+  }
+  *out = pg;
+  return TXB_OK;
+}
+
+enum txb_rc txb_pg_borrow(void *pgconn, struct txb_pg **out, struct txb_error *err) {
+  PGconn *conn = pgconn;
+  if (conn == NULL)
+    return TXB_FAIL_FROM(err, TXB_REFUSED, TXB_ORIGIN_USAGE, "the connection is NULL");
+  void *memory;
+  TXB_TRY(txb_alloc(sizeof(struct txb_pg), &memory, err));
+  struct txb_pg *pg = memory;
+  pg->conn = conn;
+  pg->borrowed = true;
+  pg->stop_fd = -1;
+  describe(PQhost(conn), PQport(conn), PQdb(conn), pg->name, sizeof pg->name);
+  *out = pg;
+  return TXB_OK;
+}
+
+void txb_pg_close(struct txb_pg *pg) {
+  if (pg == NULL)
+    return;
+  if (!pg->borrowed)
+    PQfinish(pg->conn);
+  txb_free(pg->prepared);
+  txb_free(pg->expected);
+  txb_free(pg);
+}
+
+void txb_pg_watch_stop(struct txb_pg *pg, int stop_fd) {
+  pg->stop_fd = stop_fd;
+}
+
+bool txb_pg_is_usable(const struct txb_pg *pg) {
+  return !pg->broken && PQstatus(pg->conn) == CONNECTION_OK;
+}
+
+void *txb_pg_native(struct txb_pg *pg) {
+  return pg->conn;
+}
+
+int txb_pg_socket(const struct txb_pg *pg) {
+  return PQsocket(pg->conn);
+}
+
+int txb_pg_backend_pid(const struct txb_pg *pg) {
+  return PQbackendPID(pg->conn);
+}
+
+int txb_pg_server_version(const struct txb_pg *pg) {
+  return PQserverVersion(pg->conn);
+}
+
+const char *txb_pg_name(const struct txb_pg *pg) {
+  return pg->name;
+}
