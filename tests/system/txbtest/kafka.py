@@ -116,7 +116,9 @@ class Kafka:
             "transaction.state.log.replication.factor": 1,
             "transaction.state.log.min.isr": 1,
             "group.initial.rebalance.delay.ms": 0,
-            "group.min.session.timeout.ms": 1000,  # tests of stopped workers can't wait for the default of six seconds each time
+            # A broker killed with -9 is let in again only when its last session ended: the default makes every restart wait nine seconds.
+            "broker.session.timeout.ms": 1500,
+            "broker.heartbeat.interval.ms": 300,
             "num.network.threads": 2,
             "num.io.threads": 4,
             "log.cleaner.dedupe.buffer.size": 2 * 1024 * 1024,

@@ -1,0 +1,80 @@
+"""Fixtures of the system tests. Servers are shared by all tests that leave them standing; a test that kills a server has its own."""
+
+import os
+import random
+import sys
+
+import pytest
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+from txbtest.kafka import Kafka  # pylint: disable=wrong-import-position
+from txbtest.postgres import Postgres  # pylint: disable=wrong-import-position
+from txbtest.program import System  # pylint: disable=wrong-import-position
+
+SEED = int(os.environ.get("TXB_SEED") or random.SystemRandom().randrange(1, 1_000_000))
+TALLY = {"kills": 0, "kills at work": 0}
+
+
+def pytest_report_header():
+    return f"TXB_SEED={SEED} (set it to run the same schedules again)"
+
+
+def pytest_terminal_summary(terminalreporter):
+    if TALLY["kills"]:
+        terminalreporter.write_line(f"kills: {TALLY['kills']}, of which hit work under way: {TALLY['kills at work']}")
+
+
+@pytest.fixture(scope="session")
+def seed():
+    return SEED
+
+
+@pytest.fixture(scope="session")
+def tally():
+    """Counts over all tests, printed at the end."""
+    return TALLY
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    with Postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def kafka():
+    with Kafka() as server:
+        yield server
+
+
+@pytest.fixture
+def systems(request):
+    """Makes Systems that end with the test: systems(postgres, kafka, ...). The first is named after the test."""
+    made = []
+
+    def make(postgres, kafka, **options):
+        name = f"s{len(NAMES)}"
+        NAMES.append(request.node.name)
+        system = System(postgres, kafka, name, options.pop("seed", SEED), **options)
+        made.append(system)
+        return system
+
+    request.node.systems = made
+    yield make
+    for system in made:
+        system.close()
+
+
+NAMES = []
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item):
+    """A failed test shows the last lines of every process that it ran."""
+    outcome = yield
+    report = outcome.get_result()
+    if report.when == "call" and report.failed:
+        for system in getattr(item, "systems", ()):
+            for name, text in system.logs():
+                report.sections.append((f"log of {name}", text))

@@ -1,0 +1,23 @@
+-- The handlers of the applying bank; apart from its tables, because they need txb's types.
+CREATE FUNCTION bank.apply(m txb.message) RETURNS txb.outcome LANGUAGE plpgsql AS $$
+DECLARE
+  body jsonb := convert_from(m.payload, 'UTF8')::jsonb;
+BEGIN
+  INSERT INTO bank.applied (id, key, n, account, amount, topic, partition, "offset")
+  VALUES (m.id, convert_from(m.key, 'UTF8'), (body->>'n')::bigint, (body->>'to')::int, (body->>'amount')::bigint, m.topic, m.partition, m."offset");
+  UPDATE bank.credit SET balance = balance + (body->>'amount')::bigint WHERE account = (body->>'to')::int;
+  RETURN txb.ok();
+END $$;
+
+CREATE FUNCTION bank.apply_batch(m txb.message[]) RETURNS SETOF txb.outcome LANGUAGE plpgsql AS $$
+BEGIN
+  INSERT INTO bank.applied (id, key, n, account, amount, topic, partition, "offset")
+  SELECT b.id, convert_from(b.key, 'UTF8'), (b.body->>'n')::bigint, (b.body->>'to')::int, (b.body->>'amount')::bigint, b.topic, b.partition, b."offset"
+    FROM (SELECT e.*, convert_from(e.payload, 'UTF8')::jsonb AS body FROM unnest(m) WITH ORDINALITY AS e) AS b ORDER BY b.ordinality;
+  PERFORM 1 FROM bank.credit WHERE account IN (SELECT (convert_from(e.payload, 'UTF8')::jsonb->>'to')::int FROM unnest(m) AS e) ORDER BY account FOR UPDATE;
+  UPDATE bank.credit AS c SET balance = balance + s.amount
+    FROM (SELECT (body->>'to')::int AS account, sum((body->>'amount')::bigint) AS amount
+            FROM (SELECT convert_from(e.payload, 'UTF8')::jsonb AS body FROM unnest(m) AS e) AS b GROUP BY 1) AS s
+   WHERE c.account = s.account;
+  RETURN QUERY SELECT (txb.ok()).* FROM unnest(m);
+END $$;
