@@ -7,7 +7,8 @@
 #include <txbroker/error.h>
 #include <txbroker/outbox.h>
 
-static enum txb_outcome handle(PGconn *conn, const struct txb_message *message, struct txb_answer *answer, void *context) {
+static enum txb_outcome handle(PGconn *conn, const struct txb_message *message, struct txb_answer *answer,
+                               void *context) {
   (void)conn;
   (void)message;
   (void)answer;
@@ -24,7 +25,8 @@ int main(void) {
 
   /* A connection that never was one: the intent can't be written, and the message says why. */
   PGconn *conn = PQconnectdb("host=/nonexistent dbname=nowhere");
-  struct txb_intent intent = {.topic = "transfers", .key = txb_bytes("42"), .type = "transfer.made", .payload = txb_bytes("{}")};
+  struct txb_intent intent = {
+      .topic = "transfers", .key = txb_bytes("42"), .type = "transfer.made", .payload = txb_bytes("{}")};
   if (txb_publish(conn, &intent, NULL, &err) == TXB_OK || err.message[0] == '\0')
     faults |= 2;
   if (txb_publish_many(conn, &intent, 1, NULL, &err) == TXB_OK || err.message[0] == '\0')
@@ -34,8 +36,11 @@ int main(void) {
   /* A worker without a topic is a wrong option, found before any server is asked. */
   const char *topics[] = {NULL};
   struct txb_worker *worker = NULL;
-  struct txb_worker_options options = {
-      .struct_size = sizeof options, .group = "ledger", .topics = topics, .database = "host=/nonexistent", .brokers = "127.0.0.1:1"};
+  struct txb_worker_options options = {.struct_size = sizeof options,
+                                       .group = "ledger",
+                                       .topics = topics,
+                                       .database = "host=/nonexistent",
+                                       .brokers = "127.0.0.1:1"};
   if (txb_worker_new(&options, handle, NULL, &worker, &err) != TXB_REFUSED || worker != NULL || err.message[0] == '\0')
     faults |= 8;
 
