@@ -44,7 +44,8 @@ struct txb_event {
   const char *problem;     /* NULL, or what in the headers was malformed and therefore ignored ("ce_time is not RFC 3339"); static storage */
 };
 
-/* Never fails: whatever comes from a foreign producer has a meaning. Header names are compared without regard to case, the last of equal names counts. */
+/* A derived id is txb_uuid_v7_derive of time_us and (ce_source, ce_id), or (cluster, topic, partition, offset) with both numbers as decimal text.
+ * Never fails: whatever comes from a foreign producer has a meaning. Header names are compared without regard to case, the last of equal names counts. */
 void txb_event_parse(const struct txb_record *record, struct txb_event *out);
 
 /* RFC 3339 to wall microseconds; false when malformed. */
