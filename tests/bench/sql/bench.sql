@@ -1,0 +1,51 @@
+-- What the measurements add to a database that txbroker init made.
+CREATE SCHEMA bench;
+GRANT USAGE ON SCHEMA bench TO PUBLIC;
+
+-- The effect of the worker's measurements, and the application's own work in the publishing ones.
+CREATE TABLE bench.account (id bigint PRIMARY KEY, balance bigint NOT NULL) WITH (fillfactor = 50);
+INSERT INTO bench.account SELECT n, 0 FROM generate_series(0, 9999) AS n;
+
+-- A table that an application would write anyway: what publishing costs stands beside it.
+CREATE TABLE bench.plain (LIKE txb.outbox INCLUDING DEFAULTS, PRIMARY KEY (seq));
+ALTER TABLE bench.plain ALTER seq ADD GENERATED ALWAYS AS IDENTITY;
+
+-- Fills the outbox with `rows` intents of 200 bytes, `per_transaction` of them in each transaction.
+CREATE PROCEDURE bench.fill(topic text, rows bigint, per_transaction int) LANGUAGE plpgsql AS $$
+DECLARE
+  done bigint := 0;
+BEGIN
+  PERFORM set_config('synchronous_commit', 'off', false);
+  WHILE done < rows LOOP
+    INSERT INTO txb.outbox (topic, key, type, payload, content_type)
+    SELECT fill.topic, (n * 7919 % 10000)::text, 'bench.made',
+           convert_to(rpad('{"n": ' || n || ', "pad": "', 198, 'x') || '"}', 'UTF8'), 'application/json'
+    FROM generate_series(done, least(done + per_transaction, rows) - 1) AS n;
+    done := done + per_transaction;
+    COMMIT;
+  END LOOP;
+END
+$$;
+
+-- The worker's handlers: one UPDATE a message, and the same for a whole batch in one, in order of the rows' keys.
+CREATE FUNCTION bench.apply_message(m txb.message) RETURNS txb.outcome LANGUAGE plpgsql AS $$
+BEGIN
+  UPDATE bench.account SET balance = balance + 1 WHERE id = convert_from(m.key, 'UTF8')::bigint;
+  RETURN txb.ok();
+END
+$$;
+
+CREATE FUNCTION bench.apply_batch(messages txb.message[]) RETURNS SETOF txb.outcome LANGUAGE plpgsql AS $$
+BEGIN
+  UPDATE bench.account a SET balance = balance + g.n
+  FROM (SELECT convert_from(m.key, 'UTF8')::bigint AS id, count(*) AS n FROM unnest(messages) AS m GROUP BY 1 ORDER BY 1) AS g
+  WHERE a.id = g.id;
+  RETURN QUERY SELECT (txb.ok()).* FROM generate_series(1, cardinality(messages));
+END
+$$;
+
+-- What the bare loops need.
+CREATE SCHEMA bare;
+CREATE TABLE bare.inbox (message_id uuid PRIMARY KEY);
+CREATE TABLE bare.position (partition int PRIMARY KEY, next_offset bigint NOT NULL) WITH (fillfactor = 50);
+INSERT INTO bare.position SELECT p, 0 FROM generate_series(0, 63) AS p;
