@@ -1,0 +1,390 @@
+-- The consumer's side: progress per partition, the fence of every batch, what handlers get and answer.
+--
+--   txb.offset_take(group_name text, topic text, partition int, owner text, cluster_id text, start_offset bigint) returns setof txb.consumer_offset
+--   txb.offset_release(group_name text, topic text, partition int, epoch bigint) returns boolean
+--   txb.offset_set(group_name text, topic text, partition int, next_offset bigint, cluster_id text, reason text) returns bigint (epoch)   the operator's decision
+--   txb.batch_open(group_name text, topic text, partition int, epoch bigint, expected_next bigint, new_next bigint, consumed int, last_id uuid,
+--                  last_timestamp_ms bigint) returns void
+--   txb.batch_close(group_name text, topic text, partition int, applied int, duplicate int, failed int = 0) returns void
+--   txb.batch_stall(group_name text, topic text, partition int, epoch bigint, stalled_offset bigint, attempts int, next_attempt_at timestamptz,
+--                   last_outcome text, last_error text, last_sqlstate text) returns void
+--   txb.suspect_mark(group_name text, topic text, partition int, epoch bigint, suspect_offset bigint, suspect_due timestamptz = null) returns int (deaths)
+--   txb.deliver(group_name text, m txb.message) returns txb.message             sets the delivery of what the handler publishes (W14)
+--   txb.deliver_batch(group_name text, m txb.message[]) returns txb.message[]
+--   txb.ok([output jsonb]), txb.refuse(reason text), txb.retry(after interval, reason text), txb.dead(reason text)  returns txb.outcome
+--
+-- SQLSTATEs: TXB01 the compare-and-set missed: another owner, or another position; roll back and ask the group (W4). TXB02 an outcome other than ok, raised
+-- by the worker's statement. TXB03 a commit while a batch is open (W11). TXB04 the position can't be used as it is: another cluster, an unknown topic.
+--
+-- A batch is one transaction: batch_open moves next_offset and locks the row, then come inbox and effects, then batch_close. Committed: all of it, and
+-- next_offset tells so. Anything else: none of it, and the batch is fetched again from next_offset.
+
+SET LOCAL ROLE txb_owner;
+
+CREATE TYPE txb.message AS (
+  source text,
+  id uuid,
+  topic text,
+  partition int,
+  "offset" bigint,
+  key bytea,
+  type text,
+  "time" timestamptz,
+  payload bytea,
+  content_type text,
+  headers jsonb,
+  attempt int
+);
+COMMENT ON TYPE txb.message IS 'What a handler gets. The key as bytes: txb.key_text((m).key) shows it';
+COMMENT ON COLUMN txb.message.source IS 'CloudEvents source; null for a message without CloudEvents headers';
+COMMENT ON COLUMN txb.message.id IS 'Message id, UUIDv7; a foreign message''s is derived (W7)';
+COMMENT ON COLUMN txb.message.topic IS 'Kafka topic';
+COMMENT ON COLUMN txb.message.partition IS 'Kafka partition';
+COMMENT ON COLUMN txb.message."offset" IS 'Kafka offset';
+COMMENT ON COLUMN txb.message.key IS 'The key as bytes; null: none';
+COMMENT ON COLUMN txb.message.type IS 'CloudEvents type';
+COMMENT ON COLUMN txb.message."time" IS 'CloudEvents time, else the record''s';
+COMMENT ON COLUMN txb.message.payload IS 'The value as it lies in Kafka; null: none';
+COMMENT ON COLUMN txb.message.content_type IS 'Media type of the payload';
+COMMENT ON COLUMN txb.message.headers IS 'The other headers; a value that is not text is {"base64": "..."}';
+COMMENT ON COLUMN txb.message.attempt IS '1: the first';
+
+CREATE TYPE txb.outcome AS (outcome text, output jsonb, reason text, after interval);
+COMMENT ON TYPE txb.outcome IS 'What a handler answers; made by txb.ok, txb.refuse, txb.retry, txb.dead';
+COMMENT ON COLUMN txb.outcome.outcome IS 'ok, refuse (a business no, final), retry (not now), dead (never)';
+COMMENT ON COLUMN txb.outcome.output IS 'ok: what the step gives back';
+COMMENT ON COLUMN txb.outcome.reason IS 'Why not';
+COMMENT ON COLUMN txb.outcome.after IS 'retry: not before this; null: by the policy';
+
+CREATE FUNCTION txb.ok(output jsonb DEFAULT NULL) RETURNS txb.outcome
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN ROW('ok', output, NULL, NULL)::txb.outcome;
+COMMENT ON FUNCTION txb.ok(jsonb) IS 'The message is applied';
+
+CREATE FUNCTION txb.refuse(reason text) RETURNS txb.outcome
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN ROW('refuse', NULL, reason, NULL)::txb.outcome;
+COMMENT ON FUNCTION txb.refuse(text) IS 'A business no: final';
+
+CREATE FUNCTION txb.retry(after interval DEFAULT NULL, reason text DEFAULT NULL) RETURNS txb.outcome
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN ROW('retry', NULL, reason, after)::txb.outcome;
+COMMENT ON FUNCTION txb.retry(interval, text) IS 'Not now; again after a while';
+
+CREATE FUNCTION txb.dead(reason text) RETURNS txb.outcome
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN ROW('dead', NULL, reason, NULL)::txb.outcome;
+COMMENT ON FUNCTION txb.dead(text) IS 'Never';
+
+CREATE FUNCTION txb.deliver(group_name text, m txb.message) RETURNS txb.message
+LANGUAGE plpgsql
+AS $$
+BEGIN
+  PERFORM pg_catalog.set_config('txb.delivery', group_name || '/' || m.id, true), pg_catalog.set_config('txb.ordinal', '0', true);
+  RETURN m;
+END
+$$;
+COMMENT ON FUNCTION txb.deliver(text, txb.message) IS
+  'Returns the message, and makes txb.publish derive ids from its delivery to the group until the next call or the transaction''s end (W14)';
+
+CREATE FUNCTION txb.deliver_batch(group_name text, m txb.message[]) RETURNS txb.message[]
+LANGUAGE plpgsql
+AS $$
+BEGIN
+  PERFORM pg_catalog.set_config('txb.delivery', group_name || '/' || m[1].id, true), pg_catalog.set_config('txb.ordinal', '0', true);
+  RETURN m;
+END
+$$;
+COMMENT ON FUNCTION txb.deliver_batch(text, txb.message[]) IS 'The same for a handler that gets the whole batch: ids are derived from its first message';
+
+CREATE TABLE txb.consumer_offset (
+  group_name text COLLATE "C" CONSTRAINT consumer_offset_group CHECK (octet_length(group_name) BETWEEN 1 AND 255),
+  topic text COLLATE "C",
+  partition int CONSTRAINT consumer_offset_partition CHECK (partition >= 0),
+  next_offset bigint NOT NULL CONSTRAINT consumer_offset_next CHECK (next_offset >= 0),
+  epoch bigint NOT NULL,
+  cluster_id text,
+  owner text,
+  backend_pid int,
+  last_id uuid,
+  last_timestamp_ms bigint,
+  busy boolean NOT NULL DEFAULT false,
+  unclean boolean NOT NULL DEFAULT false,
+  taken_offset bigint NOT NULL,
+  suspect_offset bigint,
+  suspect_deaths int NOT NULL DEFAULT 0,
+  suspect_due timestamptz,
+  consumed bigint NOT NULL DEFAULT 0,
+  applied bigint NOT NULL DEFAULT 0,
+  duplicate bigint NOT NULL DEFAULT 0,
+  failed bigint NOT NULL DEFAULT 0,
+  stalled_offset bigint,
+  stalled_since timestamptz,
+  attempts int NOT NULL DEFAULT 0,
+  next_attempt_at timestamptz,
+  last_error text,
+  last_sqlstate text,
+  last_outcome text,
+  batch_open boolean NOT NULL DEFAULT false,
+  updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  CONSTRAINT consumer_offset_key PRIMARY KEY (group_name, topic, partition),
+  CONSTRAINT consumer_offset_balance CHECK (batch_open OR consumed = applied + duplicate + failed)
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
+COMMENT ON TABLE txb.consumer_offset IS
+  'The truth about progress: where each group stands in each partition, and the fence that every batch locks first. The offsets in Kafka are a copy';
+COMMENT ON COLUMN txb.consumer_offset.group_name IS 'Kafka consumer group';
+COMMENT ON COLUMN txb.consumer_offset.topic IS 'Kafka topic';
+COMMENT ON COLUMN txb.consumer_offset.partition IS 'Kafka partition';
+COMMENT ON COLUMN txb.consumer_offset.next_offset IS 'Every message below it has been consumed';
+COMMENT ON COLUMN txb.consumer_offset.epoch IS 'Fencing token: grows with every owner';
+COMMENT ON COLUMN txb.consumer_offset.cluster_id IS 'Kafka cluster that the offsets belong to';
+COMMENT ON COLUMN txb.consumer_offset.owner IS 'Worker that took the partition last; null: it gave it back';
+COMMENT ON COLUMN txb.consumer_offset.backend_pid IS 'Server process of its connection: a successor blocked by it may end it (W3)';
+COMMENT ON COLUMN txb.consumer_offset.last_id IS 'Id of the message at next_offset - 1, compared with Kafka''s at assignment (W9)';
+COMMENT ON COLUMN txb.consumer_offset.last_timestamp_ms IS 'Its record timestamp (W9)';
+COMMENT ON COLUMN txb.consumer_offset.busy IS 'Taken and not given back in good order (W10)';
+COMMENT ON COLUMN txb.consumer_offset.unclean IS 'The owner before this one left it busy at the offset where it had found it: go message by message (W10)';
+COMMENT ON COLUMN txb.consumer_offset.taken_offset IS 'next_offset when the owner took it';
+COMMENT ON COLUMN txb.consumer_offset.suspect_offset IS 'The message that was running under a committed marker (W10)';
+COMMENT ON COLUMN txb.consumer_offset.suspect_deaths IS 'How often its owner died under that marker';
+COMMENT ON COLUMN txb.consumer_offset.suspect_due IS 'When the suspect is tried again';
+COMMENT ON COLUMN txb.consumer_offset.consumed IS 'Messages consumed = applied + duplicate + failed (W15)';
+COMMENT ON COLUMN txb.consumer_offset.applied IS 'Messages whose handler ran and whose effect is committed';
+COMMENT ON COLUMN txb.consumer_offset.duplicate IS 'Messages that the inbox knew already';
+COMMENT ON COLUMN txb.consumer_offset.failed IS 'Messages set aside';
+COMMENT ON COLUMN txb.consumer_offset.stalled_offset IS 'The message that could not be applied and is retried in place; null: none';
+COMMENT ON COLUMN txb.consumer_offset.stalled_since IS 'Since when';
+COMMENT ON COLUMN txb.consumer_offset.attempts IS 'How often it was tried';
+COMMENT ON COLUMN txb.consumer_offset.next_attempt_at IS 'When it is tried again';
+COMMENT ON COLUMN txb.consumer_offset.last_error IS 'Text of its last error';
+COMMENT ON COLUMN txb.consumer_offset.last_sqlstate IS 'SQLSTATE of its last error';
+COMMENT ON COLUMN txb.consumer_offset.last_outcome IS 'error, or what its handler answered: refuse, retry, dead';
+COMMENT ON COLUMN txb.consumer_offset.batch_open IS 'A batch is under way in this very transaction: never true in a committed row (W11)';
+COMMENT ON COLUMN txb.consumer_offset.updated_at IS 'Last change';
+COMMENT ON CONSTRAINT consumer_offset_key ON txb.consumer_offset IS 'One row per group, topic and partition';
+COMMENT ON INDEX txb.consumer_offset_key IS 'One row per group, topic and partition';
+COMMENT ON CONSTRAINT consumer_offset_group ON txb.consumer_offset IS 'group_name: 1 to 255 bytes';
+COMMENT ON CONSTRAINT consumer_offset_partition ON txb.consumer_offset IS 'partition: not negative';
+COMMENT ON CONSTRAINT consumer_offset_next ON txb.consumer_offset IS 'next_offset: not negative';
+COMMENT ON CONSTRAINT consumer_offset_balance ON txb.consumer_offset IS 'Invariant Q: consumed = applied + duplicate + failed whenever no batch is open';
+
+-- W11. A handler that commits or rolls back by itself would leave half a batch behind. SET CONSTRAINTS can only make the check come earlier.
+CREATE FUNCTION txb.batch_is_closed() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
+AS $$
+BEGIN
+  PERFORM FROM txb.consumer_offset AS c
+    WHERE c.group_name = NEW.group_name AND c.topic = NEW.topic AND c.partition = NEW.partition AND c.batch_open;
+  IF FOUND THEN
+    RAISE EXCEPTION 'txb: the transaction of an open batch can''t be committed (group %, topic %, partition %)', NEW.group_name, NEW.topic, NEW.partition
+      USING ERRCODE = 'TXB03',
+            DETAIL = 'The batch was opened by txb.batch_open and not closed by txb.batch_close.',
+            HINT = 'A handler must not end the transaction that it runs in, nor say SET CONSTRAINTS ALL IMMEDIATE: name the constraints.';
+  END IF;
+  RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION txb.batch_is_closed() IS 'Refuses the commit of a batch that was not closed (W11)';
+
+CREATE CONSTRAINT TRIGGER batch_is_closed AFTER INSERT OR UPDATE ON txb.consumer_offset DEFERRABLE INITIALLY DEFERRED
+FOR EACH ROW WHEN (NEW.batch_open) EXECUTE FUNCTION txb.batch_is_closed();
+COMMENT ON TRIGGER batch_is_closed ON txb.consumer_offset IS 'Refuses the commit of a batch that was not closed (W11)';
+COMMENT ON CONSTRAINT batch_is_closed ON txb.consumer_offset IS 'Refuses the commit of a batch that was not closed (W11)';
+
+CREATE FUNCTION txb.offset_take(group_name text, topic text, partition int, owner text, cluster_id text, start_offset bigint)
+RETURNS SETOF txb.consumer_offset
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
+AS $$
+DECLARE
+  was txb.consumer_offset;
+BEGIN
+  SELECT * INTO was FROM txb.consumer_offset AS c
+   WHERE c.group_name = offset_take.group_name AND c.topic = offset_take.topic AND c.partition = offset_take.partition
+     FOR UPDATE;
+  IF NOT FOUND THEN
+    IF start_offset IS NULL THEN
+      RETURN;
+    END IF;
+    -- Two may come here at once: the second waits, then finds the row below.
+    INSERT INTO txb.consumer_offset AS c (group_name, topic, partition, next_offset, taken_offset, epoch, cluster_id)
+    VALUES (offset_take.group_name, offset_take.topic, offset_take.partition, start_offset, start_offset, 0, offset_take.cluster_id)
+    ON CONFLICT ON CONSTRAINT consumer_offset_key DO NOTHING;
+    SELECT * INTO STRICT was FROM txb.consumer_offset AS c
+     WHERE c.group_name = offset_take.group_name AND c.topic = offset_take.topic AND c.partition = offset_take.partition
+       FOR UPDATE;
+  END IF;
+  IF was.cluster_id <> offset_take.cluster_id THEN
+    RAISE EXCEPTION 'txb.offset_take: group "%" has its position in topic "%" partition % for Kafka cluster %, but this is cluster %',
+      offset_take.group_name, offset_take.topic, offset_take.partition, was.cluster_id, offset_take.cluster_id
+      USING ERRCODE = 'TXB04', HINT = 'If the topic was moved to this cluster, decide where to go on with txb.offset_set().';
+  END IF;
+  RETURN QUERY
+  UPDATE txb.consumer_offset AS c
+     SET epoch = c.epoch + 1, owner = offset_take.owner, backend_pid = pg_backend_pid(), cluster_id = coalesce(c.cluster_id, offset_take.cluster_id),
+         busy = true, taken_offset = c.next_offset,
+         -- Busy at an unmoved offset: that owner died before it finished one batch. Once marked it stays so until something was consumed.
+         unclean = c.busy AND c.next_offset = c.taken_offset,
+         suspect_deaths = CASE WHEN c.suspect_offset = c.next_offset AND c.busy THEN c.suspect_deaths + 1
+                               WHEN c.suspect_offset = c.next_offset THEN c.suspect_deaths ELSE 0 END,
+         suspect_offset = CASE WHEN c.suspect_offset = c.next_offset THEN c.suspect_offset END,
+         suspect_due = CASE WHEN c.suspect_offset = c.next_offset THEN c.suspect_due END,
+         updated_at = clock_timestamp()
+   WHERE c.group_name = offset_take.group_name AND c.topic = offset_take.topic AND c.partition = offset_take.partition
+  RETURNING c.*;
+END
+$$;
+COMMENT ON FUNCTION txb.offset_take(text, text, int, text, text, bigint) IS
+  'Makes the caller the owner: raises the epoch, marks the partition busy, makes the row at start_offset if there is none (null: no row is returned then)';
+
+CREATE FUNCTION txb.offset_release(group_name text, topic text, partition int, epoch bigint) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
+AS $$
+BEGIN
+  UPDATE txb.consumer_offset AS c
+     SET busy = false, unclean = false, owner = NULL, backend_pid = NULL, suspect_offset = NULL, suspect_deaths = 0, suspect_due = NULL,
+         updated_at = clock_timestamp()
+   WHERE c.group_name = offset_release.group_name AND c.topic = offset_release.topic AND c.partition = offset_release.partition
+     AND c.epoch = offset_release.epoch;
+  RETURN FOUND;
+END
+$$;
+COMMENT ON FUNCTION txb.offset_release(text, text, int, bigint) IS 'Gives a partition back in good order; false: another owner has it already';
+
+CREATE FUNCTION txb.offset_set(group_name text, topic text, partition int, next_offset bigint, cluster_id text, reason text) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
+AS $$
+DECLARE
+  result bigint;
+BEGIN
+  IF coalesce(offset_set.reason, '') = '' THEN
+    RAISE EXCEPTION 'txb.offset_set: a reason is needed' USING ERRCODE = '22023';
+  END IF;
+  INSERT INTO txb.consumer_offset AS c (group_name, topic, partition, next_offset, taken_offset, epoch, cluster_id, last_error)
+  VALUES (offset_set.group_name, offset_set.topic, offset_set.partition, offset_set.next_offset, offset_set.next_offset, 1, offset_set.cluster_id,
+          format('position set by %s: %s', session_user, offset_set.reason))
+  ON CONFLICT ON CONSTRAINT consumer_offset_key DO UPDATE
+     SET epoch = c.epoch + 1, next_offset = excluded.next_offset, taken_offset = excluded.next_offset, cluster_id = excluded.cluster_id,
+         owner = NULL, backend_pid = NULL, busy = false, unclean = false, last_id = NULL, last_timestamp_ms = NULL, suspect_offset = NULL,
+         suspect_deaths = 0, suspect_due = NULL, stalled_offset = NULL, stalled_since = NULL, attempts = 0, next_attempt_at = NULL,
+         last_error = excluded.last_error, last_sqlstate = NULL, last_outcome = NULL, updated_at = clock_timestamp()
+  RETURNING c.epoch INTO result;
+  RETURN result;
+END
+$$;
+COMMENT ON FUNCTION txb.offset_set(text, text, int, bigint, text, text) IS
+  'The operator''s decision where a group goes on in a partition (W9); whoever owns it is fenced and asks again. Returns the epoch';
+
+CREATE FUNCTION txb.fence_missed(caller text, group_name text, topic text, partition int) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, txb, pg_temp
+AS $$
+DECLARE
+  now_is txb.consumer_offset;
+BEGIN
+  SELECT * INTO now_is FROM txb.consumer_offset AS c
+   WHERE c.group_name = fence_missed.group_name AND c.topic = fence_missed.topic AND c.partition = fence_missed.partition;
+  RAISE EXCEPTION '%: group "%" does not stand in topic "%" partition % as this worker expects', caller, group_name, topic, partition USING
+    ERRCODE = 'TXB01',
+    DETAIL = CASE WHEN now_is.topic IS NULL THEN 'It has no position there.'
+                  ELSE format('It has epoch %s, next offset %s, owner %s.', now_is.epoch, now_is.next_offset, coalesce(now_is.owner, 'none')) END;
+END
+$$;
+COMMENT ON FUNCTION txb.fence_missed(text, text, text, int) IS 'Raises TXB01: the compare-and-set of a worker missed (W1)';
+
+CREATE FUNCTION txb.batch_open(group_name text, topic text, partition int, epoch bigint, expected_next bigint, new_next bigint, consumed int, last_id uuid,
+                               last_timestamp_ms bigint) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
+AS $$
+BEGIN
+  UPDATE txb.consumer_offset AS c
+     SET next_offset = new_next, consumed = c.consumed + batch_open.consumed, last_id = batch_open.last_id,
+         last_timestamp_ms = batch_open.last_timestamp_ms, batch_open = true, updated_at = clock_timestamp()
+   WHERE c.group_name = batch_open.group_name AND c.topic = batch_open.topic AND c.partition = batch_open.partition
+     AND c.epoch = batch_open.epoch AND c.next_offset = expected_next AND new_next > expected_next AND NOT c.batch_open;
+  -- Raises: in a pipeline zero rows is no error, and a zombie's effects would be committed (W1).
+  IF NOT FOUND THEN
+    PERFORM txb.fence_missed('txb.batch_open', batch_open.group_name, batch_open.topic, batch_open.partition);
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION txb.batch_open(text, text, int, bigint, bigint, bigint, int, uuid, bigint) IS
+  'Moves the position if epoch and next offset are as expected, and locks it to the transaction''s end; raises TXB01 otherwise (W1). A statement of its own (W2)';
+
+CREATE FUNCTION txb.batch_close(group_name text, topic text, partition int, applied int, duplicate int, failed int DEFAULT 0) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
+AS $$
+BEGIN
+  -- The CHECK consumer_offset_balance compares with what batch_open consumed.
+  UPDATE txb.consumer_offset AS c
+     SET applied = c.applied + batch_close.applied, duplicate = c.duplicate + batch_close.duplicate, failed = c.failed + batch_close.failed,
+         batch_open = false, unclean = false,
+         stalled_offset = NULL, stalled_since = NULL, attempts = 0, next_attempt_at = NULL, last_error = NULL, last_sqlstate = NULL, last_outcome = NULL,
+         suspect_offset = NULL, suspect_deaths = 0, suspect_due = NULL, updated_at = clock_timestamp()
+   WHERE c.group_name = batch_close.group_name AND c.topic = batch_close.topic AND c.partition = batch_close.partition AND c.batch_open;
+  IF NOT FOUND THEN
+    PERFORM txb.fence_missed('txb.batch_close', batch_close.group_name, batch_close.topic, batch_close.partition);
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION txb.batch_close(text, text, int, int, int, int) IS
+  'Counts what became of the batch and lets the transaction commit; clears a stall. The counts must add up to what batch_open was told';
+
+CREATE FUNCTION txb.batch_stall(group_name text, topic text, partition int, epoch bigint, stalled_offset bigint, attempts int,
+                                next_attempt_at timestamptz, last_outcome text, last_error text, last_sqlstate text) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
+AS $$
+BEGIN
+  UPDATE txb.consumer_offset AS c
+     SET stalled_since = CASE WHEN c.stalled_offset = batch_stall.stalled_offset THEN c.stalled_since ELSE clock_timestamp() END,
+         stalled_offset = batch_stall.stalled_offset, attempts = batch_stall.attempts, next_attempt_at = batch_stall.next_attempt_at,
+         last_outcome = batch_stall.last_outcome, last_error = left(batch_stall.last_error, 4000), last_sqlstate = batch_stall.last_sqlstate,
+         updated_at = clock_timestamp()
+   WHERE c.group_name = batch_stall.group_name AND c.topic = batch_stall.topic AND c.partition = batch_stall.partition
+     AND c.epoch = batch_stall.epoch AND c.next_offset <= batch_stall.stalled_offset;
+  IF NOT FOUND THEN
+    PERFORM txb.fence_missed('txb.batch_stall', batch_stall.group_name, batch_stall.topic, batch_stall.partition);
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION txb.batch_stall(text, text, int, bigint, bigint, int, timestamptz, text, text, text) IS
+  'Records the message that could not be applied and when it is tried again; outlives restarts and rebalances. Raises TXB01 for whoever is not the owner';
+
+CREATE FUNCTION txb.suspect_mark(group_name text, topic text, partition int, epoch bigint, suspect_offset bigint, suspect_due timestamptz DEFAULT NULL)
+RETURNS int
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
+AS $$
+DECLARE
+  deaths int;
+BEGIN
+  UPDATE txb.consumer_offset AS c
+     SET suspect_deaths = CASE WHEN c.suspect_offset = suspect_mark.suspect_offset THEN c.suspect_deaths ELSE 0 END,
+         suspect_offset = suspect_mark.suspect_offset, suspect_due = suspect_mark.suspect_due, updated_at = clock_timestamp()
+   WHERE c.group_name = suspect_mark.group_name AND c.topic = suspect_mark.topic AND c.partition = suspect_mark.partition
+     AND c.epoch = suspect_mark.epoch AND c.next_offset = suspect_mark.suspect_offset
+  RETURNING c.suspect_deaths INTO deaths;
+  IF deaths IS NULL THEN
+    PERFORM txb.fence_missed('txb.suspect_mark', suspect_mark.group_name, suspect_mark.topic, suspect_mark.partition);
+  END IF;
+  RETURN deaths;
+END
+$$;
+COMMENT ON FUNCTION txb.suspect_mark(text, text, int, bigint, bigint, timestamptz) IS
+  'The marker under which one message runs, committed before it runs (W10); an owner that dies under it is counted at the next offset_take. Returns the deaths';
+
+REVOKE ALL ON TYPE txb.consumer_offset, txb.message, txb.outcome FROM PUBLIC;
+-- Whoever writes a handler names these types in its signature.
+GRANT USAGE ON TYPE txb.message, txb.outcome TO txb_app, txb_worker, txb_admin;
+GRANT SELECT ON txb.consumer_offset TO txb_worker, txb_reader;
+GRANT EXECUTE ON FUNCTION txb.ok(jsonb), txb.refuse(text), txb.retry(interval, text), txb.dead(text) TO txb_app, txb_worker, txb_admin;
+GRANT EXECUTE ON FUNCTION
+  txb.deliver(text, txb.message),
+  txb.deliver_batch(text, txb.message[]),
+  txb.offset_take(text, text, int, text, text, bigint),
+  txb.offset_release(text, text, int, bigint),
+  txb.batch_open(text, text, int, bigint, bigint, bigint, int, uuid, bigint),
+  txb.batch_close(text, text, int, int, int, int),
+  txb.batch_stall(text, text, int, bigint, bigint, int, timestamptz, text, text, text),
+  txb.suspect_mark(text, text, int, bigint, bigint, timestamptz)
+TO txb_worker;
+GRANT EXECUTE ON FUNCTION txb.offset_set(text, text, int, bigint, text, text) TO txb_admin;
+
+RESET ROLE;
