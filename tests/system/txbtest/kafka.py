@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import uuid
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic
 
 from txbtest import process
@@ -21,6 +21,8 @@ from txbtest import process
 VERSION = "3.9.1"
 POM = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "kafka", "pom.xml")
 JAVA_OPTIONS = ["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData", "-Djava.awt.headless=true"]
+NO_LEADER = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN,
+             KafkaError._TIMED_OUT)
 LOG4J = """log4j.rootLogger=WARN, out
 log4j.appender.out=org.apache.log4j.ConsoleAppender
 log4j.appender.out.layout=org.apache.log4j.PatternLayout
@@ -56,6 +58,19 @@ def _fetch(directory):
         raise RuntimeError(f"Maven ended without an error, but there is no Kafka in {directory}")
 
 
+def watermarks(consumer, topic):
+    """{partition: (first offset, end offset)} of an existing topic, None while its partitions have no leaders."""
+    known = consumer.list_topics(topic, timeout=30).topics[topic]
+    try:
+        if known.error is not None:
+            raise KafkaException(known.error)
+        return {p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=30) for p in known.partitions}
+    except KafkaException as error:
+        if error.args[0].code() in NO_LEADER:
+            return None
+        raise
+
+
 class Kafka:
     """One broker. `brokers` is its bootstrap address. With `sasl` = {user: password} a second listener (`sasl_brokers`) demands them, and every
     right must be granted to them by ACL; the plain listener's anonymous user may do everything."""
@@ -70,7 +85,7 @@ class Kafka:
         self.log = os.path.join(self.temp.path, "log")
         self.cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         self.process = None
-        self._admin = None
+        self._admin = self._probe = None
         self._write("server.properties", "".join(f"{k}={v}\n" for k, v in {**self._properties(sasl), **(config or {})}.items()))
         self._write("log4j.properties", LOG4J)
         process.run([*self._java(), "kafka.tools.StorageTool", "format", "-t", self.cluster_id, "-c", self._path("server.properties")])
@@ -176,7 +191,7 @@ class Kafka:
         return self.process is not None and self.process.poll() is None
 
     def close(self):
-        self._admin = None
+        self._admin = self._probe = None
         if self.running():
             self.kill9()
         self.temp.remove()
@@ -208,7 +223,9 @@ class Kafka:
 
     def _has_leaders(self, name, partitions):
         known = self.admin().list_topics(name, timeout=10).topics[name]
-        return known.error is None and len(known.partitions) == partitions and all(p.leader >= 0 for p in known.partitions.values())
+        if known.error is not None or len(known.partitions) != partitions or any(p.leader < 0 for p in known.partitions.values()):
+            return False
+        return len(self.ends(name)) == partitions  # metadata may name a leader before the broker knows that it is one
 
     def delete_topic(self, name):
         self.admin().delete_topics([name], operation_timeout=30)[name].result(60)
@@ -225,12 +242,9 @@ class Kafka:
 
     def ends(self, topic):
         """{partition: (first offset, end offset)}"""
-        consumer = Consumer({"bootstrap.servers": self.brokers, "group.id": "txbtest-ends", "log_level": 0})
-        try:
-            partitions = self.admin().list_topics(topic, timeout=30).topics[topic].partitions
-            return {p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=30) for p in partitions}
-        finally:
-            consumer.close()
+        if self._probe is None:
+            self._probe = Consumer({"bootstrap.servers": self.brokers, "group.id": "txbtest-ends", "log_level": 0, "reconnect.backoff.max.ms": 200})
+        return process.wait_for(lambda: watermarks(self._probe, topic), f"the ends of topic {topic}", 60, every_s=0.1)
 
     def tool(self, main, *args, timeout_s=120):
         """One of Kafka's own command line classes, for what the client library can't do (ACLs)."""

@@ -17,6 +17,9 @@ import json
 
 from confluent_kafka import Consumer, TopicPartition
 
+from txbtest import process
+from txbtest.kafka import watermarks
+
 MOST_SHOWN = 10
 RECORD_FIELDS = "topic partition offset timestamp_ms key value headers"
 
@@ -39,14 +42,8 @@ def read_topic(brokers, topic, timeout_s=60, config=None):
                          "fetch.wait.max.ms": 20, **(config or {})})
     records = []
     try:
-        known = consumer.list_topics(topic, timeout=timeout_s).topics[topic]
-        if known.error is not None:
-            raise RuntimeError(f"topic {topic}: {known.error}")
-        todo = {}
-        for partition in known.partitions:
-            first, end = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=timeout_s)
-            if end > first:
-                todo[partition] = (first, end)
+        ends = process.wait_for(lambda: watermarks(consumer, topic), f"the ends of topic {topic}", timeout_s, every_s=0.1)
+        todo = {partition: (first, end) for partition, (first, end) in ends.items() if end > first}
         consumer.assign([TopicPartition(topic, partition, first) for partition, (first, _) in todo.items()])
         idle = 0
         while todo:
