@@ -2,6 +2,7 @@
 #include "broker/cli/cli.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #define REFUSE(err, ...) TXB_FAIL_FROM((err), TXB_REFUSED, TXB_ORIGIN_USAGE, __VA_ARGS__)
 
@@ -37,4 +38,41 @@ enum txb_rc txb_cli_connect(const struct txb_cli *cli, const char *uri, struct t
   (void)snprintf(name, sizeof(name), "txbroker %s", cli->args.command->name);
   struct txb_pg_options options = {.uri = uri, .application_name = name, .stop_fd = -1};
   return txb_pg_open(&options, out, err);
+}
+
+/* The database's own name, as far as it makes a source's name: "127.0.0.1:5432/shop" -> "shop". */
+static void name_of_database(const char *uri, char out[64]) {
+  char described[300];
+  txb_pg_describe_uri(uri, described, sizeof(described));
+  const char *slash = strrchr(described, '/');
+  const char *from = slash == NULL ? described : slash + 1;
+  size_t used = 0;
+  for (; *from != '\0' && used < 63; from++) {
+    bool plain = (*from >= 'a' && *from <= 'z') || (*from >= 'A' && *from <= 'Z') || (*from >= '0' && *from <= '9') ||
+                 *from == '_' || *from == '-';
+    out[used++] = plain ? *from : '_';
+  }
+  out[used] = '\0';
+  if (used == 0)
+    memcpy(out, "default", 8);
+}
+
+enum txb_rc txb_cli_apply_database(struct txb_cli *cli, struct txb_error *err) {
+  const char *uri = txb_args_text(&cli->args, "database");
+  if (uri == NULL)
+    return TXB_OK;
+  struct txb_settings *s = &cli->settings;
+  bool worker = strcmp(cli->args.command->name, "worker") == 0;
+  const struct txb_section *section = txb_settings_section(worker ? "workers" : "sources");
+  size_t count = worker ? s->workers.count : s->sources.count;
+  if (count > 1 || (worker && count == 0))
+    return TXB_OK;
+  char name[64];
+  name_of_database(uri, name);
+  const char *entry_name = count == 0 ? name
+                           : worker   ? txb_settings_group(s, 0)->group
+                                      : txb_settings_source(s, 0)->name;
+  void *entry;
+  TXB_TRY(txb_settings_entry(s, section, entry_name, TXB_FROM_FLAG, "--database", &entry, err));
+  return txb_settings_put(entry, section, txb_settings_key(section, "database"), uri, TXB_FROM_FLAG, "--database", err);
 }

@@ -79,6 +79,8 @@ struct txb_kafka_cluster txb_cli_cluster(const struct txb_cli *cli, const char *
 enum txb_rc txb_cli_need_brokers(const struct txb_cli *cli, struct txb_error *err) TXB_MUST_CHECK;
 /* The one database a command works on: --database, else the only source, else the only worker's database. Borrowed from the settings. */
 enum txb_rc txb_cli_database(const struct txb_cli *cli, const char **uri_out, struct txb_error *err) TXB_MUST_CHECK;
+/* --database stands for the only source (made when there is none), for `worker` for the only group's database; with several it stands for itself. */
+enum txb_rc txb_cli_apply_database(struct txb_cli *cli, struct txb_error *err) TXB_MUST_CHECK;
 /* Connects to it for a command: application name "txbroker COMMAND". */
 enum txb_rc txb_cli_connect(const struct txb_cli *cli, const char *uri, struct txb_pg **out,
                             struct txb_error *err) TXB_MUST_CHECK;

@@ -32,6 +32,7 @@ static enum txb_rc load_settings(struct txb_cli *cli, struct txb_error *err) {
   TXB_TRY(load_flags(cli, err));
   TXB_TRY(txb_settings_load_environment(&cli->settings, (const char *const *)environ, err));
   TXB_TRY(load_flags(cli, err));
+  TXB_TRY(txb_cli_apply_database(cli, err));
   return txb_settings_finish(&cli->settings, err);
 }
 

@@ -1,0 +1,2 @@
+-- One init at a time in this database. Kept by the session until it ends.
+SELECT pg_catalog.pg_advisory_lock(1954049331, 0)
