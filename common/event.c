@@ -79,11 +79,12 @@ static bool scan_zone(struct scanner *s, int *seconds_out) {
 }
 
 bool txb_event_time_parse(struct txb_slice text, int64_t *wall_us_out) {
-  struct scanner s = {.p = text.data, .end = (const char *)text.data + text.size};
+  struct scanner s = {.p = text.data};
   int year, month, day, hour, minute, second, microseconds, zone;
   char c;
   if (text.size == 0)
     return false;
+  s.end = s.p + text.size;
   bool date = scan_number(&s, 4, 0, 9999, &year) && scan_one_of(&s, "-", &c) && scan_number(&s, 2, 1, 12, &month) &&
               scan_one_of(&s, "-", &c) && scan_number(&s, 2, 1, 31, &day) && day <= days_in_month(year, month);
   bool time = date && scan_one_of(&s, "Tt", &c) && scan_number(&s, 2, 0, 23, &hour) && scan_one_of(&s, ":", &c) &&
