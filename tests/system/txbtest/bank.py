@@ -174,6 +174,8 @@ class _Writer:
             try:
                 if self.connection is None:
                     self._connect()
+                if self.prepared and self.random.random() < 0.3:
+                    self._settle()
                 getattr(self, "op_" + name)()
                 self.totals[name] += 1
                 done += 1
@@ -297,11 +299,7 @@ class _Writer:
         self._sql("SELECT bank.bulk(%s, %s, 1, %s)", account, self.random.randint(1, self.crew.bank.accounts), self.random.randint(10, 400))
 
     def op_prepared(self):
-        """Leaves its transaction prepared; it is settled by a later call, or when the writers are stopped."""
-        if self.prepared and (len(self.prepared) >= 2 or self.random.random() < 0.5):
-            gid = self.prepared.popleft()
-            self._sql(f"{'COMMIT' if gid.endswith('-c') else 'ROLLBACK'} PREPARED %s", gid)
-            return
+        """Leaves its transaction prepared, with its rows locked, for a few operations (see _settle)."""
         self.prepared_count += 1
         ending = self.random.choice("ccr")
         gid = f"txbtest-{self.crew.seed}-{self.number}-{self.prepared_count}-{ending}"
@@ -309,6 +307,11 @@ class _Writer:
         self._transfer(*self._accounts(1))
         self._sql("PREPARE TRANSACTION %s", gid)
         self.prepared.append(gid)
+
+    def _settle(self):
+        gid = self.prepared.popleft()
+        self._sql(f"{'COMMIT' if gid.endswith('-c') else 'ROLLBACK'} PREPARED %s", gid)
+        self.totals["settled"] += 1
 
     def op_rollback(self):
         self._rollback_after("ROLLBACK")

@@ -179,7 +179,7 @@ class System:
         """role: relay, worker or run; changes: of the configuration, as in config()."""
         name = name or f"{role}{len(self.programs)}"
         if role in ("relay", "run"):
-            changes.setdefault("relay", {}).setdefault("owner", f"{self.name}.{name}")
+            changes["relay"] = {"owner": f"{self.name}.{name}", **(changes.get("relay") or {})}
         program = Program(name, ["--config", self.config(name=name, **changes), role], self.directory, env)
         self.programs.append(program)
         return program
@@ -241,10 +241,13 @@ class System:
     def wait_published(self, deadline_s=60):
         process.wait_for(self.published_all, lambda: "everything to be published: " + self.lag(), deadline_s, every_s=0.1, alive=self.alive)
 
+    def wait_consumed(self, deadline_s=60):
+        process.wait_for(self.consumed_all, lambda: "everything to be consumed: " + self.lag(), deadline_s, every_s=0.1, alive=self.alive)
+
     def wait_rest(self, deadline_s=60):
         """Invariant V: backlog zero within 60 s. Says nothing about what is right; that is the verifier's."""
         self.wait_published(deadline_s)
-        process.wait_for(self.consumed_all, lambda: "everything to be consumed: " + self.lag(), deadline_s, every_s=0.1, alive=self.alive)
+        self.wait_consumed(deadline_s)
 
     def verify(self, **parts):
         """The verifier's report; printed, so that a failed test shows it."""
