@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo test test-crash check bench lint format install clean
+.PHONY: help deps build demo test test-crash check bench lint format docs install clean
 
 PREFIX ?= /usr/local
 DESTDIR ?=
@@ -58,6 +58,11 @@ lint: ## formatting, clang-tidy, shellcheck
 format: ## format the C sources (clang-format 14)
 	@deploy/deps.sh lint
 	tests/lint --format
+
+docs: ## write the pages that the program prints from its own tables
+	@deploy/deps.sh build
+	@$(call build,release,$(WERROR))
+	python3 tests/house/docs.py build/txbroker
 
 install: ## install program, library, headers, man page: make install PREFIX=/usr/local DESTDIR=
 	@deploy/deps.sh build
