@@ -1,0 +1,242 @@
+/* The relay core's ring: rows that were read, in the order in which they go to Kafka, until each is acknowledged, recorded as failed, or held.
+ *
+ * Nothing here survives a crash, and need not: a row that is not done stands above the stored position or in a stored hole, and is read again. */
+#include "common/fault.h"
+#include "common/memory.h"
+#include "outbox/relay_core_internal.h"
+
+struct txb_slot *txb_flight_slot(const struct txb_relay_core *core, uint64_t ticket) {
+  return &core->slots[ticket & core->mask];
+}
+
+const struct txb_slot *txb_relay_core_slot(const struct txb_relay_core *core, uint64_t ticket) {
+  return txb_flight_slot(core, ticket);
+}
+
+void txb_flight_reset(struct txb_relay_core *core) {
+  core->tail = core->next = core->lowest_tail = core->head;
+  core->bytes = 0;
+  core->sent = core->open_holes = 0;
+  core->alone = core->replace = core->record_out = false;
+  core->record_ticket = UINT64_MAX;
+  for (size_t i = 0; i < core->topic_count; i++)
+    core->topics[i] = (struct txb_topic){0};
+  core->hold_count = 0;
+  txb_key_holds_fini(&core->keys);
+}
+
+bool txb_flight_has_room(const struct txb_relay_core *core, uint32_t branches) {
+  uint64_t used = core->head - core->tail;
+  if (used == 0)
+    return true;
+  return used + (uint64_t)branches * core->options.read_rows <= core->options.inflight_rows &&
+         core->bytes + branches * core->options.read_bytes <= core->options.inflight_bytes;
+}
+
+enum txb_rc txb_flight_topic(struct txb_relay_core *core, uint32_t id, struct txb_topic **out, struct txb_error *err) {
+  if (id >= core->topic_count) {
+    size_t count = (size_t)id + 16;
+    void *topics = core->topics;
+    TXB_TRY(txb_realloc_array(&topics, count, sizeof *core->topics, err));
+    core->topics = topics;
+    for (size_t i = core->topic_count; i < count; i++)
+      core->topics[i] = (struct txb_topic){0};
+    core->topic_count = count;
+  }
+  *out = &core->topics[id];
+  return TXB_OK;
+}
+
+static enum txb_rc done(struct txb_relay_core *core, struct txb_slot *slot, struct txb_error *err) {
+  slot->state = TXB_SLOT_DONE;
+  core->dirty = true;
+  if (slot->kind == TXB_ROW_DRAIN)
+    core->topics[slot->topic].draining--;
+  if (slot->kind != TXB_ROW_HOLE)
+    return TXB_OK;
+  core->open_holes--;
+  return txb_pages_add(&core->generations.changed, txb_hole_page(slot->seq), err);
+}
+
+static enum txb_rc held_by_reference(struct txb_relay_core *core, struct txb_slot *slot, struct txb_error *err) {
+  struct txb_topic *topic = &core->topics[slot->topic];
+  topic->lo = slot->seq < topic->lo ? slot->seq : topic->lo;
+  return done(core, slot, err);
+}
+
+enum txb_rc txb_flight_take(struct txb_relay_core *core, enum txb_row_kind kind, const struct txb_relay_row *row, void *owner,
+                            struct txb_error *err) {
+  struct txb_topic *topic;
+  TXB_TRY(txb_flight_topic(core, row->topic, &topic, err));
+  core->rows_read++;
+  core->dirty = true;
+  if (row->seq >= txb_key_holds_find(&core->keys, row->topic, row->key))
+    return TXB_OK;
+  if (topic->hold == TXB_TOPIC_HELD) {
+    topic->lo = row->seq < topic->lo ? row->seq : topic->lo;
+    return TXB_OK;
+  }
+  /* A late row below the drain's place goes out now: nothing before it waits. One above it is there for the drain's own page to find. */
+  if (topic->hold == TXB_TOPIC_DRAINING && (kind == TXB_ROW_TAIL || (kind == TXB_ROW_HOLE && row->seq >= topic->lo)))
+    return TXB_OK;
+  TXB_ASSERT(core->head - core->tail <= core->mask);
+  *txb_flight_slot(core, core->head++) = (struct txb_slot){.seq = row->seq,
+                                                           .key = row->key,
+                                                           .owner = owner,
+                                                           .row = row->row,
+                                                           .topic = row->topic,
+                                                           .bytes = row->bytes,
+                                                           .kind = (uint8_t)kind,
+                                                           .state = TXB_SLOT_QUEUED};
+  core->bytes += row->bytes;
+  core->open_holes += kind == TXB_ROW_HOLE;
+  topic->draining += kind == TXB_ROW_DRAIN;
+  return TXB_OK;
+}
+
+void txb_flight_send(struct txb_relay_core *core, struct txb_relay_actions *actions) {
+  actions->produce_from = core->next;
+  for (; core->next < core->head && !core->replace && !core->stopping; core->next++) {
+    struct txb_slot *slot = txb_flight_slot(core, core->next);
+    if (slot->state != TXB_SLOT_QUEUED)
+      continue;
+    struct txb_topic *topic = &core->topics[slot->topic];
+    if (core->alone || (slot->suspect && core->sent > 0) || topic->proof == TXB_TOPIC_PROVING)
+      break;
+    if (topic->proof == TXB_TOPIC_UNPROVEN) {
+      topic->proof = TXB_TOPIC_PROVING;
+      topic->prover = core->next;
+    }
+    slot->state = TXB_SLOT_SENT;
+    core->sent++;
+    core->alone = slot->suspect;
+  }
+  actions->produce_to = core->next;
+}
+
+void txb_flight_trim(struct txb_relay_core *core) {
+  for (; core->tail < core->head; core->tail++) {
+    const struct txb_slot *slot = txb_flight_slot(core, core->tail);
+    if (slot->state != TXB_SLOT_DONE)
+      break;
+    core->bytes -= slot->bytes;
+  }
+  core->next = core->next < core->tail ? core->tail : core->next;
+  core->lowest_tail = core->lowest_tail < core->tail ? core->tail : core->lowest_tail;
+}
+
+/* Passes over what is queued behind a key's refused intent. Its hold is stored with the refusal, before any checkpoint says that these are done. */
+static enum txb_rc hold_key(struct txb_relay_core *core, const struct txb_slot *refused, struct txb_error *err) {
+  if (refused->key.data == NULL)
+    return TXB_OK; /* no key, no order */
+  TXB_TRY(txb_key_holds_add(&core->keys, refused->topic, refused->key, refused->seq, err));
+  for (uint64_t t = core->tail; t < core->head; t++) {
+    struct txb_slot *slot = txb_flight_slot(core, t);
+    if (slot->state == TXB_SLOT_QUEUED && slot->topic == refused->topic && slot->seq >= refused->seq &&
+        txb_slice_equal(slot->key, refused->key))
+      TXB_TRY(done(core, slot, err));
+  }
+  return TXB_OK;
+}
+
+/* Holds a topic from the lowest of its rows that did not get through. The rows are not kept: the drain reads them again. */
+static enum txb_rc hold_topic(struct txb_relay_core *core, struct txb_slot *failed, int64_t now_us, struct txb_error *err) {
+  struct txb_topic *topic = &core->topics[failed->topic];
+  if (topic->hold == TXB_TOPIC_FREE) {
+    core->hold_count++;
+    topic->lo = failed->seq;
+  }
+  topic->hold = TXB_TOPIC_HELD;
+  topic->code = failed->code;
+  topic->pause_us = topic->pause_us == 0 ? core->options.probe_first_us : topic->pause_us * 2;
+  topic->pause_us = topic->pause_us < core->options.probe_cap_us ? topic->pause_us : core->options.probe_cap_us;
+  topic->probe_us = now_us + topic->pause_us;
+  /* What was accepted before stays in Kafka. Others that are under way may still be: with the producer gone nothing later of the topic gets there. */
+  core->replace = core->replace || topic->proof == TXB_TOPIC_PROVEN;
+  topic->proof = TXB_TOPIC_UNPROVEN;
+  TXB_TRY(held_by_reference(core, failed, err));
+  for (uint64_t t = core->tail; t < core->head; t++) {
+    struct txb_slot *slot = txb_flight_slot(core, t);
+    if (slot->state == TXB_SLOT_QUEUED && slot->topic == failed->topic)
+      TXB_TRY(held_by_reference(core, slot, err));
+  }
+  return TXB_OK;
+}
+
+static enum txb_rc refused(struct txb_relay_core *core, struct txb_slot *slot, uint64_t ticket, bool alone, struct txb_error *err) {
+  core->replace = true; /* the producer is of no use after a gap */
+  if (!alone) { /* librdkafka reports a whole batch: only what is refused alone is refused (R5) */
+    slot->suspect = true;
+    slot->state = TXB_SLOT_QUEUED;
+    return TXB_OK;
+  }
+  if (txb_bug("relay_refused_skipped"))
+    return done(core, slot, err);
+  slot->state = TXB_SLOT_REFUSED;
+  core->record_ticket = ticket;
+  return hold_key(core, slot, err);
+}
+
+static enum txb_rc report(struct txb_relay_core *core, const struct txb_report *r, int64_t now_us, struct txb_error *err) {
+  struct txb_slot *slot = txb_flight_slot(core, r->ticket);
+  if (r->ticket < core->tail || r->ticket >= core->next || slot->state != TXB_SLOT_SENT)
+    return TXB_OK; /* of a producer that is gone */
+  struct txb_topic *topic = &core->topics[slot->topic];
+  bool alone = core->alone, proves = topic->proof == TXB_TOPIC_PROVING && topic->prover == r->ticket;
+  core->sent--;
+  core->alone = false;
+  slot->code = r->outcome == TXB_REPORT_ACKED ? 0 : r->code;
+  if (proves)
+    topic->proof = TXB_TOPIC_UNPROVEN;
+  switch (r->outcome) {
+  case TXB_REPORT_ACKED:
+    if (proves) {
+      topic->proof = TXB_TOPIC_PROVEN;
+      topic->pause_us = 0;
+    }
+    core->published++;
+    return done(core, slot, err);
+  case TXB_REPORT_REFUSED:
+    return refused(core, slot, r->ticket, alone, err);
+  case TXB_REPORT_NO_TOPIC:
+    return hold_topic(core, slot, now_us, err);
+  case TXB_REPORT_LOST:
+    slot->state = TXB_SLOT_QUEUED;
+    core->replace = true;
+    return TXB_OK;
+  }
+  return TXB_OK;
+}
+
+enum txb_rc txb_flight_reports(struct txb_relay_core *core, const struct txb_report *reports, size_t count, int64_t now_us,
+                               struct txb_error *err) {
+  for (size_t i = 0; i < count; i++)
+    TXB_TRY(report(core, &reports[i], now_us, err));
+  return TXB_OK;
+}
+
+/* What was not acknowledged goes out again, in the same order: an acknowledged row is in Kafka, and what the old producer still gets there is a
+ * repetition. So nothing need be read again. */
+enum txb_rc txb_flight_replaced(struct txb_relay_core *core, struct txb_error *err) {
+  core->replace = core->alone = false;
+  core->sent = 0;
+  for (size_t i = 0; i < core->topic_count; i++)
+    core->topics[i].proof = TXB_TOPIC_UNPROVEN;
+  for (uint64_t t = core->tail; t < core->next; t++) {
+    struct txb_slot *slot = txb_flight_slot(core, t);
+    if (slot->state != TXB_SLOT_SENT)
+      continue;
+    slot->state = TXB_SLOT_QUEUED;
+    if (core->topics[slot->topic].hold == TXB_TOPIC_HELD)
+      TXB_TRY(held_by_reference(core, slot, err));
+  }
+  core->next = core->tail;
+  return TXB_OK;
+}
+
+enum txb_rc txb_flight_recorded(struct txb_relay_core *core, struct txb_error *err) {
+  uint64_t ticket = core->record_ticket;
+  core->record_out = false;
+  core->record_ticket = UINT64_MAX;
+  return ticket == UINT64_MAX ? TXB_OK : done(core, txb_flight_slot(core, ticket), err);
+}

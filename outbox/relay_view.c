@@ -1,0 +1,169 @@
+/* What a checkpoint says, so that whoever begins from it loses nothing (R4):
+ *
+ *   highest   one below the lowest tail row that is not done, else the highest read: all above it is read again
+ *   holes     those at or below it, and the rows of holes that were read and are not done
+ *   topics    a held topic from the lowest row on that was passed over or drained and is not done
+ *
+ * A number at or below `highest` that is in no hole is acknowledged by Kafka, dead, recorded as failed, or at or above the hold of its topic or key.
+ */
+#include <stdlib.h>
+
+#include "common/fault.h"
+#include "common/memory.h"
+#include "outbox/relay_core_internal.h"
+
+static bool is_open(const struct txb_slot *slot) {
+  if (txb_bug("relay_position_before_ack") || (txb_bug("relay_flush_is_success") && slot->state == TXB_SLOT_SENT))
+    return false;
+  return slot->state != TXB_SLOT_DONE;
+}
+
+static int64_t highest_of(struct txb_relay_core *core) {
+  for (; core->lowest_tail < core->head; core->lowest_tail++) {
+    const struct txb_slot *slot = txb_flight_slot(core, core->lowest_tail);
+    if (slot->kind == TXB_ROW_TAIL && is_open(slot))
+      return slot->seq - 1;
+  }
+  return core->highest;
+}
+
+static enum txb_rc grow(void **items, size_t *capacity, size_t count, size_t size, struct txb_error *err) {
+  if (count < *capacity)
+    return TXB_OK;
+  size_t bigger = *capacity == 0 ? 64 : *capacity * 2;
+  TXB_TRY(txb_realloc_array(items, bigger, size, err));
+  *capacity = bigger;
+  return TXB_OK;
+}
+
+static enum txb_rc add_range(struct txb_relay_checkpoint *view, int64_t lo, int64_t hi, struct txb_error *err) {
+  void *items = view->ranges;
+  TXB_TRY(grow(&items, &view->range_capacity, view->range_count, sizeof *view->ranges, err));
+  view->ranges = items;
+  view->ranges[view->range_count++] = (struct txb_range){lo, hi};
+  return TXB_OK;
+}
+
+static enum txb_rc add_hold(struct txb_relay_checkpoint *view, struct txb_relay_topic_hold hold, struct txb_error *err) {
+  void *items = view->holds;
+  TXB_TRY(grow(&items, &view->hold_capacity, view->hold_count, sizeof *view->holds, err));
+  view->holds = items;
+  view->holds[view->hold_count++] = hold;
+  return TXB_OK;
+}
+
+static int by_number(const void *a, const void *b) {
+  int64_t x = ((const struct txb_range *)a)->lo, y = ((const struct txb_range *)b)->lo;
+  return (x > y) - (x < y);
+}
+
+/* Rows of holes that were read and are not done, ascending, at the front of view->ranges; *count_out of them. */
+static enum txb_rc open_holes(struct txb_relay_core *core, size_t *count_out, struct txb_error *err) {
+  struct txb_relay_checkpoint *view = &core->view;
+  for (uint64_t t = core->tail; t < core->head && core->open_holes > 0; t++) {
+    const struct txb_slot *slot = txb_flight_slot(core, t);
+    if (slot->kind == TXB_ROW_HOLE && is_open(slot) && slot->seq <= view->highest)
+      TXB_TRY(add_range(view, slot->seq, slot->seq, err));
+  }
+  *count_out = view->range_count;
+  if (view->range_count > 0)
+    qsort(view->ranges, view->range_count, sizeof *view->ranges, by_number);
+  return TXB_OK;
+}
+
+/* The ranges of one generation that begin in the page, cut at `highest`. *straddles_out is set when one goes on above it. */
+static enum txb_rc page_of_generation(struct txb_relay_checkpoint *view, const struct txb_holes *holes, int64_t page, bool *straddles_out,
+                                      struct txb_error *err) {
+  int64_t first = page << TXB_HOLE_PAGE_BITS, end = (page + 1) << TXB_HOLE_PAGE_BITS;
+  for (size_t i = txb_holes_find(holes, first); i < holes->count; i++) {
+    const struct txb_range *r = txb_holes_at(holes, i);
+    if (r->lo < first)
+      continue;
+    if (r->lo >= end || r->lo > view->highest)
+      break;
+    TXB_TRY(add_range(view, r->lo, r->hi < view->highest ? r->hi : view->highest, err));
+    *straddles_out |= r->hi > view->highest;
+  }
+  return TXB_OK;
+}
+
+/* Writes the changed pages at or below `highest`. A page that holds, or may come to hold, something above it stays changed. */
+static enum txb_rc changed_pages(struct txb_relay_core *core, size_t open_count, struct txb_error *err) {
+  struct txb_relay_checkpoint *view = &core->view;
+  struct txb_pages *changed = &core->generations.changed;
+  size_t kept = 0, open = 0;
+  for (size_t i = 0; i < changed->count; i++) {
+    int64_t page = changed->items[i];
+    bool keep = page >= txb_hole_page(view->highest);
+    if (page <= txb_hole_page(view->highest)) {
+      void *items = view->pages;
+      TXB_TRY(grow(&items, &view->page_capacity, view->page_count, sizeof *view->pages, err));
+      view->pages = items;
+      struct txb_hole_page *out = &view->pages[view->page_count++];
+      *out = (struct txb_hole_page){.page = page, .first = view->range_count};
+      for (size_t g = 0; g < core->generations.count; g++)
+        TXB_TRY(page_of_generation(view, &core->generations.items[g].holes, page, &keep, err));
+      for (; open < open_count && txb_hole_page(view->ranges[open].lo) <= page; open++)
+        if (txb_hole_page(view->ranges[open].lo) == page)
+          TXB_TRY(add_range(view, view->ranges[open].lo, view->ranges[open].hi, err));
+      out->count = view->range_count - out->first;
+    }
+    if (keep)
+      changed->items[kept++] = page;
+  }
+  changed->count = kept;
+  return TXB_OK;
+}
+
+static int64_t lowest_draining(const struct txb_relay_core *core, uint32_t topic, int64_t lo) {
+  for (uint64_t t = core->tail; t < core->head; t++) {
+    const struct txb_slot *slot = txb_flight_slot(core, t);
+    if (slot->kind == TXB_ROW_DRAIN && slot->topic == topic && is_open(slot) && slot->seq < lo)
+      lo = slot->seq;
+  }
+  return lo;
+}
+
+static enum txb_rc changed_holds(struct txb_relay_core *core, struct txb_error *err) {
+  for (uint32_t id = 0; core->hold_count > 0 && id < core->topic_count; id++) {
+    struct txb_topic *topic = &core->topics[id];
+    if (topic->hold == TXB_TOPIC_FREE)
+      continue;
+    int64_t lo = topic->lo;
+    if (topic->hold == TXB_TOPIC_ENDING && topic->draining == 0) {
+      lo = 0;
+      topic->hold = TXB_TOPIC_FREE;
+      core->hold_count--;
+    } else if (topic->draining > 0) {
+      lo = lowest_draining(core, id, lo);
+    }
+    if (lo == topic->stored_lo)
+      continue;
+    topic->stored_lo = lo;
+    TXB_TRY(add_hold(&core->view, (struct txb_relay_topic_hold){id, lo, topic->code}, err));
+  }
+  return TXB_OK;
+}
+
+enum txb_rc txb_view_build(struct txb_relay_core *core, struct txb_error *err) {
+  struct txb_relay_checkpoint *view = &core->view;
+  size_t open_count;
+  int64_t noted_us, lowest;
+  view->range_count = view->page_count = view->hold_count = 0;
+  view->number = core->checkpoint++;
+  view->highest = highest_of(core);
+  view->published = core->published;
+  core->published_total += core->published;
+  core->published = 0;
+  TXB_TRY(open_holes(core, &open_count, err));
+  lowest = txb_generations_lowest(&core->generations, &noted_us);
+  if (lowest == 0 || lowest > view->highest)
+    lowest = view->highest + 1;
+  if (open_count > 0 && view->ranges[0].lo < lowest)
+    lowest = view->ranges[0].lo;
+  view->watermark = lowest - 1;
+  TXB_TRY(changed_pages(core, open_count, err));
+  TXB_TRY(changed_holds(core, err));
+  core->dirty = false;
+  return TXB_OK;
+}
