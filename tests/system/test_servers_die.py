@@ -1,0 +1,104 @@
+"""Kafka and PostgreSQL killed with -9 and restarted, under load: processes stay, wait, say so once, go on, and nothing is lost or doubled."""
+
+import re
+
+import pytest
+
+from txbtest import process
+from txbtest.bank import QUICK, Writers
+from txbtest.kafka import Kafka
+from txbtest.postgres import Postgres
+
+
+@pytest.fixture(scope="module")
+def mortal_postgres():
+    with Postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def mortal_kafka():
+    with Kafka() as server:
+        yield server
+
+
+def applied_more(system, number):
+    before = system.bank.applied()
+    process.wait_for(lambda: system.bank.applied() >= before + number, system.lag, 60, alive=system.alive)
+
+
+def warnings(program):
+    return [line for line in program.text().splitlines() if re.search(r"level=(warn|error)", line)]
+
+
+def test_kafka_killed_and_restarted_under_load(systems, mortal_postgres, mortal_kafka, seed, tally):
+    system = systems(mortal_postgres, mortal_kafka, worker={"session_timeout_ms": 6000})
+    relay, worker = system.relay(), system.worker()
+    with Writers(system.bank, 6, seed, QUICK, pause_s=0.005, held_s=0.1, user="txbtest_app"):
+        for _ in range(2):
+            applied_more(system, 100)
+            mortal_kafka.kill9()
+            tally["kills"] += 1
+            tally["kills at work"] += 1  # the writers go on, so rows are on their way
+            published = system.bank.published()
+            process.wait_for(lambda: system.bank.published() > published + 50, "writers to go on without Kafka", 60)
+            mortal_kafka.start()
+        applied_more(system, 100)
+    system.wait_rest()
+    report = system.verify()
+    assert report, report
+    assert relay.running() and worker.running()
+    for program in (relay, worker):
+        assert 0 < len(warnings(program)) < 40, "\n".join(warnings(program))
+
+
+def test_kafka_stopped_for_a_while_loses_and_swaps_nothing(systems, mortal_postgres, mortal_kafka, seed):
+    system = systems(mortal_postgres, mortal_kafka, worker={"session_timeout_ms": 6000})
+    system.relay()
+    system.worker()
+    with Writers(system.bank, 6, seed, QUICK, pause_s=0.005, held_s=0.1, user="txbtest_app"):
+        applied_more(system, 100)
+        mortal_kafka.freeze()
+        published = system.bank.published()
+        process.wait_for(lambda: system.bank.published() > published + 500, "writers to go on without Kafka", 60)
+        mortal_kafka.thaw()
+        applied_more(system, 100)
+    system.wait_rest()
+    report = system.verify()
+    assert report, report
+
+
+def test_postgres_killed_and_restarted_under_load(systems, mortal_postgres, mortal_kafka, seed, tally):
+    system = systems(mortal_postgres, mortal_kafka, worker={"session_timeout_ms": 6000})
+    relay, worker = system.relay(), system.worker()
+    with Writers(system.bank, 6, seed, {**QUICK, "prepared": 2}, outages=True, pause_s=0.005, held_s=0.1, user="txbtest_app"):
+        for _ in range(2):
+            applied_more(system, 100)
+            mortal_postgres.kill9()
+            tally["kills"] += 1
+            tally["kills at work"] += 1
+            mortal_postgres.start()
+        applied_more(system, 100)
+    system.wait_rest()
+    report = system.verify()
+    assert report, report
+    assert relay.running() and worker.running()
+    for program in (relay, worker):
+        assert 0 < len(warnings(program)) < 40, "\n".join(warnings(program))
+
+
+def test_both_servers_killed_at_once_and_restarted(systems, mortal_postgres, mortal_kafka, seed):
+    system = systems(mortal_postgres, mortal_kafka, worker={"session_timeout_ms": 6000})
+    system.relay()
+    system.worker()
+    with Writers(system.bank, 6, seed, QUICK, outages=True, pause_s=0.005, held_s=0.1, user="txbtest_app"):
+        applied_more(system, 100)
+        mortal_kafka.kill9()
+        mortal_postgres.kill9()
+        mortal_kafka.start(wait=False)
+        mortal_postgres.start()
+        mortal_kafka.wait_ready()
+        applied_more(system, 100)
+    system.wait_rest()
+    report = system.verify()
+    assert report, report

@@ -1,0 +1,33 @@
+/* The bank's handler as a plugin, for the tests: applies a transfer with the connection of its delivery, hiding no second application. */
+#include <libpq-fe.h>
+#include <stdio.h>
+
+#include "txbroker/consumer.h"
+
+static enum txb_outcome apply(PGconn *conn, const struct txb_message *message, struct txb_answer *answer,
+                              void *context) {
+  (void)context;
+  char partition[16], offset[24];
+  snprintf(partition, sizeof partition, "%d", (int)message->partition);
+  snprintf(offset, sizeof offset, "%lld", (long long)message->offset);
+  const char *values[] = {message->id, message->key.data, message->payload.data, message->topic, partition, offset};
+  const int sizes[] = {0, (int)message->key.size, (int)message->payload.size, 0, 0, 0};
+  const int formats[] = {0, 1, 1, 0, 0, 0};
+  static const char sql[] =
+      "WITH body AS (SELECT convert_from($3::bytea, 'UTF8')::jsonb AS b),"
+      " done AS (INSERT INTO bank.applied (id, key, n, account, amount, topic, partition, \"offset\")"
+      "   SELECT $1::uuid, convert_from($2::bytea, 'UTF8'), (b->>'n')::bigint, (b->>'to')::int, "
+      "(b->>'amount')::bigint, $4, $5::int, $6::bigint FROM body)"
+      " UPDATE bank.credit SET balance = balance + (b->>'amount')::bigint FROM body WHERE account = (b->>'to')::int";
+  PGresult *result = PQexecParams(conn, sql, 6, NULL, values, sizes, formats, 0);
+  enum txb_outcome outcome = TXB_OUTCOME_OK;
+  if (PQresultStatus(result) != PGRES_COMMAND_OK) {
+    snprintf(answer->reason, sizeof answer->reason, "%s", PQresultErrorMessage(result));
+    outcome = TXB_OUTCOME_RETRY;
+  }
+  PQclear(result);
+  return outcome;
+}
+
+const struct txb_plugin txb_plugin = {
+    .struct_size = sizeof txb_plugin, .abi = TXB_PLUGIN_ABI, .name = "bank", .handle = apply};
