@@ -1,0 +1,330 @@
+/* See partition_core.h. Pure: no clock, no log, no libpq, no librdkafka; memory only through the failable allocator. */
+#include "consumer/partition_core.h"
+
+#include <string.h>
+
+#include "common/backoff.h"
+#include "common/memory.h"
+
+#define GROW_AFTER_FIRST 4  /* commits at a reduced size before it doubles (W8: grows back slowly) */
+#define GROW_AFTER_MAX   64 /* a group that fails often stays isolated (W5) */
+#define RECHECK_MAX      3u /* doublings of the pause of a stopped partition */
+
+void txb_partition_init(struct txb_partition *p, const struct txb_worker_core_options *o) {
+  *p = (struct txb_partition){.used = true,
+                              .end_offset = -1,
+                              .limit = o->batch_messages,
+                              .grow_after = GROW_AFTER_FIRST,
+                              .isolate_offset = -1,
+                              .lost_alone_offset = -1,
+                              .stalled_offset = -1,
+                              .suspect_offset = -1,
+                              .marked_offset = -1,
+                              .copied_offset = -1};
+}
+
+void txb_partition_fini(struct txb_partition *p, const struct txb_worker_core_options *o) {
+  txb_partition_pop(p, o, p->count, 0);
+  txb_free(p->ring);
+  *p = (struct txb_partition){.used = false};
+}
+
+static struct txb_worker_record *at(const struct txb_partition *p, size_t index) {
+  TXB_ASSERT(index < p->count);
+  return &p->ring[(p->head + index) & (p->ring_size - 1)];
+}
+
+const struct txb_worker_record *txb_partition_record(const struct txb_partition *p, size_t index) {
+  return at(p, index);
+}
+
+void txb_partition_pop(struct txb_partition *p, const struct txb_worker_core_options *o, size_t n, int64_t now_us) {
+  TXB_ASSERT(n <= p->count);
+  for (size_t i = 0; i < n; i++) {
+    struct txb_worker_record *r = at(p, 0);
+    p->bytes -= r->size;
+    if (o->drop != NULL)
+      o->drop(o->drop_context, r->ref);
+    p->head = (p->head + 1) & (p->ring_size - 1);
+    p->count--;
+  }
+  if (p->count == 0)
+    p->waiting_since_us = now_us;
+}
+
+static enum txb_rc grow(struct txb_partition *p, struct txb_error *err) {
+  size_t size = p->ring_size == 0 ? 64 : p->ring_size * 2;
+  void *fresh = NULL;
+  TXB_TRY(txb_alloc_array(size, sizeof *p->ring, &fresh, err));
+  struct txb_worker_record *ring = fresh;
+  for (size_t i = 0; i < p->count; i++)
+    ring[i] = *at(p, i);
+  txb_free(p->ring);
+  p->ring = ring;
+  p->ring_size = size;
+  p->head = 0;
+  return TXB_OK;
+}
+
+/* W9: the record below the position must be the one that was applied last. True when fetching may go on. */
+static bool probe(struct txb_partition *p, const struct txb_worker_core_options *o, const struct txb_worker_record *r,
+                  int64_t now_us) {
+  p->probing = false;
+  if (r->offset >= p->next_offset) /* compacted, or the end of a Kafka transaction: nothing to compare with */
+    return true;
+  bool same = memcmp(&r->id, &p->last_id, sizeof r->id) == 0 && r->timestamp_ms == p->last_timestamp_ms;
+  if (!same)
+    txb_partition_stop(p, o, TXB_STOP_DIFFERENT, now_us);
+  return same;
+}
+
+enum txb_rc txb_partition_push(struct txb_partition *p, const struct txb_worker_core_options *o,
+                               const struct txb_worker_record *record, int64_t now_us, struct txb_error *err) {
+  bool wanted = p->fetching && !p->leaving && record->offset >= p->fetch_offset;
+  if (wanted && p->probing)
+    wanted = probe(p, o, record, now_us);
+  if (wanted && record->offset < p->next_offset) { /* the probed record itself: applied already */
+    p->fetch_offset = record->offset + 1;
+    wanted = false;
+  }
+  if (!wanted) {
+    if (o->drop != NULL)
+      o->drop(o->drop_context, record->ref);
+    return TXB_OK;
+  }
+  if (p->count == p->ring_size)
+    TXB_TRY(grow(p, err));
+  if (p->count == 0)
+    p->waiting_since_us = now_us;
+  p->count++;
+  *at(p, p->count - 1) = *record;
+  p->bytes += record->size;
+  p->fetch_offset = record->offset + 1;
+  if (record->offset >= p->end_offset)
+    p->end_offset = -1;
+  return TXB_OK;
+}
+
+int32_t txb_partition_batch(const struct txb_partition *p, const struct txb_worker_core_options *o, int64_t now_us,
+                            int64_t share) {
+  if (p->count == 0)
+    return 0;
+  int64_t head = at(p, 0)->offset;
+  if (head == p->stalled_offset)
+    return now_us >= p->stall_due_us ? 1 : 0;
+  if (head == p->isolate_offset)
+    return 1;
+  int32_t max = p->limit;
+  if (p->suspect_left > 0) {
+    int32_t step = p->singles_left > 0 ? 1 : p->suspect_step;
+    max = step < max ? step : max;
+  }
+  int32_t n = 0;
+  int64_t bytes = 0;
+  bool full = false;
+  while (!full && n < max && (size_t)n < p->count) {
+    const struct txb_worker_record *r = at(p, (size_t)n);
+    full = n > 0 && (r->offset == p->isolate_offset || bytes + r->size > o->batch_bytes);
+    if (!full) {
+      bytes += r->size;
+      n++;
+    }
+  }
+  full = full || n == max || p->paused || bytes >= share;
+  return full || now_us - p->waiting_since_us >= o->batch_wait_us ? n : 0;
+}
+
+static int64_t retry_delay_ms(const struct txb_worker_core_options *o, int32_t attempts, uint64_t random) {
+  struct txb_backoff b = {
+      .first_ms = o->retry_first_ms, .cap_ms = o->retry_cap_ms, .failures = attempts > 0 ? (uint32_t)attempts - 1 : 0};
+  return txb_backoff_next_ms(&b, random);
+}
+
+/* One more failed attempt at the head: the partition stands still until it is due again. */
+static void stall(struct txb_partition *p, const struct txb_worker_core_options *o, enum txb_failure failure,
+                  int64_t after_ms, int64_t now_us, uint64_t random) {
+  int64_t head = at(p, 0)->offset;
+  p->attempts = p->stalled_offset == head && p->attempts < INT32_MAX ? p->attempts + 1 : 1;
+  p->stalled_offset = head;
+  p->stall_failure = failure;
+  p->stall_delay_ms = after_ms > 0 ? after_ms : retry_delay_ms(o, p->attempts, random);
+  p->stall_due_us = now_us + p->stall_delay_ms * 1000;
+  p->stall_unrecorded = true;
+}
+
+void txb_partition_committed(struct txb_partition *p, const struct txb_worker_core_options *o, int32_t count,
+                             int64_t new_next, int64_t now_us) {
+  txb_partition_pop(p, o, (size_t)count, now_us);
+  p->next_offset = new_next;
+  if (p->fetch_offset < new_next)
+    p->fetch_offset = new_next;
+  p->stalled_offset = p->marked_offset = -1;
+  p->attempts = p->lost_alone = 0;
+  p->stall_unrecorded = p->skip_head = false;
+  if (p->isolate_offset < new_next)
+    p->isolate_offset = -1;
+  if (p->suspect_left > 0) {
+    p->suspect_step =
+        p->singles_left > 0 || p->suspect_step > o->batch_messages / 2 ? p->suspect_step : p->suspect_step * 2;
+    p->singles_left = p->singles_left > count ? p->singles_left - count : 0;
+    p->suspect_left = p->suspect_left > count ? p->suspect_left - count : 0;
+    p->suspect_offset = -1;
+    p->suspect_deaths = 0;
+  }
+  /* Only a batch of about the present size says anything about it. */
+  if (count < p->limit / 2)
+    return;
+  p->good++;
+  if (p->limit < o->batch_messages && p->good >= p->grow_after) {
+    p->limit = p->limit > o->batch_messages / 2 ? o->batch_messages : p->limit * 2;
+    p->good = 0;
+  } else if (p->limit == o->batch_messages && p->good >= GROW_AFTER_MAX) {
+    p->grow_after = GROW_AFTER_FIRST;
+    p->good = 0;
+  }
+}
+
+static void halve(struct txb_partition *p, int32_t count) {
+  p->limit = count > 1 ? count / 2 : 1;
+  p->good = 0;
+  p->grow_after = p->grow_after < GROW_AFTER_MAX / 2 ? p->grow_after * 2 : GROW_AFTER_MAX;
+}
+
+void txb_partition_failed(struct txb_partition *p, const struct txb_worker_core_options *o, int32_t count,
+                          enum txb_failure failure, int32_t at_index, int64_t after_ms, int64_t now_us,
+                          uint64_t random) {
+  TXB_ASSERT(count >= 1 && (size_t)count <= p->count && at_index < count);
+  bool retried = at(p, 0)->offset == p->stalled_offset;
+  if (count == 1 && o->bug_error_skips) {
+    p->skip_head = true;
+  } else if (count == 1) { /* alone, so it is this message: only now does it count as an attempt */
+    stall(p, o, failure, after_ms, now_us, random);
+  } else if (at_index >= 0) {
+    p->isolate_offset = at(p, (size_t)at_index)->offset;
+  }
+  if (count > 1 || !retried)
+    halve(p, count);
+}
+
+void txb_partition_interrupted(struct txb_partition *p, int32_t count) {
+  int64_t head = p->count == 0 ? -1 : at(p, 0)->offset;
+  if (count == 1) {
+    p->lost_alone = p->lost_alone_offset == head ? p->lost_alone + 1 : 1;
+    p->lost_alone_offset = head;
+  }
+  halve(p, count);
+}
+
+/* Suspect mode (W10): the last owner died on this partition without having got anywhere. It is gone through under markers that are committed before the
+ * messages run: one by one where a marker over several is known to have died, else in doubling steps. */
+static void suspect(struct txb_partition *p, const struct txb_worker_core_options *o, const struct txb_position *row) {
+  p->suspect_left = row->suspect ? o->batch_messages : 0;
+  p->suspect_offset = row->suspect ? row->suspect_offset : -1;
+  p->suspect_deaths = row->suspect ? row->suspect_deaths : 0;
+  p->suspect_step = 1;
+  p->singles_left = row->suspect && row->suspect_offset >= 0 ? row->suspect_count : 0;
+}
+
+void txb_partition_taken(struct txb_partition *p, const struct txb_worker_core_options *o,
+                         const struct txb_position *row, int64_t now_us, uint64_t random) {
+  p->own = TXB_OWN_OWNED;
+  p->taken = true;
+  p->epoch = row->epoch;
+  p->due_us = p->take_since_us = 0;
+  p->refusals = 0;
+  p->has_last = row->has_last;
+  p->last_id = row->last_id;
+  p->last_timestamp_ms = row->last_timestamp_ms;
+  p->marked_offset = -1;
+  p->stall_unrecorded = false;
+  p->stalled_offset = row->stalled_offset;
+  p->attempts = row->stalled_offset >= 0 ? row->attempts : 0;
+  p->stall_due_us = now_us + (row->stalled_offset >= 0 ? row->due_ms * 1000 : 0);
+  suspect(p, o, row);
+
+  /* What is buffered goes on being right when the position lies within it: records don't change. Else Kafka is asked from the position on, and first
+   * for the record below it (W9). */
+  int64_t from = p->count > 0 ? at(p, 0)->offset : p->fetch_offset;
+  bool within = p->fetching && !p->probing && row->next_offset >= from && row->next_offset <= p->fetch_offset;
+  size_t old = 0;
+  while (old < p->count && (!within || at(p, old)->offset < row->next_offset))
+    old++;
+  txb_partition_pop(p, o, old, now_us);
+  p->next_offset = row->next_offset;
+  if (!within) {
+    p->fetching = p->paused = false; /* worker_core asks for it */
+    p->probing = row->has_last && row->next_offset > 0;
+    p->fetch_offset = p->probing ? row->next_offset - 1 : row->next_offset;
+    p->end_offset = -1;
+  }
+  bool head_known = p->count > 0;
+  if (head_known && p->lost_alone >= 2 && at(p, 0)->offset == p->lost_alone_offset) {
+    p->lost_alone = 0;
+    stall(p, o, TXB_FAILURE_CRASH, 0, now_us, random);
+  } else if (row->suspect_died && row->suspect_deaths >= 2) {
+    p->attempts = p->stalled_offset == row->suspect_offset ? p->attempts + 1 : 1;
+    p->stalled_offset = row->suspect_offset;
+    p->stall_failure = TXB_FAILURE_CRASH;
+    p->stall_delay_ms =
+        retry_delay_ms(o, row->suspect_deaths - 1 > p->attempts ? row->suspect_deaths - 1 : p->attempts, random);
+    p->stall_due_us = now_us + p->stall_delay_ms * 1000;
+    p->stall_unrecorded = true;
+  }
+}
+
+void txb_partition_stop(struct txb_partition *p, const struct txb_worker_core_options *o, enum txb_stop why,
+                        int64_t now_us) {
+  txb_partition_pop(p, o, p->count, now_us);
+  p->stop_told = p->stop_told && p->stop == why;
+  p->stop = why;
+  p->own = TXB_OWN_STOPPED;
+  p->asked = false;
+  p->probing = false;
+  p->due_us = now_us + (o->recheck_us << (p->refusals < RECHECK_MAX ? p->refusals : RECHECK_MAX));
+  p->refusals++;
+}
+
+bool txb_partition_idle(const struct txb_partition *p) {
+  return p->own == TXB_OWN_OWNED && !p->leaving && p->fetching && !p->probing && p->count == 0 && p->end_offset >= 0 &&
+         p->fetch_offset >= p->end_offset;
+}
+
+/* Sorts indexes by id, and by position among equal ids: a heap sort, since it needs neither memory nor luck. */
+static bool before(const struct txb_uuid *ids, uint32_t a, uint32_t b) {
+  int c = memcmp(&ids[a], &ids[b], sizeof ids[a]);
+  return c < 0 || (c == 0 && a < b);
+}
+
+static void sift(const struct txb_uuid *ids, uint32_t *order, size_t root, size_t end) {
+  for (size_t child; (child = 2 * root + 1) < end; root = child) {
+    if (child + 1 < end && before(ids, order[child], order[child + 1]))
+      child++;
+    if (!before(ids, order[root], order[child]))
+      return;
+    uint32_t swap = order[root];
+    order[root] = order[child];
+    order[child] = swap;
+  }
+}
+
+size_t txb_batch_candidates(const struct txb_uuid *ids, size_t count, uint32_t *order, bool *first) {
+  bool sorted = true;
+  for (size_t i = 0; i < count; i++) {
+    order[i] = (uint32_t)i;
+    sorted = sorted && (i == 0 || before(ids, (uint32_t)i - 1, (uint32_t)i));
+  }
+  for (size_t i = count / 2; !sorted && i-- > 0;)
+    sift(ids, order, i, count);
+  for (size_t end = count; !sorted && end-- > 1;) {
+    uint32_t swap = order[0];
+    order[0] = order[end];
+    order[end] = swap;
+    sift(ids, order, 0, end);
+  }
+  size_t candidates = 0;
+  for (size_t i = 0; i < count; i++) {
+    first[order[i]] = i == 0 || memcmp(&ids[order[i]], &ids[order[i - 1]], sizeof ids[0]) != 0;
+    candidates += first[order[i]];
+  }
+  return candidates;
+}

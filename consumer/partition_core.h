@@ -1,0 +1,168 @@
+/* One assigned partition as the worker sees it: who owns it, what was fetched of it, how many messages go into a transaction, and what went wrong. Pure.
+ *
+ * The truth is the row in txb.consumer_offset; this is what is known of it. A crash loses all of it and nothing else: the successor reads the row.
+ * Only consumer/worker_core.c and the tests touch the fields.
+ */
+#ifndef TXB_CONSUMER_PARTITION_CORE_H
+#define TXB_CONSUMER_PARTITION_CORE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/error.h"
+#include "common/uuid.h"
+
+struct txb_worker_core_options {
+  int32_t batch_messages; /* of one transaction, at most; >= 1 */
+  int64_t batch_bytes;    /* likewise; a single message may be larger */
+  int64_t batch_wait_us;  /* how long an incomplete batch waits for more */
+  int64_t
+      buffer_bytes; /* fetched and not applied, over all partitions: each has its share, above which its fetching pauses */
+  int64_t retry_first_ms, retry_cap_ms;
+  int64_t
+      evict_us; /* how long a take waits for the lock of a stopped owner before it asks the server to end that owner's backend (W3) */
+  int64_t copy_us;                        /* at most one copy of an offset to Kafka in this time */
+  int64_t recheck_us;                     /* a stopped partition looks whether a person has decided, first after this */
+  void (*drop)(void *context, void *ref); /* a record is done with */
+  void *drop_context;
+  bool bug_error_skips;        /* planted: a message that fails is passed over */
+  bool bug_commit_tag_ignored; /* planted: COMMIT counts whatever it answered (W1) */
+};
+
+/* What the core knows of a fetched record. */
+struct txb_worker_record {
+  int64_t offset;
+  int64_t timestamp_ms;
+  struct txb_uuid id;
+  int64_t size; /* bytes that it holds in memory */
+  void *ref;    /* the process's own */
+};
+
+/* The way to owning a partition; every arrow needs an answer from outside. */
+enum txb_ownership {
+  TXB_OWN_LOOKUP = 0, /* the stored position is to be read */
+  TXB_OWN_START,      /* there is none: positions of the topic are to be registered by the start rule */
+  TXB_OWN_CONFIRM,    /* the group must accept an offset commit under the present generation (W4) */
+  TXB_OWN_TAKE,       /* it did: the epoch is to be raised */
+  TXB_OWN_OWNED,      /* batches may run */
+  TXB_OWN_STOPPED,    /* a person must decide; looks again now and then */
+};
+
+/* Why a partition needs a person. */
+enum txb_stop {
+  TXB_STOP_NONE = 0,
+  TXB_STOP_DIFFERENT, /* W9: the record below the position is not the one applied last: the topic was made anew or truncated */
+  TXB_STOP_DELETED, /* Kafka deleted records that were not applied yet */
+  TXB_STOP_BEYOND,  /* the topic ends before the position */
+  TXB_STOP_REFUSED, /* the database refused to hand it over: another cluster (TXB04), no permission */
+};
+
+/* Why a batch did not commit. */
+enum txb_failure {
+  TXB_FAILURE_ERROR = 0, /* the handler or a statement raised */
+  TXB_FAILURE_OUTCOME,   /* an outcome other than ok */
+  TXB_FAILURE_CONFLICT,  /* 40001 or 40P01: at once again, smaller (W8) */
+  TXB_FAILURE_CRASH,     /* the process or its backend died under it, twice (W10) */
+};
+
+struct txb_partition {
+  bool used;
+  enum txb_ownership own;
+  bool asked;     /* an answer for `own` is under way */
+  int64_t due_us; /* nothing is done for it before */
+
+  bool leaving, lost; /* the group wants it back, or has given it to another already */
+  bool taken;         /* epoch is ours as far as we know: to be released */
+  int64_t epoch;
+  int64_t next_offset; /* everything below is applied */
+  int64_t confirm_offset;
+  int64_t take_since_us; /* waiting for a stopped owner's lock; 0: not */
+  uint32_t refusals;     /* of CONFIRM or STOPPED, in a row: the pauses grow */
+  enum txb_stop stop;
+  bool stop_told;
+
+  bool fetching, paused;
+  int64_t fetch_offset; /* the next that Kafka shall give; everything below was buffered or is applied */
+  bool probing;         /* W9: the record below the position has been asked for */
+  int64_t end_offset;   /* Kafka said that nothing lies at or above it; -1: not yet */
+  bool has_last;
+  struct txb_uuid last_id;
+  int64_t last_timestamp_ms;
+
+  struct txb_worker_record *ring;
+  size_t ring_size, head, count; /* ring_size is a power of two */
+  int64_t bytes;
+  int64_t waiting_since_us; /* arrival of the oldest record that waits */
+
+  int32_t limit, good, grow_after; /* messages a batch; commits since it changed; commits until it doubles */
+  int64_t isolate_offset;          /* this one runs alone; -1: none */
+  int32_t lost_alone;              /* connections lost in a row while one message ran alone */
+  int64_t lost_alone_offset;
+
+  int64_t stalled_offset; /* -1: none */
+  int32_t attempts;
+  int64_t stall_due_us;
+  bool stall_unrecorded;
+  enum txb_failure stall_failure;
+  int64_t stall_delay_ms;
+  bool skip_head; /* bug_error_skips */
+
+  int32_t suspect_left; /* suspect mode: records still to be gone through under markers */
+  int32_t singles_left; /* of those, to be run one at a time */
+  int32_t suspect_step; /* records under the next marker */
+  int64_t suspect_offset;
+  int32_t suspect_deaths;
+  int64_t marked_offset; /* under a committed marker now; -1: none */
+  int32_t marked_count;
+
+  int64_t copied_offset, copy_due_us;
+};
+
+void txb_partition_init(struct txb_partition *p, const struct txb_worker_core_options *o);
+/* Drops all records and gives the memory back. */
+void txb_partition_fini(struct txb_partition *p, const struct txb_worker_core_options *o);
+
+const struct txb_worker_record *txb_partition_record(const struct txb_partition *p, size_t index);
+/* A record from Kafka at `now_us`. Old news is dropped. TXB_FATAL: no memory, and the record is still the caller's. */
+enum txb_rc txb_partition_push(struct txb_partition *p, const struct txb_worker_core_options *o,
+                               const struct txb_worker_record *record, int64_t now_us,
+                               struct txb_error *err) TXB_MUST_CHECK;
+/* Drops the first n records. */
+void txb_partition_pop(struct txb_partition *p, const struct txb_worker_core_options *o, size_t n, int64_t now_us);
+/* How many records the next transaction takes; 0: it waits for more. `share` is this partition's part of the buffer. */
+int32_t txb_partition_batch(const struct txb_partition *p, const struct txb_worker_core_options *o, int64_t now_us,
+                            int64_t share);
+
+/* What the stored row said. */
+struct txb_position {
+  int64_t epoch, next_offset;
+  bool has_last;
+  struct txb_uuid last_id;
+  int64_t last_timestamp_ms;
+  bool suspect;           /* its last owner died on it without progress, or a suspect is still open */
+  int64_t suspect_offset; /* -1: none */
+  int32_t suspect_count, suspect_deaths;
+  bool suspect_died;      /* a death was added by this take */
+  int64_t stalled_offset; /* -1: none */
+  int32_t attempts;
+  int64_t due_ms; /* until the next attempt */
+};
+void txb_partition_taken(struct txb_partition *p, const struct txb_worker_core_options *o,
+                         const struct txb_position *row, int64_t now_us, uint64_t random);
+/* `count` records were committed, or not (`at`: index of the one to blame, -1 when unknown; after_ms: the handler's own wish, 0: none). */
+void txb_partition_committed(struct txb_partition *p, const struct txb_worker_core_options *o, int32_t count,
+                             int64_t new_next, int64_t now_us);
+void txb_partition_failed(struct txb_partition *p, const struct txb_worker_core_options *o, int32_t count,
+                          enum txb_failure failure, int32_t at, int64_t after_ms, int64_t now_us, uint64_t random);
+/* The connection went while `count` records ran: nobody knows whose fault, or whether they are committed. */
+void txb_partition_interrupted(struct txb_partition *p, int32_t count);
+void txb_partition_stop(struct txb_partition *p, const struct txb_worker_core_options *o, enum txb_stop why,
+                        int64_t now_us);
+/* Whether every record below Kafka's end is applied. */
+bool txb_partition_idle(const struct txb_partition *p);
+
+/* W6: of equal ids in one batch only the first is a candidate for the handler; the rest are duplicates. ids are sorted by value in `order` (indexes, room
+ * for count); first[i] tells for each. Needs no memory. Returns the number of candidates. */
+size_t txb_batch_candidates(const struct txb_uuid *ids, size_t count, uint32_t *order, bool *first);
+
+#endif

@@ -1,0 +1,124 @@
+/* What a worker does next: a pure state machine over its assigned partitions. Events come in with their time, actions are asked for one by one.
+ *
+ * One database operation runs at a time (one connection, one thread): LOOKUP, START, TAKE, EVICT, MARK, RUN, STALL, RELEASE. Kafka's (CONFIRM, FETCH,
+ * UNFETCH, PAUSE, RESUME, COPY, LEAVE) are told and not waited for, but for CONFIRM, which is answered by an event.
+ *
+ *   assigned -> LOOKUP -> [START] -> CONFIRM -> TAKE -> FETCH -> (MARK) RUN, RUN, ... -> revoked -> RELEASE -> LEAVE
+ *
+ * A crash between any two actions leaves rows that the next owner can go on from: see partition_core.h.
+ */
+#ifndef TXB_CONSUMER_WORKER_CORE_H
+#define TXB_CONSUMER_WORKER_CORE_H
+
+#include "consumer/partition_core.h"
+
+struct txb_worker_core {
+  struct txb_worker_core_options options;
+  struct txb_partition *partitions; /* by slot */
+  size_t slots, used;
+  bool up; /* there is a connection to the database */
+  bool stopping;
+  int busy_slot; /* of the database operation under way, -1: none */
+  int busy_kind; /* enum txb_worker_action_kind */
+  int32_t busy_count;
+  int64_t busy_next; /* new position of a RUN */
+  int exclusive;     /* this slot has a committed marker out: no other may run (W10); -1: none */
+  size_t turn;       /* the slot that may run next */
+};
+
+enum txb_worker_event_kind {
+  TXB_WE_TIME = 0,  /* only the time has passed */
+  TXB_WE_UP,        /* connected to the database */
+  TXB_WE_DOWN,      /* the connection is gone: the operation under way has no answer, every epoch is doubtful */
+  TXB_WE_REVOKED,   /* slot: the group wants it back */
+  TXB_WE_LOST,      /* slot: another may own it already */
+  TXB_WE_STOP,      /* give everything back */
+  TXB_WE_LOOKED_UP, /* slot, found, offset */
+  TXB_WE_STARTED,   /* slot, found: positions are registered (look up again), or not now */
+  TXB_WE_CONFIRMED, /* slot, found: accepted, or refused */
+  TXB_WE_TAKEN,     /* slot, position */
+  TXB_WE_LOCKED,    /* slot: TAKE waited for its lock in vain */
+  TXB_WE_MISSING,   /* slot: TAKE found no row */
+  TXB_WE_REFUSED,   /* slot: the operation under way needs a person */
+  TXB_WE_EVICTED,   /* slot */
+  TXB_WE_RANGE,     /* slot, low, high: what was asked for lies outside of what Kafka has */
+  TXB_WE_END,       /* slot, offset: nothing more there for now */
+  TXB_WE_MARKED,    /* slot */
+  TXB_WE_COMMITTED, /* slot, tag_commit: COMMIT was answered without an error */
+  TXB_WE_FAILED,    /* slot, failure, at, after_ms: rolled back. Of STALL, MARK, RELEASE, LOOKUP: not now */
+  TXB_WE_FENCED,    /* slot: a compare-and-set missed; rolled back */
+  TXB_WE_STALLED,   /* slot: recorded */
+  TXB_WE_RELEASED,  /* slot */
+};
+
+struct txb_worker_event {
+  enum txb_worker_event_kind kind;
+  int slot;
+  int64_t now_us;  /* steady */
+  uint64_t random; /* for jitter */
+  bool found, tag_commit;
+  int64_t offset, low, high;
+  enum txb_failure failure;
+  int32_t at;
+  int64_t after_ms;
+  struct txb_position position;
+};
+
+enum txb_worker_action_kind {
+  TXB_WA_NONE = 0,
+  /* database: each is answered, or the connection is gone */
+  TXB_WA_LOOKUP,
+  TXB_WA_START, /* register the start positions of its topic */
+  TXB_WA_TAKE,
+  TXB_WA_EVICT,   /* end the backend that holds the row (W3) */
+  TXB_WA_MARK,    /* epoch, offset, count: commit the marker */
+  TXB_WA_RUN,     /* epoch, expected_next, new_next, count, attempt, skip */
+  TXB_WA_STALL,   /* epoch, offset, attempts, delay_ms (-1: needs a person), failure or stop, keep_suspect */
+  TXB_WA_RELEASE, /* epoch */
+  /* Kafka */
+  TXB_WA_CONFIRM, /* offset: commit it and tell whether the group accepted */
+  TXB_WA_FETCH,   /* offset: fetch from there, whatever was fetched before is void */
+  TXB_WA_UNFETCH,
+  TXB_WA_PAUSE,
+  TXB_WA_RESUME,
+  TXB_WA_COPY,  /* offset: for the lag tools */
+  TXB_WA_LEAVE, /* the slot is free from now on */
+  /* the log */
+  TXB_WA_TELL, /* stop: a person must decide; at most once until the reason changes */
+};
+
+struct txb_worker_action {
+  enum txb_worker_action_kind kind;
+  int slot;
+  int64_t epoch, offset;
+  int64_t expected_next, new_next;
+  int32_t count, attempt;
+  bool skip; /* planted bug */
+  int32_t attempts;
+  int64_t delay_ms;
+  enum txb_failure failure;
+  enum txb_stop stop;
+  bool keep_suspect;
+};
+
+void txb_worker_core_init(struct txb_worker_core *core, const struct txb_worker_core_options *options);
+void txb_worker_core_fini(struct txb_worker_core *core);
+/* A partition was assigned: a slot for it, until its LEAVE. TXB_FATAL: no memory, nothing changed. */
+enum txb_rc txb_worker_core_assign(struct txb_worker_core *core, int64_t now_us, int *slot_out,
+                                   struct txb_error *err) TXB_MUST_CHECK;
+/* A record was fetched. TXB_OK: its ref is the core's and comes back through drop. TXB_FATAL: no memory, it is still the caller's. */
+enum txb_rc txb_worker_core_record(struct txb_worker_core *core, int slot, const struct txb_worker_record *record,
+                                   int64_t now_us, struct txb_error *err) TXB_MUST_CHECK;
+void txb_worker_core_step(struct txb_worker_core *core, const struct txb_worker_event *event);
+/* The next thing to do at `now_us`, if any; to be called until it gives none. What it gives is under way from then on. */
+bool txb_worker_core_next(struct txb_worker_core *core, int64_t now_us, struct txb_worker_action *out);
+/* When next may give something without an event before; INT64_MAX: never. */
+int64_t txb_worker_core_due_us(const struct txb_worker_core *core);
+/* Record `index` of a slot's RUN. */
+const struct txb_worker_record *txb_worker_core_running(const struct txb_worker_core *core, int slot, int32_t index);
+/* Everything assigned is applied to the end that Kafka told, and at least one partition is assigned. */
+bool txb_worker_core_idle(const struct txb_worker_core *core);
+/* For status: what this slot's fetched records hold. */
+int64_t txb_worker_core_bytes(const struct txb_worker_core *core);
+
+#endif

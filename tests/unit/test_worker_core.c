@@ -1,0 +1,788 @@
+/* The worker core, rule by rule: what it asks for, in which order, and what it never does. */
+#include <criterion/criterion.h>
+#include <string.h>
+
+#include "common/memory.h"
+#include "consumer/worker_core.h"
+
+#define MS 1000
+
+static struct txb_worker_core core;
+static int64_t now_us;
+static int dropped;
+
+static void drop(void *context, void *ref) {
+  (void)context;
+  (void)ref;
+  dropped++;
+}
+
+static struct txb_worker_core_options options(void) {
+  return (struct txb_worker_core_options){.batch_messages = 8,
+                                          .batch_bytes = 10000,
+                                          .batch_wait_us = 5 * MS,
+                                          .buffer_bytes = 1 << 20,
+                                          .retry_first_ms = 100,
+                                          .retry_cap_ms = 1000,
+                                          .evict_us = 2000 * MS,
+                                          .copy_us = 1000 * MS,
+                                          .recheck_us = 10000 * MS,
+                                          .drop = drop};
+}
+
+static void begin(void) {
+  struct txb_worker_core_options o = options();
+  txb_worker_core_init(&core, &o);
+  now_us = 1000000;
+  dropped = 0;
+}
+
+static void end(void) {
+  txb_worker_core_fini(&core);
+}
+
+TestSuite(worker_core, .init = begin, .fini = end);
+
+static struct txb_worker_event event(enum txb_worker_event_kind kind, int slot) {
+  return (struct txb_worker_event){.kind = kind,
+                                   .slot = slot,
+                                   .now_us = now_us,
+                                   .random = 7,
+                                   .at = -1,
+                                   .tag_commit = true,
+                                   .position = {.suspect_offset = -1, .stalled_offset = -1}};
+}
+
+static void step(enum txb_worker_event_kind kind, int slot) {
+  struct txb_worker_event e = event(kind, slot);
+  txb_worker_core_step(&core, &e);
+}
+
+static void step_found(enum txb_worker_event_kind kind, int slot, bool found, int64_t offset) {
+  struct txb_worker_event e = event(kind, slot);
+  e.found = found;
+  e.offset = offset;
+  txb_worker_core_step(&core, &e);
+}
+
+static void step_failed(int slot, enum txb_failure failure, int at) {
+  struct txb_worker_event e = event(TXB_WE_FAILED, slot);
+  e.failure = failure;
+  e.at = at;
+  txb_worker_core_step(&core, &e);
+}
+
+/* The next action that is not COPY: that one may come at any time. */
+static struct txb_worker_action next(void) {
+  struct txb_worker_action a = {.kind = TXB_WA_NONE};
+  do {
+    a.kind = TXB_WA_NONE;
+  } while (txb_worker_core_next(&core, now_us, &a) && a.kind == TXB_WA_COPY);
+  return a;
+}
+
+static struct txb_worker_action expect(enum txb_worker_action_kind kind) {
+  struct txb_worker_action a = next();
+  cr_assert_eq(a.kind, kind, "wanted action %d, got %d", (int)kind, (int)a.kind);
+  return a;
+}
+
+static int assign(void) {
+  int slot = -1;
+  struct txb_error err;
+  cr_assert_eq(txb_worker_core_assign(&core, now_us, &slot, &err), TXB_OK);
+  return slot;
+}
+
+static struct txb_uuid id_of(int64_t offset) {
+  struct txb_uuid id = {0};
+  memcpy(id.bytes, &offset, sizeof offset);
+  return id;
+}
+
+static void record(int slot, int64_t offset) {
+  struct txb_worker_record r = {.offset = offset, .timestamp_ms = offset, .id = id_of(offset), .size = 10};
+  struct txb_error err;
+  cr_assert_eq(txb_worker_core_record(&core, slot, &r, now_us, &err), TXB_OK);
+}
+
+/* Up to the answer of TAKE, whose position the caller brings. */
+static void own(int slot, struct txb_position position) {
+  expect(TXB_WA_LOOKUP);
+  step_found(TXB_WE_LOOKED_UP, slot, true, position.next_offset);
+  expect(TXB_WA_CONFIRM);
+  step_found(TXB_WE_CONFIRMED, slot, true, 0);
+  expect(TXB_WA_TAKE);
+  struct txb_worker_event e = event(TXB_WE_TAKEN, slot);
+  e.position = position;
+  txb_worker_core_step(&core, &e);
+}
+
+static struct txb_position plain(int64_t next_offset) {
+  return (struct txb_position){.epoch = 5, .next_offset = next_offset, .suspect_offset = -1, .stalled_offset = -1};
+}
+
+/* An owned partition that fetches from `offset`. */
+static int owned(int64_t offset) {
+  if (!core.up)
+    step(TXB_WE_UP, 0);
+  int slot = assign();
+  own(slot, plain(offset));
+  cr_assert_eq(expect(TXB_WA_FETCH).offset, offset);
+  return slot;
+}
+
+static void records(int slot, int64_t from, int count) {
+  for (int i = 0; i < count; i++)
+    record(slot, from + i);
+}
+
+static void commit(int slot) {
+  step(TXB_WE_COMMITTED, slot);
+}
+
+/* Runs at once whatever is buffered and expects `count`. */
+static struct txb_worker_action run(int32_t count) {
+  now_us += 10 * MS;
+  struct txb_worker_action a = expect(TXB_WA_RUN);
+  cr_assert_eq(a.count, count, "wanted %d messages, got %d", count, a.count);
+  return a;
+}
+
+/* A batch of eight of which the first fails alone. Ends after the stall has been recorded. */
+static int stalled(void) {
+  int slot = owned(0);
+  records(slot, 0, 8);
+  for (int n = 8; n >= 1; n /= 2) {
+    run(n);
+    step_failed(slot, TXB_FAILURE_ERROR, -1);
+  }
+  struct txb_worker_action a = expect(TXB_WA_STALL);
+  cr_assert_eq(a.offset, 0);
+  cr_assert_eq(a.attempts, 1);
+  step(TXB_WE_STALLED, slot);
+  return slot;
+}
+
+/* ---- the way to owning -------------------------------------------------------------------------------------------------------------- */
+
+Test(worker_core, takes_a_partition_only_after_the_group_accepted_a_commit) { /* W4 */
+  step(TXB_WE_UP, 0);
+  int slot = assign();
+  expect(TXB_WA_LOOKUP);
+  step_found(TXB_WE_LOOKED_UP, slot, true, 7);
+  cr_assert_eq(expect(TXB_WA_CONFIRM).offset, 7);
+  expect(TXB_WA_NONE);
+  step_found(TXB_WE_CONFIRMED, slot, true, 0);
+  expect(TXB_WA_TAKE);
+}
+
+Test(worker_core, gives_a_partition_up_when_the_group_refuses_and_asks_again_later) { /* W4 */
+  step(TXB_WE_UP, 0);
+  int slot = assign();
+  expect(TXB_WA_LOOKUP);
+  step_found(TXB_WE_LOOKED_UP, slot, true, 7);
+  expect(TXB_WA_CONFIRM);
+  step_found(TXB_WE_CONFIRMED, slot, false, 0);
+  expect(TXB_WA_NONE);
+  now_us = txb_worker_core_due_us(&core);
+  expect(TXB_WA_LOOKUP);
+}
+
+Test(worker_core, after_a_missed_compare_and_set_asks_the_group_before_it_raises_the_epoch_again) { /* W4 */
+  int slot = owned(0);
+  records(slot, 0, 3);
+  run(3);
+  step(TXB_WE_FENCED, slot);
+  expect(TXB_WA_LOOKUP);
+  step_found(TXB_WE_LOOKED_UP, slot, true, 1);
+  expect(TXB_WA_CONFIRM);
+  step_found(TXB_WE_CONFIRMED, slot, true, 0);
+  expect(TXB_WA_TAKE);
+}
+
+Test(worker_core, drops_what_it_fetched_when_the_group_refuses_after_a_missed_compare_and_set) { /* W4 */
+  int slot = owned(0);
+  records(slot, 0, 3);
+  run(3);
+  step(TXB_WE_FENCED, slot);
+  expect(TXB_WA_LOOKUP);
+  step_found(TXB_WE_LOOKED_UP, slot, true, 1);
+  expect(TXB_WA_CONFIRM);
+  step_found(TXB_WE_CONFIRMED, slot, false, 0);
+  expect(TXB_WA_UNFETCH);
+  cr_assert_eq(dropped, 3);
+  expect(TXB_WA_NONE);
+}
+
+Test(worker_core, goes_on_with_what_it_fetched_when_the_position_lies_within) {
+  int slot = owned(0);
+  records(slot, 0, 6);
+  run(6);
+  step(TXB_WE_FENCED, slot);
+  own(slot, plain(4));
+  struct txb_worker_action a = run(2);
+  cr_assert_eq(a.expected_next, 4);
+  cr_assert_eq(a.new_next, 6);
+}
+
+Test(worker_core, fetches_anew_when_the_position_lies_elsewhere) {
+  int slot = owned(10);
+  records(slot, 10, 2);
+  run(2);
+  step(TXB_WE_FENCED, slot);
+  own(slot, plain(4));
+  cr_assert_eq(expect(TXB_WA_FETCH).offset, 4);
+  record(slot, 4);
+  run(1);
+}
+
+Test(worker_core, registers_start_positions_and_looks_again_when_there_is_no_row) {
+  step(TXB_WE_UP, 0);
+  int slot = assign();
+  expect(TXB_WA_LOOKUP);
+  step_found(TXB_WE_LOOKED_UP, slot, false, 0);
+  expect(TXB_WA_START);
+  step_found(TXB_WE_STARTED, slot, true, 0);
+  expect(TXB_WA_LOOKUP);
+}
+
+Test(worker_core, asks_the_server_to_end_a_stopped_owner_after_a_while) { /* W3 */
+  step(TXB_WE_UP, 0);
+  int slot = assign();
+  expect(TXB_WA_LOOKUP);
+  step_found(TXB_WE_LOOKED_UP, slot, true, 7);
+  expect(TXB_WA_CONFIRM);
+  step_found(TXB_WE_CONFIRMED, slot, true, 0);
+  expect(TXB_WA_TAKE);
+  step(TXB_WE_LOCKED, slot);
+  expect(TXB_WA_NONE);
+  now_us += 300 * MS;
+  expect(TXB_WA_TAKE);
+  step(TXB_WE_LOCKED, slot);
+  now_us += 2000 * MS;
+  expect(TXB_WA_EVICT);
+  step(TXB_WE_EVICTED, slot);
+  expect(TXB_WA_TAKE);
+}
+
+Test(worker_core, does_nothing_in_the_database_without_a_connection) {
+  assign();
+  expect(TXB_WA_NONE);
+}
+
+/* ---- batches -------------------------------------------------------------------------------------------------------------------------- */
+
+Test(worker_core, waits_for_an_incomplete_batch_no_longer_than_asked) {
+  int slot = owned(0);
+  record(slot, 0);
+  expect(TXB_WA_NONE);
+  cr_assert_eq(txb_worker_core_due_us(&core), now_us + 5 * MS);
+  now_us += 5 * MS;
+  cr_assert_eq(expect(TXB_WA_RUN).count, 1);
+}
+
+Test(worker_core, runs_a_full_batch_at_once_and_one_at_a_time) {
+  int slot = owned(0);
+  records(slot, 0, 12);
+  struct txb_worker_action a = expect(TXB_WA_RUN);
+  cr_assert_eq(a.count, 8);
+  cr_assert_eq(a.expected_next, 0);
+  cr_assert_eq(a.new_next, 8);
+  cr_assert_eq(a.epoch, 5);
+  expect(TXB_WA_NONE);
+  commit(slot);
+  cr_assert_eq(dropped, 8);
+  cr_assert_eq(run(4).expected_next, 8);
+}
+
+Test(worker_core, passes_gaps_in_the_offsets) {
+  int slot = owned(0);
+  record(slot, 3);
+  record(slot, 9);
+  struct txb_worker_action a = run(2);
+  cr_assert_eq(a.expected_next, 0);
+  cr_assert_eq(a.new_next, 10);
+}
+
+Test(worker_core, drops_records_that_come_again_from_an_older_fetch) {
+  int slot = owned(5);
+  records(slot, 3, 3);
+  run(1);
+  cr_assert_eq(dropped, 2);
+}
+
+Test(worker_core, ends_a_batch_by_its_bytes) {
+  int slot = owned(0);
+  struct txb_error err;
+  for (int i = 0; i < 3; i++) {
+    struct txb_worker_record r = {.offset = i, .size = 6000};
+    cr_assert_eq(txb_worker_core_record(&core, slot, &r, now_us, &err), TXB_OK);
+  }
+  cr_assert_eq(expect(TXB_WA_RUN).count, 1);
+}
+
+Test(worker_core, a_commit_counts_only_if_its_tag_says_so) { /* W1 */
+  int slot = owned(0);
+  records(slot, 0, 8);
+  run(8);
+  struct txb_worker_event e = event(TXB_WE_COMMITTED, slot);
+  e.tag_commit = false;
+  txb_worker_core_step(&core, &e);
+  cr_assert_eq(dropped, 0);
+  cr_assert_eq(run(4).expected_next, 0);
+}
+
+Test(worker_core, of_equal_ids_in_a_batch_only_the_first_is_a_candidate) { /* W6 */
+  struct txb_uuid ids[6] = {id_of(5), id_of(3), id_of(5), id_of(1), id_of(3), id_of(9)};
+  uint32_t order[6];
+  bool first[6];
+  cr_assert_eq(txb_batch_candidates(ids, 6, order, first), 4);
+  bool wanted[6] = {true, true, false, true, false, true};
+  cr_assert_arr_eq(first, wanted, sizeof wanted);
+  for (int i = 1; i < 6; i++)
+    cr_assert_leq(memcmp(&ids[order[i - 1]], &ids[order[i]], 16), 0);
+}
+
+Test(worker_core, serves_its_partitions_in_turn) {
+  int a = owned(0), b = owned(0);
+  records(a, 0, 16);
+  records(b, 0, 16);
+  for (int i = 0; i < 4; i++) {
+    struct txb_worker_action r = run(8);
+    cr_assert_eq(r.slot, i % 2 == 0 ? a : b);
+    commit(r.slot);
+  }
+}
+
+/* ---- failures ------------------------------------------------------------------------------------------------------------------------- */
+
+Test(worker_core, halves_a_failing_batch_until_the_good_part_commits_and_the_bad_message_is_alone) { /* W5 */
+  int slot = owned(0);
+  records(slot, 0, 8);
+  run(8);
+  step_failed(slot, TXB_FAILURE_ERROR, -1); /* it is message 2 */
+  run(4);
+  step_failed(slot, TXB_FAILURE_ERROR, -1);
+  run(2);
+  commit(slot);
+  run(2);
+  step_failed(slot, TXB_FAILURE_ERROR, -1);
+  cr_assert_eq(run(1).expected_next, 2);
+  step_failed(slot, TXB_FAILURE_ERROR, -1);
+  struct txb_worker_action a = expect(TXB_WA_STALL);
+  cr_assert_eq(a.offset, 2);
+  cr_assert_eq(a.attempts, 1);
+}
+
+Test(worker_core, isolates_the_message_that_is_named) { /* W5 */
+  int slot = owned(0);
+  records(slot, 0, 8);
+  run(8);
+  step_failed(slot, TXB_FAILURE_OUTCOME, 3);
+  run(3);
+  commit(slot);
+  cr_assert_eq(run(1).expected_next, 3);
+}
+
+Test(worker_core, counts_an_attempt_only_for_a_message_that_ran_alone) {
+  int slot = owned(0);
+  records(slot, 0, 2);
+  cr_assert_eq(run(2).attempt, 1);
+  step_failed(slot, TXB_FAILURE_OUTCOME, 0);
+  cr_assert_eq(run(1).attempt, 1);
+  step_failed(slot, TXB_FAILURE_OUTCOME, 0);
+  cr_assert_eq(expect(TXB_WA_STALL).attempts, 1);
+}
+
+Test(worker_core, skips_nothing_and_retries_the_failing_message_when_it_is_due) {
+  int slot = stalled();
+  expect(TXB_WA_NONE);
+  now_us = txb_worker_core_due_us(&core);
+  struct txb_worker_action a = expect(TXB_WA_MARK); /* W10: retries run under a marker */
+  cr_assert_eq(a.offset, 0);
+  cr_assert_eq(a.count, 1);
+  step(TXB_WE_MARKED, slot);
+  a = expect(TXB_WA_RUN);
+  cr_assert_eq(a.count, 1);
+  cr_assert_eq(a.attempt, 2);
+  step_failed(slot, TXB_FAILURE_ERROR, -1);
+  a = expect(TXB_WA_STALL);
+  cr_assert_eq(a.attempts, 2);
+  cr_assert_geq(a.delay_ms, 100);
+  cr_assert_leq(a.delay_ms, 200);
+}
+
+Test(worker_core, a_stalled_partition_does_not_hold_the_others) {
+  int bad = stalled(), good = owned(0);
+  records(good, 0, 8);
+  cr_assert_eq(run(8).slot, good);
+  commit(good);
+  (void)bad;
+}
+
+Test(worker_core, attempts_and_due_time_outlive_the_owner) {
+  step(TXB_WE_UP, 0);
+  int slot = assign();
+  struct txb_position p = plain(4);
+  p.stalled_offset = 4;
+  p.attempts = 3;
+  p.due_ms = 500;
+  own(slot, p);
+  expect(TXB_WA_FETCH);
+  records(slot, 4, 8);
+  now_us += 400 * MS;
+  expect(TXB_WA_NONE);
+  now_us += 200 * MS;
+  expect(TXB_WA_MARK);
+  step(TXB_WE_MARKED, slot);
+  cr_assert_eq(expect(TXB_WA_RUN).attempt, 4);
+}
+
+Test(worker_core, honours_the_delay_that_the_handler_asks_for) {
+  int slot = owned(0);
+  record(slot, 0);
+  run(1);
+  struct txb_worker_event e = event(TXB_WE_FAILED, slot);
+  e.failure = TXB_FAILURE_OUTCOME;
+  e.at = 0;
+  e.after_ms = 12345;
+  txb_worker_core_step(&core, &e);
+  cr_assert_eq(expect(TXB_WA_STALL).delay_ms, 12345);
+}
+
+Test(worker_core, a_conflict_is_run_again_at_once_at_half_the_size_and_grows_back_slowly) { /* W8 */
+  int slot = owned(0);
+  records(slot, 0, 64);
+  run(8);
+  step_failed(slot, TXB_FAILURE_CONFLICT, -1);
+  int batches = 0;
+  for (int32_t n = 4; n == 4; batches++) {
+    struct txb_worker_action a = expect(TXB_WA_RUN);
+    n = a.count;
+    commit(slot);
+  }
+  cr_assert_gt(batches, 4);
+  cr_assert_lt(batches, 16);
+}
+
+Test(worker_core, a_stall_that_can_not_be_recorded_still_stands) {
+  int slot = owned(0);
+  record(slot, 0);
+  run(1);
+  step_failed(slot, TXB_FAILURE_ERROR, -1);
+  expect(TXB_WA_STALL);
+  step_failed(slot, TXB_FAILURE_ERROR, -1);
+  expect(TXB_WA_NONE);
+  now_us = txb_worker_core_due_us(&core);
+  expect(TXB_WA_MARK);
+}
+
+/* ---- suspects (W10) ------------------------------------------------------------------------------------------------------------------ */
+
+static int suspect(struct txb_position p) {
+  step(TXB_WE_UP, 0);
+  int slot = assign();
+  p.suspect = true;
+  own(slot, p);
+  return slot;
+}
+
+Test(worker_core, goes_carefully_where_the_last_owner_died_without_progress) {
+  int slot = suspect(plain(0));
+  expect(TXB_WA_FETCH);
+  records(slot, 0, 20);
+  int32_t sizes[] = {1, 2, 4};
+  for (int i = 0; i < 3; i++) { /* each under its own marker, in doubling steps */
+    cr_assert_eq(expect(TXB_WA_MARK).count, sizes[i]);
+    step(TXB_WE_MARKED, slot);
+    run(sizes[i]);
+    commit(slot);
+  }
+  cr_assert_eq(expect(TXB_WA_MARK).count, 8);
+  step(TXB_WE_MARKED, slot);
+  run(8);
+  commit(slot);
+  run(5); /* past what the dead owner can have had in hand */
+}
+
+Test(worker_core, goes_one_by_one_where_a_marker_over_several_died) {
+  struct txb_position p = plain(0);
+  p.suspect_offset = 0;
+  p.suspect_count = 4;
+  int slot = suspect(p);
+  expect(TXB_WA_FETCH);
+  records(slot, 0, 20);
+  for (int i = 0; i < 4; i++) {
+    cr_assert_eq(expect(TXB_WA_MARK).count, 1);
+    step(TXB_WE_MARKED, slot);
+    run(1);
+    commit(slot);
+  }
+}
+
+Test(worker_core, nothing_else_runs_while_a_marker_is_out) {
+  int slot = suspect(plain(0));
+  expect(TXB_WA_FETCH);
+  int other = owned(0);
+  records(slot, 0, 1);
+  records(other, 0, 8);
+  now_us += 10 * MS;
+  struct txb_worker_action a = expect(TXB_WA_MARK);
+  cr_assert_eq(a.slot, slot);
+  step(TXB_WE_MARKED, slot);
+  cr_assert_eq(expect(TXB_WA_RUN).slot, slot);
+  step_failed(slot, TXB_FAILURE_ERROR, -1);
+  cr_assert_eq(expect(TXB_WA_STALL).slot, slot); /* that clears the marker */
+  step(TXB_WE_STALLED, slot);
+  cr_assert_eq(expect(TXB_WA_RUN).slot, other);
+}
+
+Test(worker_core, sets_a_message_back_that_died_twice_under_its_own_marker) {
+  struct txb_position p = plain(0);
+  p.suspect_offset = 0;
+  p.suspect_count = 1;
+  p.suspect_deaths = 2;
+  p.suspect_died = true;
+  int slot = suspect(p);
+  expect(TXB_WA_FETCH);
+  struct txb_worker_action a = expect(TXB_WA_STALL);
+  cr_assert_eq(a.offset, 0);
+  cr_assert_eq(a.failure, TXB_FAILURE_CRASH);
+  cr_assert(a.keep_suspect);
+  cr_assert_gt(a.delay_ms, 0);
+  step(TXB_WE_STALLED, slot);
+  records(slot, 0, 3);
+  now_us += 10 * MS;
+  expect(TXB_WA_NONE);
+  now_us += a.delay_ms * MS;
+  expect(TXB_WA_MARK);
+}
+
+Test(worker_core, a_message_that_takes_the_connection_down_twice_is_a_failing_message) {
+  int slot = owned(0);
+  record(slot, 0);
+  for (int i = 0; i < 2; i++) {
+    run(1);
+    step(TXB_WE_DOWN, 0);
+    step(TXB_WE_UP, 0);
+    own(slot, plain(0));
+  }
+  struct txb_worker_action a = expect(TXB_WA_STALL);
+  cr_assert_eq(a.failure, TXB_FAILURE_CRASH);
+  cr_assert_not(a.keep_suspect);
+}
+
+/* ---- the topic that is not the same any more (W9) --------------------------------------------------------------------------------------- */
+
+static int probing(int64_t next_offset) {
+  step(TXB_WE_UP, 0);
+  int slot = assign();
+  struct txb_position p = plain(next_offset);
+  p.has_last = true;
+  p.last_id = id_of(next_offset - 1);
+  p.last_timestamp_ms = next_offset - 1;
+  own(slot, p);
+  cr_assert_eq(expect(TXB_WA_FETCH).offset, next_offset - 1);
+  return slot;
+}
+
+Test(worker_core, goes_on_when_the_record_below_the_position_is_the_one_applied_last) {
+  int slot = probing(10);
+  records(slot, 9, 3);
+  cr_assert_eq(dropped, 1);
+  struct txb_worker_action a = run(2);
+  cr_assert_eq(a.expected_next, 10);
+  cr_assert_eq(a.new_next, 12);
+}
+
+Test(worker_core, stops_a_partition_whose_record_below_the_position_is_another) {
+  int slot = probing(10);
+  struct txb_worker_record r = {.offset = 9, .timestamp_ms = 9, .id = id_of(77), .size = 10};
+  struct txb_error err;
+  cr_assert_eq(txb_worker_core_record(&core, slot, &r, now_us, &err), TXB_OK);
+  expect(TXB_WA_UNFETCH);
+  struct txb_worker_action a = expect(TXB_WA_STALL);
+  cr_assert_eq(a.stop, TXB_STOP_DIFFERENT);
+  cr_assert_eq(a.delay_ms, -1);
+  step(TXB_WE_STALLED, slot);
+  records(slot, 10, 3);
+  now_us += 100 * MS;
+  expect(TXB_WA_NONE);
+  now_us = txb_worker_core_due_us(&core); /* has a person decided? */
+  expect(TXB_WA_LOOKUP);
+}
+
+Test(worker_core, stops_a_partition_whose_unread_records_were_deleted) {
+  int slot = probing(10);
+  struct txb_worker_event e = event(TXB_WE_RANGE, slot);
+  e.low = 15;
+  e.high = 30;
+  txb_worker_core_step(&core, &e);
+  expect(TXB_WA_UNFETCH);
+  cr_assert_eq(expect(TXB_WA_STALL).stop, TXB_STOP_DELETED);
+}
+
+Test(worker_core, stops_a_partition_that_ends_before_the_position) {
+  int slot = probing(10);
+  struct txb_worker_event e = event(TXB_WE_RANGE, slot);
+  e.low = 0;
+  e.high = 4;
+  txb_worker_core_step(&core, &e);
+  expect(TXB_WA_UNFETCH);
+  cr_assert_eq(expect(TXB_WA_STALL).stop, TXB_STOP_BEYOND);
+}
+
+Test(worker_core, goes_on_when_only_applied_records_were_deleted) {
+  int slot = probing(10);
+  struct txb_worker_event e = event(TXB_WE_RANGE, slot);
+  e.low = 10;
+  e.high = 12;
+  txb_worker_core_step(&core, &e);
+  cr_assert_eq(expect(TXB_WA_FETCH).offset, 10);
+  records(slot, 10, 2);
+  cr_assert_eq(run(2).expected_next, 10);
+}
+
+Test(worker_core, goes_on_when_the_record_below_the_position_was_compacted_away) {
+  int slot = probing(10);
+  records(slot, 11, 1);
+  struct txb_worker_action a = run(1);
+  cr_assert_eq(a.expected_next, 10);
+  cr_assert_eq(a.new_next, 12);
+}
+
+/* ---- leaving, losing, ending ------------------------------------------------------------------------------------------------------------- */
+
+Test(worker_core, a_revoked_partition_ends_its_batch_is_marked_clean_and_given_back) {
+  int slot = owned(0);
+  records(slot, 0, 8);
+  run(8);
+  step(TXB_WE_REVOKED, slot);
+  expect(TXB_WA_NONE);
+  commit(slot);
+  struct txb_worker_action a;
+  cr_assert(txb_worker_core_next(&core, now_us, &a));
+  cr_assert_eq(a.kind, TXB_WA_COPY);
+  cr_assert_eq(a.offset, 8);
+  cr_assert_eq(expect(TXB_WA_RELEASE).epoch, 5);
+  step(TXB_WE_RELEASED, slot);
+  expect(TXB_WA_LEAVE);
+  cr_assert_eq(core.used, 0);
+}
+
+Test(worker_core, a_revoked_partition_starts_nothing_more) {
+  int slot = owned(0);
+  records(slot, 0, 8);
+  step(TXB_WE_REVOKED, slot);
+  expect(TXB_WA_RELEASE);
+  step(TXB_WE_RELEASED, slot);
+  expect(TXB_WA_LEAVE);
+  expect(TXB_WA_NONE);
+}
+
+Test(worker_core, a_lost_partition_copies_no_offset) {
+  int slot = owned(0);
+  records(slot, 0, 8);
+  run(8);
+  step(TXB_WE_LOST, slot);
+  commit(slot);
+  struct txb_worker_action a;
+  cr_assert(txb_worker_core_next(&core, now_us, &a));
+  cr_assert_eq(a.kind, TXB_WA_RELEASE);
+}
+
+Test(worker_core, gives_back_at_once_when_the_database_is_gone) {
+  int slot = owned(0);
+  step(TXB_WE_DOWN, 0);
+  step(TXB_WE_REVOKED, slot);
+  expect(TXB_WA_LEAVE);
+}
+
+Test(worker_core, takes_everything_again_after_the_connection_was_lost_and_keeps_what_it_fetched) {
+  int slot = owned(0);
+  records(slot, 0, 8);
+  run(8);
+  step(TXB_WE_DOWN, 0);
+  expect(TXB_WA_NONE);
+  cr_assert_eq(dropped, 0);
+  step(TXB_WE_UP, 0);
+  own(slot, plain(8)); /* the COMMIT had got through */
+  cr_assert_eq(dropped, 8);
+  record(slot, 8);
+  cr_assert_eq(run(1).expected_next, 8);
+}
+
+Test(worker_core, a_late_answer_of_the_group_to_a_question_before_the_loss_counts_for_nothing) {
+  step(TXB_WE_UP, 0);
+  int slot = assign();
+  expect(TXB_WA_LOOKUP);
+  step_found(TXB_WE_LOOKED_UP, slot, true, 7);
+  expect(TXB_WA_CONFIRM);
+  step(TXB_WE_DOWN, 0);
+  step_found(TXB_WE_CONFIRMED, slot, true, 0);
+  step(TXB_WE_UP, 0);
+  expect(TXB_WA_LOOKUP);
+}
+
+Test(worker_core, gives_everything_back_when_stopped) {
+  int a = owned(0), b = owned(0);
+  records(a, 0, 8);
+  records(b, 0, 8);
+  run(8);
+  step(TXB_WE_STOP, 0);
+  expect(TXB_WA_NONE); /* the batch under way ends first */
+  commit(a);
+  for (int i = 0; i < 2; i++) {
+    struct txb_worker_action released = expect(TXB_WA_RELEASE);
+    cr_assert_eq(released.slot, i == 0 ? a : b);
+    step(TXB_WE_RELEASED, released.slot);
+    expect(TXB_WA_LEAVE);
+  }
+  expect(TXB_WA_NONE);
+  cr_assert_eq(core.used, 0);
+}
+
+Test(worker_core, pauses_a_partition_whose_share_of_the_buffer_is_full_and_resumes_it) {
+  struct txb_worker_core_options o = options();
+  o.batch_bytes = 200000;
+  txb_worker_core_init(&core, &o);
+  int slot = owned(0);
+  struct txb_error err;
+  for (int i = 0; i < 12; i++) {
+    struct txb_worker_record r = {.offset = i, .size = 100000};
+    cr_assert_eq(txb_worker_core_record(&core, slot, &r, now_us, &err), TXB_OK);
+  }
+  expect(TXB_WA_PAUSE);
+  for (int i = 0; i < 3; i++) {
+    run(2);
+    commit(slot);
+  }
+  run(2);
+  commit(slot);
+  expect(TXB_WA_RESUME);
+}
+
+Test(worker_core, is_idle_only_at_the_end_that_kafka_told) {
+  int slot = owned(0);
+  cr_assert_not(txb_worker_core_idle(&core));
+  records(slot, 0, 2);
+  step_found(TXB_WE_END, slot, true, 2);
+  cr_assert_not(txb_worker_core_idle(&core));
+  run(2);
+  commit(slot);
+  cr_assert(txb_worker_core_idle(&core));
+  record(slot, 2);
+  cr_assert_not(txb_worker_core_idle(&core));
+}
+
+Test(worker_core, keeps_its_state_when_memory_is_short) {
+  int slot = owned(0);
+  struct txb_error err;
+  txb_alloc_fail_at(1);
+  struct txb_worker_record r = {.offset = 0, .size = 10};
+  cr_assert_eq(txb_worker_core_record(&core, slot, &r, now_us, &err), TXB_FATAL);
+  cr_assert_eq(dropped, 0);
+  record(slot, 0);
+  run(1);
+}
