@@ -1,4 +1,5 @@
-/* Backoff: first, 2 * first, 4 * first, ... up to the cap; of each step a random half is taken off, so that many callers don't come back together. */
+/* Backoff: first, 2 * first, 4 * first, ... up to the cap; of each step a random half is taken off, so that many
+ * callers don't come back together. */
 #include "common/backoff.h"
 
 int64_t txb_backoff_next_ms(struct txb_backoff *b, uint64_t random) {

@@ -1,4 +1,5 @@
-/* Exponential backoff with full jitter and a cap (Brooker, "Exponential Backoff And Jitter"). Pure: the caller brings randomness. */
+/* Exponential backoff with full jitter and a cap (Brooker, "Exponential Backoff And Jitter"). Pure: the caller brings
+ * randomness. */
 #ifndef TXB_COMMON_BACKOFF_H
 #define TXB_COMMON_BACKOFF_H
 

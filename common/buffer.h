@@ -1,4 +1,5 @@
-/* A growing run of bytes for building text, JSON lines and binary parameters. The first failure sticks: check once, at the end. */
+/* A growing run of bytes for building text, JSON lines and binary parameters. The first failure sticks: check once, at
+ * the end. */
 #ifndef TXB_COMMON_BUFFER_H
 #define TXB_COMMON_BUFFER_H
 

@@ -1,4 +1,5 @@
-/* Time, read in one place. Steady time counts on through suspend (a lease runs on while the machine sleeps) and never jumps. */
+/* Time, read in one place. Steady time counts on through suspend (a lease runs on while the machine sleeps) and never
+ * jumps. */
 #ifndef TXB_COMMON_CLOCK_H
 #define TXB_COMMON_CLOCK_H
 

@@ -1,4 +1,5 @@
-/* CloudEvents in Kafka's binary mode. Pure: the same record always means the same event, after every crash and in every process. */
+/* CloudEvents in Kafka's binary mode. Pure: the same record always means the same event, after every crash and in every
+ * process. */
 #include "common/event.h"
 
 #include <inttypes.h>
@@ -8,7 +9,7 @@
 /* 9999-12-31T23:59:59.999Z: what lies above fits neither RFC 3339 nor a database of ours. */
 #define TIMESTAMP_MS_MAX INT64_C(253402300799999)
 
-/* ---- RFC 3339 ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- RFC 3339 -------------------------------------------------------------------------------- */
 
 struct scanner {
   const char *p, *end;
@@ -34,7 +35,8 @@ static bool scan_one_of(struct scanner *s, const char *characters, char *out) {
   return true;
 }
 
-/* Days from 1970-01-01 in the Gregorian calendar; the year is taken to begin in March, so that the leap day is its last. */
+/* Days from 1970-01-01 in the Gregorian calendar; the year is taken to begin in March, so that the leap day is its
+ * last. */
 static int64_t days_from_date(int year, int month, int day) {
   int64_t y = month <= 2 ? year - 1 : year;
   int64_t era = (y >= 0 ? y : y - 399) / 400, of_era = y - era * 400;
@@ -96,7 +98,7 @@ bool txb_event_time_parse(struct txb_slice text, int64_t *wall_us_out) {
   return true;
 }
 
-/* ---- the envelope ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- the envelope ---------------------------------------------------------------------------- */
 
 enum attribute { SPECVERSION, ID, SOURCE, TYPE, TIME, CONTENT_TYPE, ATTRIBUTES };
 
@@ -160,7 +162,8 @@ static void note_missing(const struct txb_slice values[ATTRIBUTES], struct txb_e
     note(out, "ce_type is missing");
 }
 
-/* A foreign message's id (W7): of what its producer calls it, so that a message sent twice is one; else of the place where it lies. */
+/* A foreign message's id (W7): of what its producer calls it, so that a message sent twice is one; else of the place
+ * where it lies. */
 static void derive_id(const struct txb_record *record, const struct txb_slice values[ATTRIBUTES],
                       struct txb_event *out) {
   out->foreign = true;

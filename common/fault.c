@@ -1,4 +1,5 @@
-/* Failpoints and planted bugs. The tables are in every build, for the campaign; the code behind them in test builds only. */
+/* Failpoints and planted bugs. The tables are in every build, for the campaign; the code behind them in test builds
+ * only. */
 #include "common/fault.h"
 
 #include <stddef.h>

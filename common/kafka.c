@@ -1,4 +1,5 @@
-/* Facts about a cluster: is it there, how many partitions has a topic, make a topic. Each call has a client of its own and waits. */
+/* Facts about a cluster: is it there, how many partitions has a topic, make a topic. Each call has a client of its own
+ * and waits. */
 #include "common/kafka.h"
 
 #include <stdio.h>
@@ -11,7 +12,8 @@
 #define ADMIN_SLACK_MS 1000
 #define SLICE_MS       500 /* how often a wait looks for an error that waiting won't heal */
 
-/* The most telling error that librdkafka's threads reported: "broker transport failure" says less than the reason before it. */
+/* The most telling error that librdkafka's threads reported: "broker transport failure" says less than the reason
+ * before it. */
 struct cause {
   rd_kafka_resp_err_t code;
   char text[256];
@@ -113,7 +115,7 @@ enum txb_rc txb_kafka_topic_partitions(const struct txb_kafka_cluster *cluster, 
   return TXB_OK;
 }
 
-/* ---- making a topic ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- making a topic -------------------------------------------------------------------------- */
 
 static void new_topic_free(rd_kafka_NewTopic_t **topic) {
   if (*topic != NULL)

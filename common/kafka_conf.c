@@ -1,5 +1,6 @@
-/* Client configuration: an allow-list for users, and a table of what they may not set and why. What delivery rests on is set by the producer and the
- * consumer after the user's options, so that even a gap in these tables could not undo it.
+/* Client configuration: an allow-list for users, and a table of what they may not set and why. What delivery rests on
+ * is set by the producer and the consumer after the user's options, so that even a gap in these tables could not undo
+ * it.
  */
 #include "common/kafka_conf.h"
 
@@ -161,7 +162,7 @@ static const struct txb_kafka_option *find_allowed(const char *name) {
   return NULL;
 }
 
-/* ---- secrets ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- secrets --------------------------------------------------------------------------------- */
 
 static void wipe(struct txb_buffer *b) {
   if (b->data != NULL)
@@ -215,7 +216,7 @@ static enum txb_rc read_secret(const char *option, const char *text, struct txb_
   return txb_buffer_check(out, err);
 }
 
-/* ---- configurations -------------------------------------------------------------------------------------------------------------------- */
+/* ---- configurations -------------------------------------------------------------------------- */
 
 /* librdkafka's text quotes the value: a secret's is not passed on. */
 static enum txb_rc set_user_option(rd_kafka_conf_t *conf, const struct txb_kafka_option *option, const char *text,
@@ -266,8 +267,8 @@ static void on_log(const rd_kafka_t *rk, int severity, const char *facility, con
 static const char *const defaults[][2] = {
     {"log.connection.close", "false"}, /* brokers close idle connections all the time */
     {"socket.keepalive.enable", "true"},
-    {"reconnect.backoff.max.ms",
-     "2000"}, /* 10 s would be most of the time in which a backlog must be gone after an outage */
+    {"reconnect.backoff.max.ms", "2000"}, /* 10 s would be most of the time in which a backlog must be gone after an
+                                             outage */
 };
 
 enum txb_rc txb_kafka_conf_new(const struct txb_kafka_cluster *cluster, rd_kafka_conf_t **out, struct txb_error *err) {

@@ -1,4 +1,5 @@
-/* librdkafka's mock cluster: it lives in a client of its own that talks to nobody. Its brokers listen on loopback ports, so other processes reach them. */
+/* librdkafka's mock cluster: it lives in a client of its own that talks to nobody. Its brokers listen on loopback
+ * ports, so other processes reach them. */
 #include "common/kafka_mock.h"
 
 #include "common/kafka_conf.h"

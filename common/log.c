@@ -1,5 +1,6 @@
-/* The log. A line is built on the stack and written by one write(2): nothing is allocated, lines of several threads never mix, and what a foreign
- * producer puts into a topic, a key or an error text can neither end a line nor forge a field. */
+/* The log. A line is built on the stack and written by one write(2): nothing is allocated, lines of several threads
+ * never mix, and what a foreign producer puts into a topic, a key or an error text can neither end a line nor forge a
+ * field. */
 #include "common/log.h"
 
 #include <errno.h>

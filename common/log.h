@@ -1,5 +1,6 @@
-/* Structured log on stderr: one line an event, logfmt or JSON. Whoever decides logs, once; a warning says how it goes on.
- * A library neither logs above debug nor exits: only process code (relay process, worker process, cli) calls this above debug. */
+/* Structured log on stderr: one line an event, logfmt or JSON. Whoever decides logs, once; a warning says how it goes
+ * on. A library neither logs above debug nor exits: only process code (relay process, worker process, cli) calls this
+ * above debug. */
 #ifndef TXB_COMMON_LOG_H
 #define TXB_COMMON_LOG_H
 
@@ -9,7 +10,7 @@
 enum txb_log_level { TXB_LOG_DEBUG, TXB_LOG_INFO, TXB_LOG_WARN, TXB_LOG_ERROR };
 enum txb_log_format { TXB_LOG_LOGFMT, TXB_LOG_JSON };
 
-/* Once, before threads start. The sink gets whole lines with their newline; NULL means stderr by one write(2) a line. */
+/* Once, before threads start. The sink gets whole lines with their newline; NULL: stderr, by one write(2) a line. */
 void txb_log_setup(enum txb_log_level level, enum txb_log_format format, void (*sink)(const char *line, size_t size));
 bool txb_log_enabled(enum txb_log_level level);
 
@@ -21,7 +22,7 @@ struct txb_field {
   int64_t number;
   struct txb_slice bytes;
 };
-#define TXB_F(n, v) ((struct txb_field){.name = (n), .kind = TXB_FIELD_TEXT, .text = (v)})
+#define TXB_F(n, v)  ((struct txb_field){.name = (n), .kind = TXB_FIELD_TEXT, .text = (v)})
 #define TXB_FI(n, v) ((struct txb_field){.name = (n), .kind = TXB_FIELD_INT, .number = (int64_t)(v)})
 #define TXB_FB(n, v) ((struct txb_field){.name = (n), .kind = TXB_FIELD_BYTES, .bytes = (v)})
 

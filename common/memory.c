@@ -1,4 +1,4 @@
-/* The one allocator. Every allocation of the project goes through here, so that a test can fail each of them in turn. */
+/* The one allocator. All of the project allocates here, so that a test can fail each allocation in turn. */
 #include "common/memory.h"
 
 #include <string.h>

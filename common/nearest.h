@@ -4,8 +4,9 @@
 
 #include <stddef.h>
 
-/* The name that the fewest changes lead to (a letter added, left out or replaced, two neighbours swapped; case does not count), the first of several;
- * NULL when none is near enough to be meant: at most a third of the word's letters. Borrowed from names. */
+/* The name that the fewest changes lead to (a letter added, left out or replaced, two neighbours swapped; case does not
+ * count), the first of several; NULL when none is near enough to be meant: at most a third of the word's letters.
+ * Borrowed from names. */
 const char *txb_nearest(const char *word, const char *const *names, size_t count);
 
 #endif

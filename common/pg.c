@@ -1,9 +1,10 @@
-/* Statements and pipelines. A connection that dies at any point here leaves what the server makes of it: its transaction is rolled back, or, when the
- * COMMIT had been sent, committed or not, which only the database can tell.
+/* Statements and pipelines. A connection that dies at any point here leaves what the server makes of it: its
+ * transaction is rolled back, or, when the COMMIT had been sent, committed or not, which only the database can tell.
  *
- * A statement is prepared when it is first used. Inside a pipeline the preparation is queued ahead of it and its answer swallowed. An error skips
- * everything up to the next sync, preparations too, so a statement counts as prepared only once that has been answered; until then it is used by its
- * name only between the same two syncs, where a skipped preparation skips the use as well.
+ * A statement is prepared when it is first used. Inside a pipeline the preparation is queued ahead of it and its answer
+ * swallowed. An error skips everything up to the next sync, preparations too, so a statement counts as prepared only
+ * once that has been answered; until then it is used by its name only between the same two syncs, where a skipped
+ * preparation skips the use as well.
  */
 #include <poll.h>
 #include <stdio.h>
@@ -33,7 +34,7 @@ static void arguments_of(const struct txb_pg_params *p, struct arguments *a) {
   }
 }
 
-/* ---- prepared statements ------------------------------------------------------------------------------------------------------------- */
+/* ---- prepared statements --------------------------------------------------------------------- */
 
 static struct txb_pg_prepared *find_prepared(const struct txb_pg *pg, const struct txb_pg_statement *statement) {
   for (size_t i = 0; i < pg->prepared_count; i++)
@@ -69,7 +70,7 @@ static void name_of(const struct txb_pg *pg, const struct txb_pg_statement *stat
   TXB_ASSERT(size > 0 && size < STATEMENT_NAME_SIZE);
 }
 
-/* ---- waiting ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- waiting --------------------------------------------------------------------------------- */
 
 static void take_in(struct txb_pg *pg) {
   (void)PQconsumeInput(pg->conn); /* 0: lost; but answers that came before are still there: PQisBusy tells */
@@ -129,7 +130,7 @@ static bool is_copy(ExecStatusType status) {
   return status == PGRES_COPY_IN || status == PGRES_COPY_OUT || status == PGRES_COPY_BOTH;
 }
 
-/* ---- one statement at a time ----------------------------------------------------------------------------------------------------- */
+/* ---- one statement at a time ----------------------------------------------------------------- */
 
 /* Reads all results of what was sent: the first failure, or the last success in *out (may be NULL). */
 static enum txb_rc collect(struct txb_pg *pg, const struct txb_pg_statement *statement, struct txb_pg_result **out,
@@ -226,7 +227,7 @@ enum txb_rc txb_pg_script(struct txb_pg *pg, const char *sql, struct txb_error *
   return collect(pg, NULL, NULL, err);
 }
 
-/* ---- pipeline: sending ----------------------------------------------------------------------------------------------------------- */
+/* ---- pipeline: sending ----------------------------------------------------------------------- */
 
 enum txb_rc txb_pg_pipeline_begin(struct txb_pg *pg, struct txb_error *err) {
   TXB_ASSERT(!pg->borrowed);
@@ -337,7 +338,7 @@ size_t txb_pg_pending(const struct txb_pg *pg) {
   return pg->pending;
 }
 
-/* ---- pipeline: answers -------------------------------------------------------------------------------------------------------------- */
+/* ---- pipeline: answers ----------------------------------------------------------------------- */
 
 static void pop_expected(struct txb_pg *pg) {
   if (pg->expected[pg->expected_first].kind != TXB_PG_EXPECT_PREPARE)
@@ -390,8 +391,7 @@ static enum txb_rc next_result(struct txb_pg *pg, PGresult **out, struct txb_err
   if (res == NULL)
     return txb_pg_fail_lost(pg, err);
   bool is_ours = PQresultErrorField(res, PG_DIAG_SQLSTATE) == NULL && PQresultStatus(res) == PGRES_FATAL_ERROR;
-  if (is_ours &&
-      PQstatus(pg->conn) != CONNECTION_OK) { /* libpq's word that the server is gone: no statement's answer */
+  if (is_ours && PQstatus(pg->conn) != CONNECTION_OK) { /* libpq's word that the server is gone */
     PQclear(res);
     return txb_pg_fail_lost(pg, err);
   }

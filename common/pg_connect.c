@@ -30,7 +30,8 @@ static bool is_uri(const char *text) {
   return strncmp(text, "postgresql://", 13) == 0 || strncmp(text, "postgres://", 11) == 0;
 }
 
-/* A password with an unescaped '@', '/' or ':' is cut by libpq in the wrong place: its rest becomes host, port or database, which go into messages. */
+/* A password with an unescaped '@', '/' or ':' is cut by libpq in the wrong place: its rest becomes host, port or
+ * database, which go into messages. */
 static bool password_spills(const char *uri, const PQconninfoOption *options) {
   const char *host = conninfo_value(options, "host"), *port = conninfo_value(options, "port");
   const char *dbname = conninfo_value(options, "dbname");
@@ -40,7 +41,8 @@ static bool password_spills(const char *uri, const PQconninfoOption *options) {
          (dbname != NULL && strchr(dbname, '@') != NULL);
 }
 
-/* libpq's complaint without the piece of the string that it quotes: single quoted characters stay, anything longer may be a password. */
+/* libpq's complaint without the piece of the string that it quotes: single quoted characters stay, anything longer may
+ * be a password. */
 static void copy_without_quotes(const char *text, char *out, size_t out_size) {
   size_t size = 0;
   for (const char *p = text; *p != '\0' && *p != '\n' && size + 4 < out_size;) {
@@ -102,7 +104,7 @@ void txb_pg_describe_uri(const char *uri, char *out, size_t out_size) {
            out, out_size);
 }
 
-/* ---- opening ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- opening --------------------------------------------------------------------------------- */
 
 struct keywords {
   const char *name[KEYWORDS_MAX], *value[KEYWORDS_MAX];

@@ -89,8 +89,8 @@ enum txb_rc txb_pg_fail_lost(struct txb_pg *pg, struct txb_error *err) {
                        text[0] != '\0' ? text : "it was given up before");
 }
 
-/* The server no longer has what we prepared (DISCARD or DEALLOCATE by a handler), or has it with a result that changed since: prepare under new
- * names from now on. */
+/* The server no longer has what we prepared (DISCARD or DEALLOCATE by a handler), or has it with a result that changed
+ * since: prepare under new names from now on. */
 static bool prepared_statement_is_stale(const char *sqlstate, const PGresult *res) {
   const char *function = PQresultErrorField(res, PG_DIAG_SOURCE_FUNCTION);
   return strcmp(sqlstate, "26000") == 0 ||
@@ -132,8 +132,8 @@ enum txb_rc txb_pg_fail_result(struct txb_pg *pg, const PGresult *res, const str
   return rc;
 }
 
-/* While connecting, libpq gives the server's answer as text only; in verbose form ("FATAL:  28P01: ...") the code is in it. The last one counts: with
- * several hosts each has added its own. */
+/* While connecting, libpq gives the server's answer as text only; in verbose form ("FATAL:  28P01: ...") the code is in
+ * it. The last one counts: with several hosts each has added its own. */
 static bool find_sqlstate(const char *text, char out[6]) {
   static const char digits[] = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ";
   bool found = false;
@@ -146,8 +146,8 @@ static bool find_sqlstate(const char *text, char out[6]) {
   return found;
 }
 
-/* What libpq says when the fault is in the connection string or in what both sides insist on: trying again is useless. It is never translated, since
- * no part of this program calls setlocale. */
+/* What libpq says when the fault is in the connection string or in what both sides insist on: trying again is useless.
+ * It is never translated, since no part of this program calls setlocale. */
 static const char *const refused_texts[] = {
     "invalid ",
     "no password supplied",

@@ -41,7 +41,8 @@ struct txb_pg {
   struct txb_error prepare_error; /* of the preparation just answered: rc TXB_OK when there was none */
 };
 
-/* Result <-> PGresult: the opaque type is libpq's own object, so a result has one owner and costs no allocation of ours. */
+/* Result <-> PGresult: the opaque type is libpq's own object, so a result has one owner and costs no allocation of
+ * ours. */
 static inline struct txb_pg_result *txb_pg_result_wrap(PGresult *res) {
   return (struct txb_pg_result *)res;
 }
@@ -52,8 +53,8 @@ static inline const PGresult *txb_pg_result_native(const struct txb_pg_result *r
 
 /* One line, runs of blanks made one, without the LOCATION that verbose messages end with. */
 void txb_pg_clean_text(const char *text, char *out, size_t out_size);
-/* Raises what the server or libpq said in a failed result. Marks the connection broken if it is, and forgets prepared statements that the server lost.
- * statement may be NULL. */
+/* Raises what the server or libpq said in a failed result. Marks the connection broken if it is, and forgets prepared
+ * statements that the server lost. statement may be NULL. */
 enum txb_rc txb_pg_fail_result(struct txb_pg *pg, const PGresult *res, const struct txb_pg_statement *statement,
                                struct txb_error *err);
 /* The connection is gone: marks it and raises TXB_RETRY. */

@@ -1,4 +1,5 @@
-/* Results: libpq's own object behind an opaque type. A value of another type or size than the caller expects is a bug in a .sql file. */
+/* Results: libpq's own object behind an opaque type. A value of another type or size than the caller expects is a bug
+ * in a .sql file. */
 #include <string.h>
 
 #include "common/pg_internal.h"
@@ -60,8 +61,8 @@ bool txb_pg_bool(const struct txb_pg_result *r, int row, int column) {
 
 int64_t txb_pg_timestamptz_us(const struct txb_pg_result *r, int row, int column) {
   int64_t v = value_u64(r, row, column, TXB_OID_TIMESTAMPTZ), wall_us;
-  if (v == INT64_MIN ||
-      __builtin_add_overflow(v, POSTGRES_EPOCH_US, &wall_us)) /* -infinity and infinity stay the outermost */
+  if (v == INT64_MIN || __builtin_add_overflow(v, POSTGRES_EPOCH_US, &wall_us)) /* -infinity and infinity stay the
+                                                                                   outermost */
     return v;
   return wall_us;
 }

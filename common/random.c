@@ -9,8 +9,7 @@
 void txb_random_bytes(void *out, size_t size) {
   char *p = out;
   while (size > 0) {
-    ssize_t n =
-        getrandom(p, size > 256 ? 256 : size, 0); /* up to 256 bytes come whole, once the kernel's pool is ready */
+    ssize_t n = getrandom(p, size > 256 ? 256 : size, 0); /* up to 256 bytes come whole */
     TXB_ASSERT(n > 0 || errno == EINTR);
     if (n <= 0)
       continue;

@@ -1,7 +1,8 @@
 /* UTF-8 as RFC 3629 defines it (table 3-7 of the Unicode standard): the same that PostgreSQL accepts. */
 #include "common/slice.h"
 
-/* The range of the second byte depends on the first: that is what keeps overlong forms, surrogates and numbers above U+10FFFF out. */
+/* The range of the second byte depends on the first: that is what keeps overlong forms, surrogates and numbers above
+ * U+10FFFF out. */
 static size_t multibyte(const unsigned char *p, size_t left) {
   size_t size = p[0] < 0xE0 ? 2 : p[0] < 0xF0 ? 3 : 4;
   if (p[0] < 0xC2 || p[0] > 0xF4 || left < size)

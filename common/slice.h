@@ -1,4 +1,5 @@
-/* Bytes with their size, and sums and products of sizes that can't wrap. Payloads, keys and headers are slices, never C strings. */
+/* Bytes with their size, and sums and products of sizes that can't wrap. Payloads, keys and headers are slices, never C
+ * strings. */
 #ifndef TXB_COMMON_SLICE_H
 #define TXB_COMMON_SLICE_H
 
@@ -19,7 +20,8 @@ static inline struct txb_slice txb_slice_text(const char *text) {
 }
 
 static inline bool txb_slice_equal(struct txb_slice a, struct txb_slice b) {
-  return a.size == b.size && (a.data == NULL) == (b.data == NULL) && (a.size == 0 || memcmp(a.data, b.data, a.size) == 0);
+  return a.size == b.size && (a.data == NULL) == (b.data == NULL) &&
+         (a.size == 0 || memcmp(a.data, b.data, a.size) == 0);
 }
 
 /* True and *out set if the result fits; false and *out untouched if not. */
@@ -39,7 +41,8 @@ static inline bool txb_size_mul(size_t a, size_t b, size_t *out) {
   return true;
 }
 
-/* Whether the bytes are well-formed UTF-8 without NUL, as PostgreSQL's text wants it (RFC 3629: no surrogates, no overlong forms). */
+/* Whether the bytes are well-formed UTF-8 without NUL, as PostgreSQL's text wants it (RFC 3629: no surrogates, no
+ * overlong forms). */
 bool txb_slice_is_text(struct txb_slice s);
 /* The size of the well-formed UTF-8 character that s begins with (a NUL byte is one of 1), or 0 when there is none. */
 size_t txb_utf8_character(struct txb_slice s);

@@ -1,4 +1,5 @@
-/* UUID version 7. Layout: 48 bits of milliseconds, version, 12 bits of the fraction of the millisecond (in 1/4096), variant, 62 bits. */
+/* UUID version 7. Layout: 48 bits of milliseconds, version, 12 bits of the fraction of the millisecond (in 1/4096),
+ * variant, 62 bits. */
 #include "common/uuid.h"
 
 #include <openssl/evp.h>

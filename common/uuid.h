@@ -1,4 +1,5 @@
-/* UUIDs, version 7 (RFC 9562): 48 bits of milliseconds, then 12 bits used here for the microseconds within (RFC 9562 6.2 method 3, coarse), then random. */
+/* UUIDs, version 7 (RFC 9562): 48 bits of milliseconds, then the fraction of the millisecond in 12 bits (section 6.2,
+ * method 3: so ids of one process sort to the microsecond), then 62 random bits. */
 #ifndef TXB_COMMON_UUID_H
 #define TXB_COMMON_UUID_H
 
@@ -14,8 +15,8 @@ struct txb_uuid {
 
 /* A new id of the given wall time. Any thread. */
 void txb_uuid_v7(int64_t wall_us, struct txb_uuid *out);
-/* A v7 id that depends on its inputs only: the time to the microsecond, and 62 bits of SHA-256 over the parts, each preceded by its length (W7).
- * The same foreign message always gets the same id. */
+/* A v7 id that depends on its inputs only: the time to the microsecond, and 62 bits of SHA-256 over the parts, each
+ * preceded by its length (W7). The same foreign message always gets the same id. */
 void txb_uuid_v7_derive(int64_t wall_us, const struct txb_slice *parts, size_t count, struct txb_uuid *out);
 /* The millisecond of a v7 id. */
 int64_t txb_uuid_v7_ms(const struct txb_uuid *id);
