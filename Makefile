@@ -49,7 +49,7 @@ test-crash: ## kill -9 at every failpoint, N times each: make test-crash N=50
 bench: ## measure relay and worker beside bare loops (some minutes, real PostgreSQL and Kafka)
 	@deploy/deps.sh test
 	$(call build,release,$(WERROR),all txb_bench)
-	tests/bench/run $(ARGS)
+	tests/bench/run --peers build/tests/bench $(ARGS)
 
 lint: ## formatting, clang-tidy, shellcheck
 	@deploy/deps.sh lint check
