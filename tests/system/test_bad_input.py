@@ -1,0 +1,261 @@
+"""Bad input: one clear line that names the thing and the remedy, an exit code, no noise, no secret, and nothing changed."""
+
+import json
+import os
+import re
+
+import pytest
+from confluent_kafka import Producer
+
+from txbtest import process
+from txbtest.plugin import build_plugin
+from txbtest.program import KAFKA_GONE, POSTGRES_GONE, SAFETY, USAGE, command
+
+SECRET = "s3cr3t-word"
+
+
+@pytest.fixture
+def system(systems, postgres, kafka):
+    return systems(postgres, kafka)
+
+
+def contents(system):
+    """What must not change: rows of schema txb in both databases (times aside), and topics."""
+    found = {}
+    for database in (system.bank.source, system.bank.target):
+        with system.postgres.session(database) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT c.oid::regclass::text FROM pg_class AS c WHERE relnamespace = to_regnamespace('txb') AND relkind = 'r'")
+            for (table,) in cursor.fetchall():
+                cursor.execute(f"SELECT count(*) FROM {table}")
+                found[database, table] = cursor.fetchone()
+    found["topics"] = sorted(system.kafka.admin().list_topics(timeout=30).topics)
+    return found
+
+
+def refused(code, words, *args, stdin=None, env=None):
+    """The command ends with `code` and one line on standard error in which all `words` stand. Lines at level info may come before it: a role that
+    starts says so."""
+    got, out, err = command(*args, stdin=stdin, env=env, timeout_s=90)
+    lines = [line for line in err.splitlines() if line.strip() and "level=info" not in line]
+    assert got == code, f"exit {got}\n{out}{err}"
+    assert len(lines) == 1, f"not one line:\n{err}"
+    for word in words:
+        assert re.search(word, lines[0]), f"{word} is not in: {lines[0]}"
+    assert SECRET not in out + err
+    assert len(lines[0]) < 700
+    return lines[0]
+
+
+# -- PostgreSQL ----------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("role", ["status", "doctor", "init", "relay"])
+def test_a_connection_string_that_is_none(role, kafka):
+    if role == "doctor":
+        code, out, err = command("--database", f"postgresql://u:{SECRET}@[broken/x", "--brokers", kafka.brokers, "doctor")
+        assert code in (1, USAGE) and SECRET not in out + err
+        return
+    refused(USAGE, ["connection string|database"], "--database", f"postgresql://u:{SECRET}@[broken/x", "--brokers", kafka.brokers, role)
+
+
+def test_a_server_that_is_down_at_start(kafka):
+    port = process.free_port()
+    for role in ("init", "relay", "publish"):
+        more = ["--topic", "t", "--type", "x", "--payload", "1"] if role == "publish" else []
+        refused(POSTGRES_GONE, [f"127.0.0.1.*{port}|{port}"], "--database", f"postgresql://u:{SECRET}@127.0.0.1:{port}/x", "--brokers", kafka.brokers,
+                role, *more)
+
+
+def test_a_database_that_does_not_exist(postgres, kafka):
+    refused(USAGE, ["nosuch", "does not exist"], "--database", postgres.uri("nosuch"), "--brokers", kafka.brokers, "relay")
+
+
+def test_a_wrong_password(postgres, kafka):
+    postgres.query("postgres", "DROP ROLE IF EXISTS locked; DROP ROLE IF EXISTS password_users")
+    postgres.query("postgres", "CREATE ROLE password_users; CREATE ROLE locked LOGIN PASSWORD 'right' IN ROLE password_users")
+    refused(SAFETY, ["locked", "password"], "--database", postgres.uri("postgres", "locked", SECRET), "--brokers", kafka.brokers, "relay")
+
+
+def test_a_database_without_the_schema(system, postgres, kafka):
+    postgres.create_database(f"{system.name}_bare")
+    for user in ("postgres", "txbtest_relay"):
+        refused(SAFETY, [f"{system.name}_bare", "init"], "--database", postgres.uri(f"{system.name}_bare", user), "--brokers", kafka.brokers, "relay")
+    refused(SAFETY, [f"{system.name}_bare", "init"], "--config", system.config(worker={"database": postgres.uri(f"{system.name}_bare")}), "worker")
+    assert postgres.value(f"{system.name}_bare", "SELECT to_regnamespace('txb')") is None
+
+
+@pytest.mark.parametrize("change,words", [("DELETE FROM txb.schema_migration WHERE version = (SELECT max(version) FROM txb.schema_migration)", ["init"]),
+                                          ("INSERT INTO txb.schema_migration (version, name, sha256) VALUES (999, '0999_future.sql', 'x')", ["999", "newer"])])
+def test_a_schema_of_another_version(change, words, system, postgres):
+    for database in (system.bank.source, system.bank.target):
+        postgres.query(database, change)
+    before = contents(system)
+    refused(SAFETY, words + [system.bank.source], "--config", system.config(), "relay")
+    refused(SAFETY, words + [system.bank.target], "--config", system.config(), "worker")
+    refused(SAFETY, words + [system.bank.source], "--database", postgres.uri(system.bank.source, "txbtest_app"), "publish", "--topic", "t", "--type", "x",
+            "--payload", "1") if "999" in words else None
+    if "999" in words:
+        refused(SAFETY, words + [system.bank.source], "--database", postgres.uri(system.bank.source), "init")
+    assert contents(system) == before
+
+
+def test_a_missing_permission(system, postgres):
+    before = contents(system)
+    nobody = postgres.uri(system.bank.source, "txbtest_nobody")
+    postgres.query("postgres", "DROP ROLE IF EXISTS txbtest_nobody; CREATE ROLE txbtest_nobody LOGIN")
+    refused(SAFETY, ["permission|txb_relay"], "--config", system.config(sources=[{"name": system.name, "database": nobody}]), "relay")
+    refused(SAFETY, ["permission|txb_worker"], "--config", system.config(worker={"database": postgres.uri(system.bank.target, "txbtest_nobody")}), "worker")
+    refused(SAFETY, ["permission|txb_app"], "--database", nobody, "publish", "--topic", "t", "--type", "x", "--payload", "1")
+    assert contents(system) == before
+
+
+def test_a_relay_s_user_is_no_worker(system, postgres):
+    refused(SAFETY, ["txb_worker|permission"], "--config", system.config(worker={"database": postgres.uri(system.bank.target, "txbtest_relay")}), "worker")
+
+
+# -- Kafka ---------------------------------------------------------------------------------------------------------------------------------
+
+
+def test_kafka_that_is_down_at_start(system):
+    brokers = f"127.0.0.1:{process.free_port()}"
+    before = contents(system)
+    for role in ("relay", "worker"):
+        refused(KAFKA_GONE, [brokers], "--config", system.config(kafka={"brokers": brokers}), role)
+    refused(KAFKA_GONE, [brokers], "--brokers", brokers, "tail", "x")
+    assert contents(system) == before
+
+
+def test_a_missing_topic(system):
+    before = contents(system)
+    refused(USAGE, ["nosuch.topic", "create|does not exist"], "--config", system.config(worker={"topics": ["nosuch.topic"]}), "worker")
+    code, _, err = command("--brokers", system.kafka.brokers, "tail", "nosuch.topic")
+    assert code != 0 and "nosuch.topic" in err and len(err.strip().splitlines()) == 1
+    assert contents(system) == before
+
+
+# -- configuration -------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("change,words", [
+    ({"relay": {"lease_sm": 5000}}, ["lease_sm", "lease_ms"]),
+    ({"relay": {"lease_ms": "soon"}}, ["lease_ms", "soon|number|integer"]),
+    ({"relay": {"lease_ms": 1}}, ["lease_ms", "1000"]),
+    ({"worker": {"hanlder": {}}}, ["hanlder", "handler"]),
+    ({"worker": {"start": "earlyest"}}, ["start", "earliest"]),
+    ({"wrokers": []}, ["wrokers", "workers"]),
+    ({"kafka_client": {"enable.idempotence": "false"}}, ["enable.idempotence"]),
+    ({"kafka_client": {"linger.msec": "1"}}, ["linger.msec", "linger.ms"]),
+    ({"worker": {"handler": {"kind": "sql", "function": "drop table x"}}}, ["function"]),
+])
+def test_a_configuration_with_a_typo(change, words, system):
+    path = system.config(**change)
+    for role in ("relay", "worker", "run", "config"):
+        refused(USAGE, words, "--config", path, role)
+
+
+def test_a_configuration_that_is_no_json_or_not_there(system):
+    path = os.path.join(system.directory.path, "bad.json")
+    with open(path, "w", encoding="utf-8") as file:
+        file.write('{"sources": [\n  {"name": "a",, }]}')
+    refused(USAGE, [re.escape(path), "2"], "--config", path, "relay")
+    refused(USAGE, [re.escape(path + ".nowhere")], "--config", path + ".nowhere", "relay")
+
+
+def test_words_that_the_program_does_not_know():
+    refused(USAGE, ["relya", "relay"], "relya")
+    refused(USAGE, ["--databse", "--database"], "--databse", "x", "relay")
+    refused(USAGE, ["relay.lease_sm", "relay.lease_ms"], "--set", "relay.lease_sm=1", "relay")
+
+
+# -- handlers ------------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("handler,words", [
+    ({"kind": "sql", "function": "bank.nosuch"}, ["bank.nosuch"]),
+    ({"kind": "sql", "function": "bank.apply", "per": "batch"}, ["bank.apply"]),
+    ({"kind": "sql", "function": "nosuch.apply"}, ["nosuch.apply"]),
+    ({"kind": "plugin", "path": "/nonexistent/handler.so"}, ["/nonexistent/handler.so"]),
+    ({"kind": "plugin"}, ["path"]),
+    ({"kind": "sql"}, ["function"]),
+])
+def test_an_unknown_handler(handler, words, system):
+    before = contents(system)
+    refused(USAGE, words, "--config", system.config(worker={"handler": handler}), "worker")
+    assert contents(system) == before
+
+
+def test_an_unknown_symbol_in_a_plugin(system):
+    path = build_plugin("bank_plugin.c")
+    refused(USAGE, ["no_such_symbol", re.escape(path)], "--config", system.config(worker={"handler": {"kind": "plugin", "path": path,
+                                                                                                "symbol": "no_such_symbol"}}), "worker")
+
+
+def test_a_handler_that_the_worker_s_user_may_not_call(system, postgres):
+    postgres.query(system.bank.target, "REVOKE EXECUTE ON FUNCTION bank.apply(txb.message) FROM PUBLIC")
+    refused(SAFETY, ["bank.apply", "EXECUTE|execute|permission"], "--config", system.config(), "worker")
+
+
+# -- intents -------------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("args,words", [
+    (["--payload-file", "BIG"], ["payload", "1,?000,?000"]),
+    (["--payload", "{not json"], ["payload", "JSON"]),
+    (["--key", "k" * 2000, "--payload", "1"], ["key", "1,?024"]),
+    (["--key", b"\xff\xfe", "--payload", "1"], ["key", "UTF-8"]),
+    (["--payload", b"\"\xff\"", ], ["payload", "UTF-8|JSON"]),
+    (["--header", "ce_id=x", "--payload", "1"], ["ce_id"]),
+    (["--header", "Bad Name=x", "--payload", "1"], ["Bad Name"]),
+    (["--id", "not-a-uuid", "--payload", "1"], ["id", "UUID"]),
+    (["--topic", "white space", "--payload", "1"], ["topic"]),
+    (["--type", "", "--payload", "1"], ["type"]),
+])
+def test_an_intent_over_a_limit_or_not_text(args, words, system):
+    big = os.path.join(system.directory.path, "big")
+    with open(big, "wb") as file:
+        file.write(b'"' + b"x" * 1_000_001 + b'"')
+    args = [big if arg == "BIG" else arg for arg in args]
+    defaults = [word for option, value in (("--topic", "t"), ("--type", "x")) if option not in args for word in (option, value)]
+    before = contents(system)
+    refused(USAGE, words, "--database", system.postgres.uri(system.bank.source, "txbtest_app"), "publish", *defaults, *args)
+    assert contents(system) == before
+
+
+def test_one_bad_line_of_many_publishes_none(system):
+    lines = [json.dumps({"topic": "t", "type": "x", "payload": i}) for i in range(5)] + ['{"topic": "t", "type": "x", "paylaod": 1}']
+    before = contents(system)
+    refused(USAGE, ["6", "paylaod", "payload"], "--database", system.postgres.uri(system.bank.source, "txbtest_app"), "publish", "--jsonl",
+            stdin="\n".join(lines).encode())
+    assert contents(system) == before
+
+
+# -- foreign messages ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_malformed_cloudevents_headers_of_a_foreign_producer_are_named_and_the_message_takes_effect(system):
+    body = json.dumps({"from": 1, "to": 2, "amount": 3})
+    producer = Producer({"bootstrap.servers": system.kafka.brokers})
+    strange = [{}, {"ce_id": b"\xff\x00"}, {"ce_id": "not-a-uuid", "ce_source": "x"}, {"ce_time": "yesterday", "ce_specversion": "9.9", "ce_id": "1"},
+               {"ce_type": b"\x00", "content-type": b"\xfe"}, {"ce_specversion": "1.0", "ce_id": "", "ce_source": "", "ce_type": ""}]
+    for headers in strange:
+        producer.produce(system.bank.topics[0], body, key=b"k\x00\xff" if not headers else b"k", headers=headers)
+    assert producer.flush(60) == 0
+    system.postgres.query(system.bank.target, "CREATE FUNCTION bank.apply_any(m txb.message) RETURNS txb.outcome LANGUAGE sql AS $$"
+                          " INSERT INTO bank.applied (id, key, account, amount, topic, partition, \"offset\")"
+                          " VALUES (m.id, encode(m.key, 'hex'), 2, 3, m.topic, m.partition, m.\"offset\"); SELECT txb.ok() $$")
+    worker = system.worker(worker={"handler": {"kind": "sql", "function": "bank.apply_any"}})
+    process.wait_for(lambda: system.bank.applied() >= len(strange), system.lag, 60, alive=worker.alive)
+    system.wait_consumed()
+    assert system.bank.applied() == len(strange)
+    assert re.search(r"ce_(id|time|specversion)", worker.text()), worker.text()
+
+
+# -- names ---------------------------------------------------------------------------------------------------------------------------------
+
+
+def test_two_relays_with_one_name(system):
+    first = system.relay("first", relay={"owner": "twin", "lease_ms": 1500})
+    process.wait_for(lambda: system.relay_row().get("owner") == "twin", system.lag, 60, alive=first.alive)
+    epoch = system.relay_row()["epoch"]
+    refused(SAFETY, ["twin", "owner"], "--config", system.config(relay={"owner": "twin", "lease_ms": 1500}), "relay")
+    assert first.running() and system.relay_row()["epoch"] == epoch
