@@ -9,7 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "common/json_line.h"
+#include "common/json_place.h"
 #include "common/kafka.h"
 #include "common/memory.h"
 #include "common/nearest.h"

@@ -76,7 +76,8 @@ static const struct txb_option publish_options[] = {
 static const struct txb_option tail_options[] = {
     {.name = "from",
      .value = "POSITION",
-     .help = "beginning, end, or an offset of every partition (default: beginning)."},
+     .help =
+         "beginning, end (and then waits for more), or an offset, the same in every partition (default: beginning)."},
     {.name = "partition", .value = "N", .help = "Only this partition."},
     {.name = "count", .letter = 'n', .value = "N", .help = "Ends after so many messages."},
     {.name = "follow",

@@ -164,6 +164,10 @@ static enum txb_rc apply(struct txb_pg *pg, const struct txb_embedded_file *file
   struct txb_error ignored;
   if (txb_pg_is_usable(pg) && txb_pg_script(pg, "ROLLBACK", &ignored) != TXB_OK)
     rc = err->rc; /* the connection is gone, and the transaction with it */
+  if (strcmp(err->sqlstate, "42501") == 0)
+    (void)txb_error_prefix(
+        err,
+        "init needs a user that may create roles and schemas (a superuser, or CREATEROLE and CREATE on the database)");
   (void)txb_error_prefix(err, "migration %s", file->name);
   return rc;
 }
@@ -283,6 +287,5 @@ enum txb_rc txb_migrate(struct txb_pg *pg, const struct txb_migrate_options *opt
     return UNSAFE(err, "%s is PostgreSQL %d; txbroker needs 14 or newer", txb_pg_name(pg), version / 10000);
   /* The lock ends with the session: a crashed init keeps nobody out. */
   TXB_TRY(txb_pg_query(pg, &lock_statement, NULL, NULL, err));
-  enum txb_rc rc = migrate_locked(pg, options, report, err);
-  return rc;
+  return migrate_locked(pg, options, report, err);
 }

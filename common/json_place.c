@@ -1,5 +1,5 @@
 /* Where something stands in a JSON text. It reads only within the text whatever that holds, but finds things only in valid JSON. */
-#include "common/json_line.h"
+#include "common/json_place.h"
 
 #define DEPTH_MAX 64
 
@@ -51,6 +51,7 @@ static void skip_value(struct cursor *c) {
   } while (open > 0 && c->at < c->end);
 }
 
+/* Moves the cursor to the value at the end of the path and gives the line of its key or element; 0: not found. */
 static int find(struct cursor *c, const struct txb_json_step *path, size_t depth);
 
 static int find_member(struct cursor *c, const struct txb_json_step *path, size_t depth) {
@@ -105,4 +106,16 @@ int txb_json_line(struct txb_slice text, const struct txb_json_step *path, size_
     return 0;
   struct cursor c = {text.data, (const char *)text.data + text.size, 1};
   return find(&c, path, depth);
+}
+
+struct txb_slice txb_json_span(struct txb_slice text, const struct txb_json_step *path, size_t depth) {
+  if (depth == 0 || depth > DEPTH_MAX || text.data == NULL)
+    return (struct txb_slice){NULL, 0};
+  struct cursor c = {text.data, (const char *)text.data + text.size, 1};
+  if (find(&c, path, depth) == 0)
+    return (struct txb_slice){NULL, 0};
+  skip_space(&c);
+  const char *from = c.at;
+  skip_value(&c);
+  return txb_slice_of(from, (size_t)(c.at - from));
 }

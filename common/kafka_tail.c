@@ -1,0 +1,163 @@
+/* Reading a topic without a consumer group: librdkafka's simple consumer, all partitions into one queue. */
+#include "common/kafka_tail.h"
+
+#include <string.h>
+
+#include "common/kafka_conf.h"
+#include "common/memory.h"
+
+struct txb_tail {
+  rd_kafka_t *client;
+  rd_kafka_topic_t *topic;
+  rd_kafka_queue_t *queue;
+  rd_kafka_message_t *message; /* of the last answer */
+  char *cluster_id;            /* NULL when the cluster tells none */
+  char *name;
+  int first, count; /* partitions */
+  int started;
+  bool *ended; /* by partition, from first */
+  struct txb_header headers[TXB_EVENT_HEADERS_MAX];
+};
+
+static enum txb_rc client_open(struct txb_tail *tail, const struct txb_tail_options *options, struct txb_error *err) {
+  rd_kafka_conf_t *conf;
+  TXB_TRY(txb_kafka_conf_new(&options->kafka, &conf, err));
+  enum txb_rc rc = txb_kafka_conf_set(conf, "enable.partition.eof", "true", err);
+  if (rc == TXB_OK)
+    rc = txb_kafka_conf_set(conf, "auto.offset.reset", "error", err);
+  if (rc != TXB_OK) {
+    rd_kafka_conf_destroy(conf);
+    return rc;
+  }
+  TXB_TRY(txb_kafka_client_new(RD_KAFKA_CONSUMER, conf, &tail->client, err));
+  tail->topic = rd_kafka_topic_new(tail->client, options->topic, NULL);
+  tail->queue = rd_kafka_queue_new(tail->client);
+  if (tail->topic == NULL || tail->queue == NULL)
+    return TXB_FAIL(err, TXB_FATAL, "topic %s: out of memory", options->topic);
+  return TXB_OK;
+}
+
+static enum txb_rc start(struct txb_tail *tail, const struct txb_tail_options *options, struct txb_error *err) {
+  int64_t from = options->from == TXB_TAIL_BEGINNING ? RD_KAFKA_OFFSET_BEGINNING
+                 : options->from == TXB_TAIL_END     ? RD_KAFKA_OFFSET_END
+                                                     : options->offset;
+  for (; tail->started < tail->count; tail->started++)
+    if (rd_kafka_consume_start_queue(tail->topic, tail->first + tail->started, from, tail->queue) != 0)
+      return TXB_KAFKA_FAIL(err, rd_kafka_last_error(), NULL, "topic %s partition %d", options->topic,
+                            tail->first + tail->started);
+  return TXB_OK;
+}
+
+static enum txb_rc open_all(struct txb_tail *tail, const struct txb_tail_options *options, struct txb_error *err) {
+  int partitions = 0;
+  TXB_TRY(txb_kafka_topic_partitions(&options->kafka, options->topic, options->timeout_ms, &partitions, err));
+  if (partitions < 0)
+    return TXB_FAIL(err, TXB_REFUSED, "Kafka at %s has no topic %s", options->kafka.brokers, options->topic);
+  if (options->partition >= partitions)
+    return TXB_FAIL(err, TXB_REFUSED, "topic %s has %d partitions, numbered from 0: there is no %d", options->topic,
+                    partitions, options->partition);
+  tail->first = options->partition < 0 ? 0 : options->partition;
+  tail->count = options->partition < 0 ? partitions : 1;
+  void *ended;
+  TXB_TRY(txb_alloc_array((size_t)tail->count, sizeof(bool), &ended, err));
+  tail->ended = ended;
+  TXB_TRY(txb_strdup(options->topic, &tail->name, err));
+  TXB_TRY(client_open(tail, options, err));
+  return start(tail, options, err);
+}
+
+enum txb_rc txb_tail_open(const struct txb_tail_options *options, struct txb_tail **out, struct txb_error *err) {
+  void *memory;
+  TXB_TRY(txb_alloc(sizeof(struct txb_tail), &memory, err));
+  enum txb_rc rc = open_all(memory, options, err);
+  if (rc == TXB_OK)
+    *out = memory;
+  else
+    txb_tail_close(memory);
+  return rc;
+}
+
+static void forget_message(struct txb_tail *tail) {
+  if (tail->message != NULL)
+    rd_kafka_message_destroy(tail->message);
+  tail->message = NULL;
+}
+
+void txb_tail_close(struct txb_tail *tail) {
+  if (tail == NULL)
+    return;
+  forget_message(tail);
+  for (int i = 0; i < tail->started; i++)
+    (void)rd_kafka_consume_stop(tail->topic, tail->first + i);
+  if (tail->queue != NULL)
+    rd_kafka_queue_destroy(tail->queue);
+  if (tail->topic != NULL)
+    rd_kafka_topic_destroy(tail->topic);
+  if (tail->cluster_id != NULL)
+    rd_kafka_mem_free(tail->client, tail->cluster_id);
+  if (tail->client != NULL)
+    rd_kafka_destroy(tail->client);
+  txb_free(tail->ended);
+  txb_free(tail->name);
+  txb_free(tail);
+}
+
+static size_t take_headers(struct txb_tail *tail) {
+  rd_kafka_headers_t *headers;
+  size_t count = 0;
+  if (rd_kafka_message_headers(tail->message, &headers) != RD_KAFKA_RESP_ERR_NO_ERROR)
+    return 0;
+  const char *name;
+  const void *value;
+  size_t size;
+  while (count < TXB_EVENT_HEADERS_MAX &&
+         rd_kafka_header_get_all(headers, count, &name, &value, &size) == RD_KAFKA_RESP_ERR_NO_ERROR)
+    tail->headers[count++] = (struct txb_header){txb_slice_text(name), txb_slice_of(value, size)};
+  return count;
+}
+
+static void describe(struct txb_tail *tail, struct txb_record *out) {
+  const rd_kafka_message_t *m = tail->message;
+  rd_kafka_timestamp_type_t kind;
+  int64_t timestamp = rd_kafka_message_timestamp(m, &kind);
+  if (tail->cluster_id == NULL)
+    tail->cluster_id = rd_kafka_clusterid(tail->client, 0);
+  *out = (struct txb_record){.cluster = txb_slice_text(tail->cluster_id),
+                             .topic = txb_slice_text(tail->name),
+                             .partition = m->partition,
+                             .offset = m->offset,
+                             .timestamp_ms = kind == RD_KAFKA_TIMESTAMP_NOT_AVAILABLE ? -1 : timestamp,
+                             .key = txb_slice_of(m->key, m->key_len),
+                             .value = txb_slice_of(m->payload, m->len),
+                             .headers = tail->headers};
+  out->header_count = take_headers(tail);
+}
+
+static enum txb_rc told_error(struct txb_tail *tail, struct txb_error *err) {
+  const rd_kafka_message_t *m = tail->message;
+  if (m->err == RD_KAFKA_RESP_ERR__PARTITION_EOF) {
+    if (m->partition >= tail->first && m->partition < tail->first + tail->count)
+      tail->ended[m->partition - tail->first] = true;
+    return TXB_AGAIN;
+  }
+  return TXB_KAFKA_FAIL(err, m->err, rd_kafka_message_errstr(m), "topic %s", tail->name);
+}
+
+enum txb_rc txb_tail_next(struct txb_tail *tail, int timeout_ms, struct txb_record *out, struct txb_error *err) {
+  forget_message(tail);
+  tail->message = rd_kafka_consume_queue(tail->queue, timeout_ms);
+  if (tail->message == NULL)
+    return TXB_AGAIN;
+  if (tail->message->err != RD_KAFKA_RESP_ERR_NO_ERROR)
+    return told_error(tail, err);
+  tail->ended[tail->message->partition - tail->first] = false;
+  describe(tail, out);
+  return TXB_OK;
+}
+
+bool txb_tail_at_end(const struct txb_tail *tail) {
+  for (int i = 0; i < tail->count; i++)
+    if (!tail->ended[i])
+      return false;
+  return true;
+}
