@@ -82,8 +82,8 @@ BEGIN
   WHILE enough < partition_make.ahead AND made < 128 LOOP
     name := 'outbox_p' || lpad(first::text, greatest(12, length(first::text)), '0');
     -- Insert-only and soon dropped: VACUUM has nothing to do there unless transactions roll back.
-    EXECUTE format('CREATE TABLE txb.%I (LIKE txb.outbox INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE INCLUDING INDEXES INCLUDING COMMENTS)'
-                   ' WITH (autovacuum_vacuum_insert_threshold = -1)', name);
+    EXECUTE format('CREATE TABLE txb.%I (LIKE txb.outbox INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE INCLUDING COMPRESSION'
+                   ' INCLUDING INDEXES INCLUDING COMMENTS) WITH (autovacuum_vacuum_insert_threshold = -1)', name);
     EXECUTE format('COMMENT ON TABLE txb.%I IS %L', name, 'Partition of txb.outbox; never written to or read from by its own name');
     EXECUTE format('REVOKE ALL ON TYPE txb.%I FROM PUBLIC', name);
     EXECUTE format('ALTER TABLE txb.outbox ATTACH PARTITION txb.%I FOR VALUES FROM (%s) TO (%s)', name, first, first + partition_make.rows);

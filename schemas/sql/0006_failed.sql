@@ -38,7 +38,6 @@ CREATE TABLE txb.failed (
   CONSTRAINT failed_place CHECK (CASE side WHEN 'outbox' THEN source IS NOT NULL AND seq IS NOT NULL
                                            ELSE group_name IS NOT NULL AND partition IS NOT NULL AND "offset" IS NOT NULL END)
 );
-ALTER TABLE txb.failed ALTER COLUMN payload SET STORAGE EXTERNAL;
 CREATE UNIQUE INDEX failed_intent ON txb.failed (source, seq) WHERE side = 'outbox';
 CREATE UNIQUE INDEX failed_message ON txb.failed (group_name, topic, partition, "offset", run) WHERE side = 'consumer';
 CREATE INDEX failed_open_key ON txb.failed (group_name, topic, partition, sha256(key), number)
