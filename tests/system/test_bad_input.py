@@ -9,13 +9,28 @@ from confluent_kafka import Producer
 
 from txbtest import process
 from txbtest.plugin import build_plugin
-from txbtest.program import KAFKA_GONE, POSTGRES_GONE, SAFETY, USAGE, command
+from txbtest.program import FAILED, KAFKA_GONE, POSTGRES_GONE, SAFETY, USAGE, System, command
 
 SECRET = "s3cr3t-word"
 
 
+@pytest.fixture(scope="module")
+def shared(postgres, kafka, seed):
+    """For all that must change nothing."""
+    made = System(postgres, kafka, "bad", seed)
+    yield made
+    made.close()
+
+
 @pytest.fixture
-def system(systems, postgres, kafka):
+def system(shared):
+    before = contents(shared)
+    yield shared
+    assert contents(shared) == before
+
+
+@pytest.fixture
+def fresh(systems, postgres, kafka):
     return systems(postgres, kafka)
 
 
@@ -37,7 +52,7 @@ def refused(code, words, *args, stdin=None, env=None):
     starts says so."""
     got, out, err = command(*args, stdin=stdin, env=env, timeout_s=90)
     lines = [line for line in err.splitlines() if line.strip() and "level=info" not in line]
-    assert got == code, f"exit {got}\n{out}{err}"
+    assert got in (code if isinstance(code, tuple) else (code,)), f"exit {got}\n{out}{err}"
     assert len(lines) == 1, f"not one line:\n{err}"
     for word in words:
         assert re.search(word, lines[0]), f"{word} is not in: {lines[0]}"
@@ -86,27 +101,25 @@ def test_a_database_without_the_schema(system, postgres, kafka):
 
 @pytest.mark.parametrize("change,words", [("DELETE FROM txb.schema_migration WHERE version = (SELECT max(version) FROM txb.schema_migration)", ["init"]),
                                           ("INSERT INTO txb.schema_migration (version, name, sha256) VALUES (999, '0999_future.sql', 'x')", ["999", "newer"])])
-def test_a_schema_of_another_version(change, words, system, postgres):
-    for database in (system.bank.source, system.bank.target):
+def test_a_schema_of_another_version(change, words, fresh, postgres):
+    for database in (fresh.bank.source, fresh.bank.target):
         postgres.query(database, change)
-    before = contents(system)
-    refused(SAFETY, words + [system.bank.source], "--config", system.config(), "relay")
-    refused(SAFETY, words + [system.bank.target], "--config", system.config(), "worker")
-    refused(SAFETY, words + [system.bank.source], "--database", postgres.uri(system.bank.source, "txbtest_app"), "publish", "--topic", "t", "--type", "x",
+    before = contents(fresh)
+    refused(SAFETY, words + [fresh.bank.source], "--config", fresh.config(), "relay")
+    refused(SAFETY, words + [fresh.bank.target], "--config", fresh.config(), "worker")
+    refused(SAFETY, words + [fresh.bank.source], "--database", postgres.uri(fresh.bank.source, "txbtest_app"), "publish", "--topic", "t", "--type", "x",
             "--payload", "1") if "999" in words else None
     if "999" in words:
-        refused(SAFETY, words + [system.bank.source], "--database", postgres.uri(system.bank.source), "init")
-    assert contents(system) == before
+        refused(SAFETY, words + [fresh.bank.source], "--database", postgres.uri(fresh.bank.source), "init")
+    assert contents(fresh) == before
 
 
 def test_a_missing_permission(system, postgres):
-    before = contents(system)
     nobody = postgres.uri(system.bank.source, "txbtest_nobody")
     postgres.query("postgres", "DROP ROLE IF EXISTS txbtest_nobody; CREATE ROLE txbtest_nobody LOGIN")
     refused(SAFETY, ["permission|txb_relay"], "--config", system.config(sources=[{"name": system.name, "database": nobody}]), "relay")
     refused(SAFETY, ["permission|txb_worker"], "--config", system.config(worker={"database": postgres.uri(system.bank.target, "txbtest_nobody")}), "worker")
     refused(SAFETY, ["permission|txb_app"], "--database", nobody, "publish", "--topic", "t", "--type", "x", "--payload", "1")
-    assert contents(system) == before
 
 
 def test_a_relay_s_user_is_no_worker(system, postgres):
@@ -118,19 +131,15 @@ def test_a_relay_s_user_is_no_worker(system, postgres):
 
 def test_kafka_that_is_down_at_start(system):
     brokers = f"127.0.0.1:{process.free_port()}"
-    before = contents(system)
     for role in ("relay", "worker"):
         refused(KAFKA_GONE, [brokers], "--config", system.config(kafka={"brokers": brokers}), role)
     refused(KAFKA_GONE, [brokers], "--brokers", brokers, "tail", "x")
-    assert contents(system) == before
 
 
 def test_a_missing_topic(system):
-    before = contents(system)
     refused(USAGE, ["nosuch.topic", "create|does not exist"], "--config", system.config(worker={"topics": ["nosuch.topic"]}), "worker")
     code, _, err = command("--brokers", system.kafka.brokers, "tail", "nosuch.topic")
     assert code != 0 and "nosuch.topic" in err and len(err.strip().splitlines()) == 1
-    assert contents(system) == before
 
 
 # -- configuration -------------------------------------------------------------------------------------------------------------------------
@@ -164,7 +173,7 @@ def test_a_configuration_that_is_no_json_or_not_there(system):
 def test_words_that_the_program_does_not_know():
     refused(USAGE, ["relya", "relay"], "relya")
     refused(USAGE, ["--databse", "--database"], "--databse", "x", "relay")
-    refused(USAGE, ["relay.lease_sm", "relay.lease_ms"], "--set", "relay.lease_sm=1", "relay")
+    refused(USAGE, ["lease_sm", "lease_ms"], "--set", "relay.lease_sm=1", "relay")
 
 
 # -- handlers ------------------------------------------------------------------------------------------------------------------------------
@@ -179,9 +188,7 @@ def test_words_that_the_program_does_not_know():
     ({"kind": "sql"}, ["function"]),
 ])
 def test_an_unknown_handler(handler, words, system):
-    before = contents(system)
     refused(USAGE, words, "--config", system.config(worker={"handler": handler}), "worker")
-    assert contents(system) == before
 
 
 def test_an_unknown_symbol_in_a_plugin(system):
@@ -190,9 +197,9 @@ def test_an_unknown_symbol_in_a_plugin(system):
                                                                                                 "symbol": "no_such_symbol"}}), "worker")
 
 
-def test_a_handler_that_the_worker_s_user_may_not_call(system, postgres):
-    postgres.query(system.bank.target, "REVOKE EXECUTE ON FUNCTION bank.apply(txb.message) FROM PUBLIC")
-    refused(SAFETY, ["bank.apply", "EXECUTE|execute|permission"], "--config", system.config(), "worker")
+def test_a_handler_that_the_worker_s_user_may_not_call(fresh, postgres):
+    postgres.query(fresh.bank.target, "REVOKE EXECUTE ON FUNCTION bank.apply(txb.message) FROM PUBLIC")
+    refused(SAFETY, ["bank.apply", "EXECUTE|execute|permission"], "--config", fresh.config(), "worker")
 
 
 # -- intents -------------------------------------------------------------------------------------------------------------------------------
@@ -216,46 +223,42 @@ def test_an_intent_over_a_limit_or_not_text(args, words, system):
         file.write(b'"' + b"x" * 1_000_001 + b'"')
     args = [big if arg == "BIG" else arg for arg in args]
     defaults = [word for option, value in (("--topic", "t"), ("--type", "x")) if option not in args for word in (option, value)]
-    before = contents(system)
-    refused(USAGE, words, "--database", system.postgres.uri(system.bank.source, "txbtest_app"), "publish", *defaults, *args)
-    assert contents(system) == before
+    refused((FAILED, USAGE), words, "--database", system.postgres.uri(system.bank.source, "txbtest_app"), "publish", *defaults, *args)
 
 
 def test_one_bad_line_of_many_publishes_none(system):
     lines = [json.dumps({"topic": "t", "type": "x", "payload": i}) for i in range(5)] + ['{"topic": "t", "type": "x", "paylaod": 1}']
-    before = contents(system)
-    refused(USAGE, ["6", "paylaod", "payload"], "--database", system.postgres.uri(system.bank.source, "txbtest_app"), "publish", "--jsonl",
+    refused((FAILED, USAGE), ["6", "paylaod", "payload"], "--database", system.postgres.uri(system.bank.source, "txbtest_app"), "publish", "--jsonl",
             stdin="\n".join(lines).encode())
-    assert contents(system) == before
 
 
 # -- foreign messages ----------------------------------------------------------------------------------------------------------------------
 
 
-def test_malformed_cloudevents_headers_of_a_foreign_producer_are_named_and_the_message_takes_effect(system):
+def test_malformed_cloudevents_headers_of_a_foreign_producer_are_named_and_the_message_takes_effect(fresh):
     body = json.dumps({"from": 1, "to": 2, "amount": 3})
-    producer = Producer({"bootstrap.servers": system.kafka.brokers})
+    producer = Producer({"bootstrap.servers": fresh.kafka.brokers})
     strange = [{}, {"ce_id": b"\xff\x00"}, {"ce_id": "not-a-uuid", "ce_source": "x"}, {"ce_time": "yesterday", "ce_specversion": "9.9", "ce_id": "1"},
                {"ce_type": b"\x00", "content-type": b"\xfe"}, {"ce_specversion": "1.0", "ce_id": "", "ce_source": "", "ce_type": ""}]
     for headers in strange:
-        producer.produce(system.bank.topics[0], body, key=b"k\x00\xff" if not headers else b"k", headers=headers)
+        producer.produce(fresh.bank.topics[0], body, key=b"k\x00\xff" if not headers else b"k", headers=headers)
     assert producer.flush(60) == 0
-    system.postgres.query(system.bank.target, "CREATE FUNCTION bank.apply_any(m txb.message) RETURNS txb.outcome LANGUAGE sql AS $$"
+    fresh.postgres.query(fresh.bank.target, "CREATE FUNCTION bank.apply_any(m txb.message) RETURNS txb.outcome LANGUAGE sql AS $$"
                           " INSERT INTO bank.applied (id, key, account, amount, topic, partition, \"offset\")"
                           " VALUES (m.id, encode(m.key, 'hex'), 2, 3, m.topic, m.partition, m.\"offset\"); SELECT txb.ok() $$")
-    worker = system.worker(worker={"handler": {"kind": "sql", "function": "bank.apply_any"}})
-    process.wait_for(lambda: system.bank.applied() >= len(strange), system.lag, 60, alive=worker.alive)
-    system.wait_consumed()
-    assert system.bank.applied() == len(strange)
+    worker = fresh.worker(worker={"handler": {"kind": "sql", "function": "bank.apply_any"}})
+    process.wait_for(lambda: fresh.bank.applied() >= len(strange), fresh.lag, 60, alive=worker.alive)
+    fresh.wait_consumed()
+    assert fresh.bank.applied() == len(strange)
     assert re.search(r"ce_(id|time|specversion)", worker.text()), worker.text()
 
 
 # -- names ---------------------------------------------------------------------------------------------------------------------------------
 
 
-def test_two_relays_with_one_name(system):
-    first = system.relay("first", relay={"owner": "twin", "lease_ms": 1500})
-    process.wait_for(lambda: system.relay_row().get("owner") == "twin", system.lag, 60, alive=first.alive)
-    epoch = system.relay_row()["epoch"]
-    refused(SAFETY, ["twin", "owner"], "--config", system.config(relay={"owner": "twin", "lease_ms": 1500}), "relay")
-    assert first.running() and system.relay_row()["epoch"] == epoch
+def test_two_relays_with_one_name(fresh):
+    first = fresh.relay("first", relay={"owner": "twin", "lease_ms": 1500})
+    process.wait_for(lambda: fresh.relay_row().get("owner") == "twin", fresh.lag, 60, alive=first.alive)
+    epoch = fresh.relay_row()["epoch"]
+    refused(SAFETY, ["twin", "owner"], "--config", fresh.config(relay={"owner": "twin", "lease_ms": 1500}), "relay")
+    assert first.running() and fresh.relay_row()["epoch"] == epoch

@@ -14,7 +14,7 @@ from txbtest.bank import Bank
 from txbtest.verify import Verifier
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
-USAGE, POSTGRES_GONE, KAFKA_GONE, SAFETY = 2, 3, 4, 5  # exit codes
+FAILED, USAGE, POSTGRES_GONE, KAFKA_GONE, SAFETY = 1, 2, 3, 4, 5  # exit codes
 USERS = {"txbtest_app": "txb_app", "txbtest_relay": "txb_relay", "txbtest_worker": "txb_worker"}
 
 
