@@ -333,14 +333,25 @@ void txb_settings_fini(struct txb_settings *s) {
 
 /* ---- unknown keys ------------------------------------------------------------------------------------------------------------------ */
 
-const char *txb_settings_nearest_key(const struct txb_section *section, const char *key) {
-  const char *names[TXB_SETTINGS_IN_SECTION_MAX];
-  for (size_t i = 0; i < section->count; i++)
-    names[i] = section->settings[i].key;
-  return txb_nearest(key, names, section->count);
+/* Keys as the section has them, and the names of its nested objects ("handler"). */
+#define NAMES_MAX (2 * TXB_SETTINGS_IN_SECTION_MAX)
+
+static const char *nearest_key(const struct txb_section *section, const char *key, char prefixes[][32]) {
+  const char *names[NAMES_MAX];
+  size_t count = 0;
+  for (size_t i = 0; i < section->count; i++) {
+    const char *dot = strchr(section->settings[i].key, '.');
+    names[count++] = section->settings[i].key;
+    if (dot == NULL || (size_t)(dot - section->settings[i].key) >= sizeof(prefixes[0]))
+      continue;
+    memcpy(prefixes[i], section->settings[i].key, (size_t)(dot - section->settings[i].key));
+    prefixes[i][dot - section->settings[i].key] = '\0';
+    names[count++] = prefixes[i];
+  }
+  return txb_nearest(key, names, count);
 }
 
-const char *txb_settings_nearest_section(const char *name) {
+static const char *nearest_section(const char *name) {
   const char *names[16];
   size_t count = 0;
   for (const struct txb_section *s = txb_sections; s->name != NULL && count < TXB_ARRAY_SIZE(names); s++)
@@ -350,14 +361,16 @@ const char *txb_settings_nearest_section(const char *name) {
 
 enum txb_rc txb_settings_unknown_key(const struct txb_section *section, const char *key, const char *where,
                                      struct txb_error *err) {
-  const char *nearest = txb_settings_nearest_key(section, key);
+  char prefixes[TXB_SETTINGS_IN_SECTION_MAX][32];
+  const char *nearest = nearest_key(section, key, prefixes);
   if (nearest != NULL)
-    return REFUSE(err, "%s: %s has no key \"%s\"; did you mean \"%s\"?", where, section->name, key, nearest);
+    return REFUSE(err, "%s: %s has no key \"%s\"; did you mean %s%s.%s?", where, section->name, key, section->name,
+                  section->list ? ".NAME" : "", nearest);
   return REFUSE(err, "%s: %s has no key \"%s\"; `txbroker config --keys` lists them", where, section->name, key);
 }
 
 enum txb_rc txb_settings_unknown_section(const char *name, const char *where, struct txb_error *err) {
-  const char *nearest = txb_settings_nearest_section(name);
+  const char *nearest = nearest_section(name);
   if (nearest != NULL)
     return REFUSE(err, "%s: there is no section \"%s\"; did you mean \"%s\"?", where, name, nearest);
   return REFUSE(err, "%s: there is no section \"%s\"; `txbroker config --keys` lists them", where, name);

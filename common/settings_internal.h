@@ -20,9 +20,6 @@ enum txb_rc txb_settings_append(struct txb_settings *s, const struct txb_section
                                 void **entry_out, struct txb_error *err) TXB_MUST_CHECK;
 const char *txb_settings_entry_name(const void *entry, const struct txb_section *section);
 
-/* NULL: nothing is near. */
-const char *txb_settings_nearest_key(const struct txb_section *section, const char *key);
-const char *txb_settings_nearest_section(const char *name);
 enum txb_rc txb_settings_unknown_key(const struct txb_section *section, const char *key, const char *where,
                                      struct txb_error *err) TXB_MUST_CHECK;
 enum txb_rc txb_settings_unknown_section(const char *name, const char *where, struct txb_error *err) TXB_MUST_CHECK;

@@ -93,10 +93,8 @@ static enum txb_rc take_flags(const struct txb_args *args, struct flags *out, st
   if (intent->type == NULL)
     return REFUSE(err, "publish wants --type TYPE, as in --type order.placed");
   const char *not_before = txb_args_text(args, "not-before");
-  if (not_before != NULL && txb_not_before_parse(not_before, &intent->not_before_us, err) != TXB_OK) {
-    err->origin = TXB_ORIGIN_USAGE;
-    return err->rc;
-  }
+  if (not_before != NULL)
+    TXB_TRY(txb_not_before_parse(not_before, &intent->not_before_us, err));
   TXB_TRY(take_headers(args, &out->headers, intent, err));
   return take_payload(args, &out->payload, intent, err);
 }
@@ -163,5 +161,7 @@ int txb_cmd_publish(struct txb_cli *cli) {
   txb_buffer_fini(&flags.payload);
   txb_buffer_fini(&flags.headers);
   txb_buffer_fini(&ids);
+  if (rc == TXB_REFUSED && err.origin == TXB_ORIGIN_NONE)
+    err.origin = TXB_ORIGIN_USAGE; /* a limit or a name: what was given is wrong */
   return rc == TXB_OK ? TXB_EXIT_DONE : txb_fail(&err);
 }

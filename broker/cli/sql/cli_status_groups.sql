@@ -1,0 +1,11 @@
+SELECT c.group_name, c.topic, c.partition, c.next_offset, c.epoch, c.owner, c.busy,
+       c.consumed, c.applied, c.duplicate, c.failed,
+       c.stalled_offset,
+       (extract(epoch FROM pg_catalog.clock_timestamp() - c.stalled_since) * 1000)::int8 AS stalled_age_ms,
+       c.attempts,
+       (extract(epoch FROM c.next_attempt_at - pg_catalog.clock_timestamp()) * 1000)::int8 AS next_attempt_in_ms,
+       c.last_error, c.last_sqlstate, c.last_outcome,
+       c.suspect_offset, c.suspect_deaths,
+       (extract(epoch FROM pg_catalog.clock_timestamp() - c.updated_at) * 1000)::int8 AS updated_age_ms
+  FROM txb.consumer_offset AS c
+ ORDER BY c.group_name, c.topic, c.partition

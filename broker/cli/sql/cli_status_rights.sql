@@ -1,0 +1,5 @@
+-- What this user may look at. A user of one role sees its own side only.
+SELECT pg_catalog.has_table_privilege('txb.relay', 'SELECT') AS relay,
+       pg_catalog.has_table_privilege('txb.consumer_offset', 'SELECT') AS consumer,
+       pg_catalog.has_function_privilege('txb.outbox_holders()', 'EXECUTE') AS holders,
+       current_user::text AS who

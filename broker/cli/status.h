@@ -1,0 +1,30 @@
+/* What `status` shows, as one document; and that document as text. */
+#ifndef TXB_BROKER_CLI_STATUS_H
+#define TXB_BROKER_CLI_STATUS_H
+
+#include "broker/cli/cli.h"
+#include "common/kafka_inspect.h"
+
+/* {"sources": [...], "groups": [...], "problems": [...]} */
+struct txb_status {
+  json_t *document, *sources, *groups, *problems;
+  int code; /* exit code of the first problem, PostgreSQL before Kafka */
+};
+
+/* One database to look at. */
+struct txb_status_target {
+  const char *uri;
+  const char **sources; /* names that the configuration gives to its outbox */
+  size_t source_count;
+  bool worker; /* a group of the configuration works on it: its groups must be readable */
+  bool groups; /* its groups are shown if they are readable */
+};
+/* Adds what stands in one database. */
+enum txb_rc txb_status_database(struct txb_status *status, struct txb_pg *pg, const struct txb_status_target *target,
+                                struct txb_error *err) TXB_MUST_CHECK;
+/* Adds end offsets and lag to the groups. */
+enum txb_rc txb_status_lag(struct txb_status *status, struct txb_kafka_inspect *kafka,
+                           struct txb_error *err) TXB_MUST_CHECK;
+void txb_status_print(const struct txb_status *status, const struct txb_cli *cli);
+
+#endif

@@ -1,0 +1,193 @@
+/* status as text. */
+#include <stdio.h>
+#include <string.h>
+
+#include "broker/cli/status.h"
+
+static const char *text_of(const json_t *object, const char *name) {
+  const json_t *value = json_object_get(object, name);
+  return json_is_string(value) ? json_string_value(value) : NULL;
+}
+
+static bool is_set(const json_t *object, const char *name) {
+  const json_t *value = json_object_get(object, name);
+  return value != NULL && !json_is_null(value);
+}
+
+static json_int_t number_of(const json_t *object, const char *name) {
+  return json_integer_value(json_object_get(object, name));
+}
+
+static void number_cell(struct txb_table *table, const json_t *object, const char *name) {
+  if (is_set(object, name))
+    txb_table_cellf(table, "%" JSON_INTEGER_FORMAT, number_of(object, name));
+  else
+    txb_table_cell(table, NULL);
+}
+
+static void age_cell(struct txb_table *table, const json_t *object, const char *name) {
+  char age[24];
+  if (is_set(object, name)) {
+    txb_format_age(number_of(object, name), age);
+    txb_table_cell(table, age);
+  } else {
+    txb_table_cell(table, NULL);
+  }
+}
+
+/* What a statement was, short enough for a line. */
+static void query_cell(struct txb_table *table, const char *query) {
+  char line[61];
+  size_t used = 0;
+  for (; query != NULL && *query != '\0' && used < sizeof(line) - 4; query++)
+    line[used++] = *query == '\n' || *query == '\t' ? ' ' : *query;
+  while (used > 0 && ((unsigned char)line[used - 1] & 0x80) != 0)
+    used--; /* not into the middle of a character */
+  line[used] = '\0';
+  if (query != NULL && *query != '\0')
+    memcpy(line + used, "...", 4);
+  txb_table_cell(table, used == 0 ? NULL : line);
+}
+
+static void print_holders(const json_t *holders, const struct txb_cli *cli) {
+  static const struct txb_column columns[] = {{"PID", TXB_RIGHT},  {"APPLICATION", TXB_LEFT}, {"USER", TXB_LEFT},
+                                              {"STATE", TXB_LEFT}, {"OPEN FOR", TXB_RIGHT},   {"STATEMENT", TXB_LEFT}};
+  struct txb_table table;
+  txb_table_init(&table, columns, TXB_ARRAY_SIZE(columns));
+  for (size_t i = 0; i < json_array_size(holders); i++) {
+    const json_t *h = json_array_get(holders, i);
+    const char *gid = text_of(h, "gid");
+    number_cell(&table, h, "pid");
+    txb_table_cell(&table, text_of(h, "application"));
+    txb_table_cell(&table, text_of(h, "user"));
+    txb_table_cell(&table, gid == NULL ? text_of(h, "state") : "prepared");
+    age_cell(&table, h, "transaction_age_ms");
+    if (gid != NULL)
+      txb_table_cellf(&table, "gid %s", gid);
+    else
+      query_cell(&table, text_of(h, "query"));
+  }
+  txb_table_print(&table, cli, 4);
+  txb_table_fini(&table);
+}
+
+static void print_source_details(const json_t *source, const struct txb_cli *cli) {
+  const char *name = text_of(source, "source");
+  const json_t *hole = json_object_get(source, "oldest_hole"), *hold;
+  char age[24];
+  size_t i;
+  if (text_of(source, "alarm") != NULL)
+    txb_print("  %s%s: %s%s\n", txb_color(cli, "\033[31m"), name, text_of(source, "alarm"), txb_color(cli, "\033[0m"));
+  if (text_of(source, "last_error") != NULL)
+    txb_print("  %s: last error: %s\n", name, text_of(source, "last_error"));
+  if (json_is_object(hole)) {
+    txb_format_age(number_of(hole, "age_ms"), age);
+    txb_print(
+        "  %s: oldest hole is number %" JSON_INTEGER_FORMAT "%s%s; its intents come when these transactions end:\n",
+        name, number_of(hole, "seq"), is_set(hole, "age_ms") ? ", open for " : "", is_set(hole, "age_ms") ? age : "");
+    print_holders(json_object_get(hole, "holders"), cli);
+  }
+  json_array_foreach(json_object_get(source, "holds"), i, hold) {
+    const char *key = text_of(hold, "key");
+    txb_format_age(number_of(hold, "age_ms"), age);
+    txb_print("  %s: held from number %" JSON_INTEGER_FORMAT ", for %s: topic %s%s%s: %s\n", name,
+              number_of(hold, "from"), age, text_of(hold, "topic"), key == NULL ? "" : " key ", key == NULL ? "" : key,
+              text_of(hold, "error"));
+  }
+}
+
+static void print_sources(const struct txb_status *status, const struct txb_cli *cli) {
+  static const struct txb_column columns[] = {
+      {"SOURCE", TXB_LEFT},     {"DATABASE", TXB_LEFT}, {"STATE", TXB_LEFT},     {"OWNER", TXB_LEFT},
+      {"EPOCH", TXB_RIGHT},     {"BACKLOG", TXB_RIGHT}, {"SEQUENCE", TXB_RIGHT}, {"WATERMARK", TXB_RIGHT},
+      {"PUBLISHED", TXB_RIGHT}, {"HOLES", TXB_RIGHT},   {"HELD", TXB_RIGHT},     {"REFUSED", TXB_RIGHT},
+      {"SCHEDULED", TXB_RIGHT}};
+  static const char *const numbers[] = {"epoch", "backlog", "sequence", "watermark", "published", "holes"};
+  struct txb_table table;
+  const json_t *source;
+  size_t i;
+  txb_table_init(&table, columns, TXB_ARRAY_SIZE(columns));
+  json_array_foreach(status->sources, i, source) {
+    txb_table_cell(&table, text_of(source, "source"));
+    txb_table_cell(&table, text_of(source, "database"));
+    txb_table_cell(&table, text_of(source, "state"));
+    txb_table_cell(&table, text_of(source, "owner"));
+    for (size_t n = 0; n < TXB_ARRAY_SIZE(numbers); n++)
+      number_cell(&table, source, numbers[n]);
+    txb_table_cellf(&table, "%zu", json_array_size(json_object_get(source, "holds")));
+    number_cell(&table, source, "refused");
+    number_cell(&table, source, "scheduled");
+  }
+  txb_table_print(&table, cli, 0);
+  txb_table_fini(&table);
+  json_array_foreach(status->sources, i, source) {
+    print_source_details(source, cli);
+  }
+}
+
+static void partition_cells(struct txb_table *table, const json_t *group, const json_t *partition) {
+  static const char *const numbers[] = {"partition", "next_offset", "end_offset", "lag",
+                                        "epoch",     "applied",     "duplicate",  "failed"};
+  txb_table_cell(table, text_of(group, "group"));
+  txb_table_cell(table, text_of(partition, "topic"));
+  for (size_t n = 0; n < TXB_ARRAY_SIZE(numbers); n++)
+    number_cell(table, partition, numbers[n]);
+  txb_table_cell(table, text_of(partition, "state"));
+  txb_table_cell(table, text_of(partition, "owner"));
+}
+
+static void print_stall(const json_t *group, const json_t *partition, const struct txb_cli *cli) {
+  const json_t *stall = json_object_get(partition, "stall"), *suspect = json_object_get(partition, "suspect");
+  const char *name = text_of(group, "group"), *topic = text_of(partition, "topic");
+  json_int_t number = number_of(partition, "partition");
+  char age[24], next[24];
+  if (json_is_object(stall)) {
+    const char *sqlstate = text_of(stall, "sqlstate");
+    txb_format_age(number_of(stall, "age_ms"), age);
+    txb_format_age(number_of(stall, "next_attempt_in_ms"), next);
+    txb_print("  %s%s: %s/%" JSON_INTEGER_FORMAT " stalls at offset %" JSON_INTEGER_FORMAT
+              " for %s%s: attempt %" JSON_INTEGER_FORMAT ", next in %s: %s: %s%s%s%s\n",
+              txb_color(cli, "\033[33m"), name, topic, number, number_of(stall, "offset"), age,
+              txb_color(cli, "\033[0m"), number_of(stall, "attempts"), next,
+              text_of(stall, "outcome") == NULL ? "error" : text_of(stall, "outcome"),
+              text_of(stall, "error") == NULL ? "" : text_of(stall, "error"), sqlstate == NULL ? "" : " (SQLSTATE ",
+              sqlstate == NULL ? "" : sqlstate, sqlstate == NULL ? "" : ")");
+  }
+  if (json_is_object(suspect))
+    txb_print("  %s: %s/%" JSON_INTEGER_FORMAT " suspects the message at offset %" JSON_INTEGER_FORMAT
+              ": its worker died under it %" JSON_INTEGER_FORMAT " times\n",
+              name, topic, number, number_of(suspect, "offset"), number_of(suspect, "deaths"));
+}
+
+static void print_groups(const struct txb_status *status, const struct txb_cli *cli) {
+  static const struct txb_column columns[] = {{"GROUP", TXB_LEFT},     {"TOPIC", TXB_LEFT},    {"PARTITION", TXB_RIGHT},
+                                              {"POSITION", TXB_RIGHT}, {"END", TXB_RIGHT},     {"LAG", TXB_RIGHT},
+                                              {"EPOCH", TXB_RIGHT},    {"APPLIED", TXB_RIGHT}, {"DUPLICATE", TXB_RIGHT},
+                                              {"FAILED", TXB_RIGHT},   {"STATE", TXB_LEFT},    {"OWNER", TXB_LEFT}};
+  struct txb_table table;
+  const json_t *group, *partition;
+  size_t i, j;
+  txb_table_init(&table, columns, TXB_ARRAY_SIZE(columns));
+  json_array_foreach(status->groups, i, group) {
+    json_array_foreach(json_object_get(group, "partitions"), j, partition) {
+      partition_cells(&table, group, partition);
+    }
+  }
+  txb_table_print(&table, cli, 0);
+  txb_table_fini(&table);
+  json_array_foreach(status->groups, i, group) {
+    json_array_foreach(json_object_get(group, "partitions"), j, partition) {
+      print_stall(group, partition, cli);
+    }
+  }
+}
+
+void txb_status_print(const struct txb_status *status, const struct txb_cli *cli) {
+  bool sources = json_array_size(status->sources) > 0, groups = json_array_size(status->groups) > 0;
+  if (sources)
+    print_sources(status, cli);
+  if (sources && groups)
+    txb_print("\n");
+  if (groups)
+    print_groups(status, cli);
+}

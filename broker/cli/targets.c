@@ -1,0 +1,70 @@
+/* The databases of a configuration, each once. */
+#include "broker/cli/targets.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "common/memory.h"
+
+#define REFUSE(err, ...) TXB_FAIL_FROM((err), TXB_REFUSED, TXB_ORIGIN_USAGE, __VA_ARGS__)
+
+static struct txb_status_target *target_of(struct txb_targets *targets, const char *uri) {
+  for (size_t i = 0; i < targets->count; i++)
+    if (strcmp(targets->items[i].uri, uri) == 0)
+      return &targets->items[i];
+  struct txb_status_target *target = &targets->items[targets->count++];
+  *target = (struct txb_status_target){.uri = uri};
+  return target;
+}
+
+static enum txb_rc add_all(struct txb_targets *targets, const struct txb_settings *s, struct txb_error *err) {
+  for (size_t i = 0; i < s->sources.count; i++) {
+    const struct txb_source_settings *source = txb_settings_source(s, i);
+    struct txb_status_target *target = target_of(targets, source->database);
+    void *names = target->sources;
+    TXB_TRY(txb_realloc_array(&names, target->source_count + 1, sizeof(char *), err));
+    target->sources = names;
+    target->sources[target->source_count++] = source->name;
+    target->groups = target->groups || s->workers.count == 0;
+  }
+  for (size_t i = 0; i < s->workers.count; i++) {
+    struct txb_status_target *target = target_of(targets, txb_settings_group(s, i)->database);
+    target->worker = target->groups = true;
+  }
+  return TXB_OK;
+}
+
+enum txb_rc txb_targets_init(struct txb_targets *targets, const struct txb_cli *cli, struct txb_error *err) {
+  const struct txb_settings *s = &cli->settings;
+  *targets = (struct txb_targets){NULL, 0};
+  if (s->sources.count + s->workers.count == 0)
+    return REFUSE(err, "no database: give --database URI, or a configuration with sources or workers");
+  void *items;
+  TXB_TRY(txb_alloc_array(s->sources.count + s->workers.count, sizeof(struct txb_status_target), &items, err));
+  targets->items = items;
+  return add_all(targets, s, err);
+}
+
+void txb_targets_fini(struct txb_targets *targets) {
+  for (size_t i = 0; i < targets->count; i++)
+    txb_free(targets->items[i].sources);
+  txb_free(targets->items);
+  *targets = (struct txb_targets){NULL, 0};
+}
+
+enum txb_rc txb_target_connect(const struct txb_cli *cli, const char *uri, int timeout_ms, struct txb_pg **out,
+                               struct txb_error *err) {
+  char name[64], settings[100];
+  (void)snprintf(name, sizeof(name), "txbroker %s", cli->args.command->name);
+  (void)snprintf(settings, sizeof(settings), "-c statement_timeout=%d -c lock_timeout=%d", timeout_ms, timeout_ms);
+  struct txb_pg_options options = {
+      .uri = uri, .application_name = name, .connect_timeout_ms = timeout_ms, .stop_fd = -1, .settings = settings};
+  return txb_pg_open(&options, out, err);
+}
+
+enum txb_rc txb_targets_timeout(const struct txb_cli *cli, int *timeout_ms_out, struct txb_error *err) {
+  long long seconds = 5;
+  TXB_TRY(txb_args_integer(&cli->args, "timeout", 1, 3600, &seconds, err));
+  *timeout_ms_out = (int)seconds * 1000;
+  return TXB_OK;
+}

@@ -1,0 +1,23 @@
+/* The databases of a configuration, each once, with what it is used for: for `status` and `doctor`. */
+#ifndef TXB_BROKER_CLI_TARGETS_H
+#define TXB_BROKER_CLI_TARGETS_H
+
+#include "broker/cli/cli.h"
+#include "broker/cli/status.h"
+
+struct txb_targets {
+  struct txb_status_target *items;
+  size_t count;
+};
+
+/* TXB_REFUSED (usage) when the configuration names no database. */
+enum txb_rc txb_targets_init(struct txb_targets *targets, const struct txb_cli *cli,
+                             struct txb_error *err) TXB_MUST_CHECK;
+void txb_targets_fini(struct txb_targets *targets);
+/* Connects with a bounded time for connecting and for each statement. */
+enum txb_rc txb_target_connect(const struct txb_cli *cli, const char *uri, int timeout_ms, struct txb_pg **out,
+                               struct txb_error *err) TXB_MUST_CHECK;
+/* --timeout SECONDS, 5 by default. */
+enum txb_rc txb_targets_timeout(const struct txb_cli *cli, int *timeout_ms_out, struct txb_error *err) TXB_MUST_CHECK;
+
+#endif
