@@ -56,10 +56,10 @@ enum txb_rc txb_kafka_fail(struct txb_error *err, rd_kafka_resp_err_t code, cons
 /* Errors once: librdkafka repeats "broker down" for as long as it lasts. Zeroed is fair weather. */
 struct txb_kafka_weather {
   bool down;
-  int last_code; /* of the last error worth a line */
+  int seen[4]; /* the codes that had their line, the latest first */
 };
-/* Whether this client error is worth a line: the first that says the cluster is away, or another code than the last
- * one. */
+/* Whether this client error is worth a line: the first that says the whole cluster is away, or a code that had none
+ * since the last fair weather. */
 bool txb_kafka_weather_error(struct txb_kafka_weather *w, rd_kafka_resp_err_t code);
 /* Something got through (a report, a message, an answer). True when it was down: worth a line "back". */
 bool txb_kafka_weather_fair(struct txb_kafka_weather *w);

@@ -1,6 +1,7 @@
 /* librdkafka's error codes as txbroker's: what the caller must do. */
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "common/kafka_conf.h"
 
@@ -131,14 +132,14 @@ enum txb_rc txb_kafka_fail(struct txb_error *err, rd_kafka_resp_err_t code, cons
 }
 
 bool txb_kafka_weather_error(struct txb_kafka_weather *w, rd_kafka_resp_err_t code) {
-  bool news = w->last_code != code;
-  if (code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN) {
-    news = !w->down;
+  if (code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN)
     w->down = true;
-    return news;
-  }
-  w->last_code = code;
-  return news;
+  for (size_t i = 0; i < TXB_ARRAY_SIZE(w->seen); i++)
+    if (w->seen[i] == (int)code)
+      return false;
+  memmove(w->seen + 1, w->seen, sizeof w->seen - sizeof w->seen[0]);
+  w->seen[0] = code;
+  return true;
 }
 
 bool txb_kafka_weather_fair(struct txb_kafka_weather *w) {

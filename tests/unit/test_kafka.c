@@ -215,6 +215,8 @@ Test(kafka_weather, is_told_once_when_it_turns_and_once_when_it_clears) {
     cr_assert(!txb_kafka_weather_error(&w, RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN));
   }
   cr_assert(txb_kafka_weather_error(&w, RD_KAFKA_RESP_ERR__AUTHENTICATION), "another reason is news");
+  cr_assert(!txb_kafka_weather_error(&w, RD_KAFKA_RESP_ERR__TRANSPORT), "two brokers with two reasons take turns");
+  cr_assert(!txb_kafka_weather_error(&w, RD_KAFKA_RESP_ERR__AUTHENTICATION));
   cr_assert(txb_kafka_weather_fair(&w) && !txb_kafka_weather_fair(&w));
   cr_assert(txb_kafka_weather_error(&w, RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN), "and so is the next outage");
 }
