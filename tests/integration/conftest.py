@@ -1,0 +1,52 @@
+"""Fixtures of the integration tests: one real PostgreSQL for all, and for each test a database of its own with the migrations of schemas/sql."""
+
+import itertools
+import os
+import sys
+
+import pytest
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(os.path.dirname(HERE), "system"))
+sys.path.insert(0, HERE)
+
+from sqltest import Database, make_logins, migrate  # pylint: disable=wrong-import-position
+from txbtest.postgres import Postgres  # pylint: disable=wrong-import-position
+
+NUMBERS = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def server():
+    with Postgres() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def template(server):
+    """The name of a migrated database that nobody is connected to. 1,000 numbers a partition: tests reach the ends of partitions."""
+    name = server.create_database("sql_template")
+    migrate(server, name)
+    make_logins(server)
+    server.query(name, "SELECT txb.partition_make(1000, 8), txb.inbox_partition_make(2, 2)")
+    return name
+
+
+@pytest.fixture
+def db(server, template):
+    name = server.create_database(f"sql_{next(NUMBERS)}", template)
+    database = Database(server, name)
+    yield database
+    database.close()
+    server.drop_database(name)
+
+
+@pytest.fixture
+def bare(server, template):
+    """Without any partition: what a database is between the migrations and the first txb.partition_make."""
+    name = server.create_database(f"sql_{next(NUMBERS)}")
+    migrate(server, name)
+    database = Database(server, name)
+    yield database
+    database.close()
+    server.drop_database(name)
