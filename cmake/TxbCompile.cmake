@@ -6,6 +6,12 @@ target_compile_options(txb_compile INTERFACE
   -Wstrict-prototypes -Wmissing-prototypes -Wvla -fno-omit-frame-pointer)
 target_include_directories(txb_compile INTERFACE
   "${PROJECT_SOURCE_DIR}" "${PROJECT_SOURCE_DIR}/include")
+# Bytes come from the network: cheap guards stay on in release. Sanitizers bring their own, and fortifying needs optimisation.
+target_compile_options(txb_compile INTERFACE -fstack-protector-strong)
+target_link_options(txb_compile INTERFACE "LINKER:-z,relro,-z,now")
+if(NOT TXB_SANITIZE AND NOT TXB_COVERAGE)
+  target_compile_options(txb_compile INTERFACE $<$<NOT:$<CONFIG:Debug>>:-U_FORTIFY_SOURCE;-D_FORTIFY_SOURCE=2>)
+endif()
 if(TXB_WERROR)
   target_compile_options(txb_compile INTERFACE -Werror)
 endif()
