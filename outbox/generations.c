@@ -1,12 +1,14 @@
 /* Generations of holes. */
 #include "outbox/generations.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/fault.h"
 #include "common/memory.h"
 
-#define NUMBERS_PER_COST 64 /* scanning so many index entries of a running transaction costs about as much as asking for one more range */
+#define NUMBERS_PER_COST                                                                                               \
+  64 /* scanning so many index entries of a running transaction costs about as much as asking for one more range */
 
 bool txb_snapshot_is_running(const struct txb_snapshot *snapshot, uint32_t xid) {
   if (xid == 0)
@@ -86,7 +88,8 @@ static void drop_empty(struct txb_generations *g) {
 
 /* ---- noting and removing ------------------------------------------------------------------------------------------------------------ */
 
-static enum txb_rc open_generation(struct txb_generations *g, int64_t now_us, struct txb_generation **out, struct txb_error *err) {
+static enum txb_rc open_generation(struct txb_generations *g, int64_t now_us, struct txb_generation **out,
+                                   struct txb_error *err) {
   if (g->count == 0 || g->items[g->count - 1].closed) {
     if (g->count == g->capacity) {
       size_t capacity = g->capacity == 0 ? 8 : g->capacity * 2;
@@ -101,14 +104,16 @@ static enum txb_rc open_generation(struct txb_generations *g, int64_t now_us, st
   return TXB_OK;
 }
 
-enum txb_rc txb_generations_note(struct txb_generations *g, int64_t lo, int64_t hi, int64_t now_us, struct txb_error *err) {
+enum txb_rc txb_generations_note(struct txb_generations *g, int64_t lo, int64_t hi, int64_t now_us,
+                                 struct txb_error *err) {
   struct txb_generation *gen;
   TXB_TRY(open_generation(g, now_us, &gen, err));
   TXB_TRY(txb_holes_add(&gen->holes, lo, hi, &g->changed, err));
   return txb_pages_add(&g->changed, txb_hole_page(txb_holes_at(&gen->holes, txb_holes_find(&gen->holes, lo))->lo), err);
 }
 
-enum txb_rc txb_generations_remove(struct txb_generations *g, int64_t seq, struct txb_range *was_out, struct txb_error *err) {
+enum txb_rc txb_generations_remove(struct txb_generations *g, int64_t seq, struct txb_range *was_out,
+                                   struct txb_error *err) {
   *was_out = (struct txb_range){1, 0};
   for (size_t i = 0; i < g->count; i++) {
     struct txb_generation *gen = &g->items[i];
@@ -134,21 +139,35 @@ void txb_generations_list_sent(struct txb_generations *g) {
     g->items[g->count - 1].closed = true;
 }
 
-static bool same_holder(const struct txb_holder *a, const struct txb_holder *b) {
-  if (txb_bug("relay_holder_by_pid"))
-    return a->pid == b->pid;
-  return (a->backend == b->backend && a->local == b->local) || (a->xid != 0 && a->xid == b->xid);
+static int compare_holders(const void *a, const void *b) {
+  const struct txb_holder *x = a, *y = b;
+  if (x->backend != y->backend)
+    return x->backend < y->backend ? -1 : 1;
+  return (x->local > y->local) - (x->local < y->local);
 }
 
-static const struct txb_holder *find_holder(const struct txb_holder *holders, size_t count, const struct txb_holder *wanted) {
-  for (size_t i = 0; i < count; i++)
-    if (same_holder(&holders[i], wanted))
-      return &holders[i];
-  return NULL;
+static void sort_holders(struct txb_holder *holders, size_t count) {
+  size_t sorted = 1;
+  while (sorted < count && compare_holders(&holders[sorted - 1], &holders[sorted]) <= 0)
+    sorted++;
+  if (sorted < count)
+    qsort(holders, count, sizeof *holders, compare_holders);
 }
 
-static enum txb_rc first_listing(struct txb_generation *gen, const struct txb_holder *holders, size_t count, uint64_t next_poll,
-                                 struct txb_error *err) {
+/* By its virtual transaction; servers that give a prepared one another number still show its xid. */
+static const struct txb_holder *find_holder(const struct txb_holder *holders, size_t count,
+                                            const struct txb_holder *wanted) {
+  bool by_pid = txb_bug("relay_holder_by_pid");
+  const struct txb_holder *found =
+      count == 0 || by_pid ? NULL : bsearch(wanted, holders, count, sizeof *holders, compare_holders);
+  for (size_t i = 0; found == NULL && i < count && (by_pid || wanted->xid != 0); i++)
+    if (by_pid ? holders[i].pid == wanted->pid : holders[i].xid == wanted->xid)
+      found = &holders[i];
+  return found;
+}
+
+static enum txb_rc first_listing(struct txb_generation *gen, const struct txb_holder *holders, size_t count,
+                                 uint64_t next_poll, struct txb_error *err) {
   void *copy;
   TXB_TRY(txb_alloc_array(count, sizeof *holders, &copy, err));
   gen->holders = copy;
@@ -174,6 +193,7 @@ static bool intersect(struct txb_generation *gen, const struct txb_holder *holde
     changed |= gen->holders[i].xid != now->xid;
     gen->holders[kept++] = *now;
   }
+  sort_holders(gen->holders, kept);
   if (kept < gen->holder_count) {
     gen->holder_count = kept;
     gen->looked = false;
@@ -188,7 +208,7 @@ static bool same_holders(const struct txb_generation *a, const struct txb_genera
   if (a->holder_count != b->holder_count)
     return false;
   for (size_t i = 0; i < a->holder_count; i++)
-    if (find_holder(b->holders, b->holder_count, &a->holders[i]) == NULL)
+    if (compare_holders(&a->holders[i], &b->holders[i]) != 0)
       return false;
   return true;
 }
@@ -200,9 +220,11 @@ static enum txb_rc merge(struct txb_generations *g, size_t ai, size_t bi, struct
   TXB_TRY(txb_realloc_array(&holders, a->holder_count + b->holder_count, sizeof *a->holders, err));
   a->holders = holders;
   TXB_TRY(txb_holes_add_all(&a->holes, &b->holes, &g->changed, err));
+  size_t own = a->holder_count;
   for (size_t i = 0; i < b->holder_count; i++)
-    if (find_holder(a->holders, a->holder_count, &b->holders[i]) == NULL)
+    if (find_holder(a->holders, own, &b->holders[i]) == NULL)
       a->holders[a->holder_count++] = b->holders[i];
+  sort_holders(a->holders, a->holder_count);
   a->looked = a->looked && b->looked;
   a->row_waits = a->row_waits || b->row_waits;
   a->left_out = a->left_out || b->left_out;
@@ -233,9 +255,10 @@ static enum txb_rc merge_equal(struct txb_generations *g, struct txb_error *err)
   return TXB_OK;
 }
 
-enum txb_rc txb_generations_listed(struct txb_generations *g, const struct txb_holder *holders, size_t count, uint64_t next_poll,
-                                   bool *changed_out, struct txb_error *err) {
+enum txb_rc txb_generations_listed(struct txb_generations *g, struct txb_holder *holders, size_t count,
+                                   uint64_t next_poll, bool *changed_out, struct txb_error *err) {
   bool changed = false;
+  sort_holders(holders, count);
   for (size_t i = 0; i < g->count; i++) {
     struct txb_generation *gen = &g->items[i];
     if (gen->listed) {
@@ -275,7 +298,8 @@ static enum txb_rc ranges_reserve(struct txb_range **ranges, size_t *capacity, s
   return TXB_OK;
 }
 
-enum txb_rc txb_generations_poll_sent(struct txb_generations *g, uint64_t poll, bool everything, struct txb_error *err) {
+enum txb_rc txb_generations_poll_sent(struct txb_generations *g, uint64_t poll, bool everything,
+                                      struct txb_error *err) {
   size_t total = 0;
   TXB_TRY(ranges_reserve(&g->asked, &g->asked_capacity, txb_generations_ranges(g), err));
   for (size_t i = 0; i < g->count; i++)
@@ -283,7 +307,8 @@ enum txb_rc txb_generations_poll_sent(struct txb_generations *g, uint64_t poll, 
   g->asked_count = 0;
   for (size_t i = 0; i < g->count; i++) {
     struct txb_generation *gen = &g->items[i];
-    gen->left_out = !everything && total > g->policy.ask_freely && gen->quiet >= g->policy.quiet_min && may_be_left_out(gen);
+    gen->left_out =
+        !everything && total > g->policy.ask_freely && gen->quiet >= g->policy.quiet_min && may_be_left_out(gen);
     if (txb_bug("relay_holes_sometimes"))
       gen->left_out = poll * 0x9e3779b97f4a7c15U >> 63 != 0;
     if (gen->left_out)

@@ -38,21 +38,21 @@ struct txb_generation {
   struct txb_holes holes;
   struct txb_holder *holders; /* those of its listing that have not ended since; sorted by (backend, local) */
   size_t holder_count;
-  int64_t noted_us;        /* steady time when its first hole was noted */
-  bool closed;             /* a listing was sent after its last hole: nothing is added any more */
+  int64_t noted_us; /* steady time when its first hole was noted */
+  bool closed;      /* a listing was sent after its last hole: nothing is added any more */
   bool listed, looked;
-  bool left_out;           /* of the poll that is under way */
-  bool judging;            /* a last look is under way */
-  bool row_waits;          /* a last look found a row: no other look before polls have asked for all of it again */
-  uint64_t counts_from;    /* the first poll that counts as a look */
-  uint32_t quiet;          /* listings in a row that changed nothing */
+  bool left_out;        /* of the poll that is under way */
+  bool judging;         /* a last look is under way */
+  bool row_waits;       /* a last look found a row: no other look before polls have asked for all of it again */
+  uint64_t counts_from; /* the first poll that counts as a look */
+  uint32_t quiet;       /* listings in a row that changed nothing */
 };
 
 /* When a generation is left out. Safety does not depend on these. */
 struct txb_generation_policy {
-  size_t ask_freely;    /* cost of asking (a range, or 64 numbers) up to which everything is asked for */
-  uint32_t quiet_min;   /* listings without a change before one is left out */
-  size_t look_ranges;   /* ranges a last look has at most */
+  size_t ask_freely;      /* cost of asking (a range, or 64 numbers) up to which everything is asked for */
+  uint32_t quiet_min;     /* listings without a change before one is left out */
+  size_t look_ranges;     /* ranges a last look has at most */
   size_t generations_max; /* more are merged */
 };
 
@@ -75,26 +75,31 @@ size_t txb_generations_ranges(const struct txb_generations *g); /* of all togeth
 int64_t txb_generations_lowest(const struct txb_generations *g, int64_t *noted_us_out);
 
 /* Notes lo..hi in the open generation. */
-enum txb_rc txb_generations_note(struct txb_generations *g, int64_t lo, int64_t hi, int64_t now_us, struct txb_error *err) TXB_MUST_CHECK;
+enum txb_rc txb_generations_note(struct txb_generations *g, int64_t lo, int64_t hi, int64_t now_us,
+                                 struct txb_error *err) TXB_MUST_CHECK;
 /* A hole's row has come: takes the number out. was_out as in txb_holes_remove. */
-enum txb_rc txb_generations_remove(struct txb_generations *g, int64_t seq, struct txb_range *was_out, struct txb_error *err) TXB_MUST_CHECK;
+enum txb_rc txb_generations_remove(struct txb_generations *g, int64_t seq, struct txb_range *was_out,
+                                   struct txb_error *err) TXB_MUST_CHECK;
 
 /* A listing is sent now: the open generation ends here, because only who drew a number before the listing is on it. */
 void txb_generations_list_sent(struct txb_generations *g);
-/* Its answer. next_poll is the number of the first poll that begins after it. *changed_out: something moved, list again soon. */
-enum txb_rc txb_generations_listed(struct txb_generations *g, const struct txb_holder *holders, size_t count, uint64_t next_poll, bool *changed_out,
-                                   struct txb_error *err) TXB_MUST_CHECK;
+/* Its answer, which gets sorted. next_poll is the number of the first poll that begins after it. *changed_out: something moved, list again soon. */
+enum txb_rc txb_generations_listed(struct txb_generations *g, struct txb_holder *holders, size_t count,
+                                   uint64_t next_poll, bool *changed_out, struct txb_error *err) TXB_MUST_CHECK;
 
 /* A poll is sent now: g->asked gets the ranges to ask for; everything: leave nothing out (the poll before was thrown away). */
-enum txb_rc txb_generations_poll_sent(struct txb_generations *g, uint64_t poll, bool everything, struct txb_error *err) TXB_MUST_CHECK;
+enum txb_rc txb_generations_poll_sent(struct txb_generations *g, uint64_t poll, bool everything,
+                                      struct txb_error *err) TXB_MUST_CHECK;
 /* Its answer came: false if it must be thrown away. */
 bool txb_generations_poll_is_usable(struct txb_generations *g, const struct txb_snapshot *snapshot);
 /* It was used, and nothing of it was cut off by a limit: it was a look at all that it asked for. */
 void txb_generations_looked(struct txb_generations *g, uint64_t poll);
 
 /* Begins a last look if one is due and none is under way: g->look gets its ranges. */
-enum txb_rc txb_generations_look_begin(struct txb_generations *g, bool *begun_out, struct txb_error *err) TXB_MUST_CHECK;
+enum txb_rc txb_generations_look_begin(struct txb_generations *g, bool *begun_out,
+                                       struct txb_error *err) TXB_MUST_CHECK;
 /* Its answer. found: one of the numbers is there, polls will read it. Otherwise they are dead and taken out. */
-enum txb_rc txb_generations_look_end(struct txb_generations *g, bool found, uint64_t next_poll, struct txb_error *err) TXB_MUST_CHECK;
+enum txb_rc txb_generations_look_end(struct txb_generations *g, bool found, uint64_t next_poll,
+                                     struct txb_error *err) TXB_MUST_CHECK;
 
 #endif

@@ -91,7 +91,8 @@ static enum txb_rc move_page(struct txb_pages *moved, int64_t from_lo, int64_t t
   return txb_pages_add(moved, txb_hole_page(to_lo), err);
 }
 
-enum txb_rc txb_holes_add(struct txb_holes *holes, int64_t lo, int64_t hi, struct txb_pages *moved, struct txb_error *err) {
+enum txb_rc txb_holes_add(struct txb_holes *holes, int64_t lo, int64_t hi, struct txb_pages *moved,
+                          struct txb_error *err) {
   TXB_ASSERT(1 <= lo && lo <= hi && hi < INT64_MAX);
   size_t i = txb_holes_find(holes, lo - 1), end = i; /* i: the first that overlaps or touches, or stands behind */
   int64_t new_lo = lo, new_hi = hi, old = 0;

@@ -46,12 +46,14 @@ static inline const struct txb_range *txb_holes_at(const struct txb_holes *holes
 }
 /* Adds lo..hi (1 <= lo <= hi); numbers that are in already stay. Ranges that touch become one: where that moves numbers to another page, both pages are
  * added to `moved`. FATAL: out of memory. */
-enum txb_rc txb_holes_add(struct txb_holes *holes, int64_t lo, int64_t hi, struct txb_pages *moved, struct txb_error *err) TXB_MUST_CHECK;
+enum txb_rc txb_holes_add(struct txb_holes *holes, int64_t lo, int64_t hi, struct txb_pages *moved,
+                          struct txb_error *err) TXB_MUST_CHECK;
 /* Adds all of `other`. */
 enum txb_rc txb_holes_add_all(struct txb_holes *holes, const struct txb_holes *other, struct txb_pages *moved,
                               struct txb_error *err) TXB_MUST_CHECK;
 /* Takes one number out; *was_out (may be NULL) gets the range it stood in, or lo > hi when it was in none. */
-enum txb_rc txb_holes_remove(struct txb_holes *holes, int64_t seq, struct txb_range *was_out, struct txb_error *err) TXB_MUST_CHECK;
+enum txb_rc txb_holes_remove(struct txb_holes *holes, int64_t seq, struct txb_range *was_out,
+                             struct txb_error *err) TXB_MUST_CHECK;
 /* Takes the first n ranges out. */
 void txb_holes_drop_first(struct txb_holes *holes, size_t n);
 /* Index of the first range that ends at or above seq; count when there is none. */

@@ -56,7 +56,8 @@ static enum txb_rc grow(struct txb_key_holds *holds, struct txb_error *err) {
   return TXB_OK;
 }
 
-enum txb_rc txb_key_holds_add(struct txb_key_holds *holds, uint32_t topic, struct txb_slice key, int64_t lo, struct txb_error *err) {
+enum txb_rc txb_key_holds_add(struct txb_key_holds *holds, uint32_t topic, struct txb_slice key, int64_t lo,
+                              struct txb_error *err) {
   TXB_ASSERT(lo > 0 && key.data != NULL);
   if (holds->count * 2 >= holds->capacity)
     TXB_TRY(grow(holds, err));

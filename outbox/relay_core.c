@@ -43,7 +43,8 @@ static void forget(struct txb_relay_core *core) {
   core->published = 0;
 }
 
-enum txb_rc txb_relay_core_init(struct txb_relay_core *core, const struct txb_relay_core_options *options, struct txb_error *err) {
+enum txb_rc txb_relay_core_init(struct txb_relay_core *core, const struct txb_relay_core_options *options,
+                                struct txb_error *err) {
   uint64_t capacity = 16;
   void *slots;
   *core = (struct txb_relay_core){.options = *options};
@@ -82,6 +83,7 @@ static enum txb_rc acquired(struct txb_relay_core *core, const struct txb_relay_
   core->checkpoint = p->checkpoint;
   core->highest = p->highest;
   core->span = core->options.span;
+  core->drain_span = core->options.drain_span;
   for (size_t i = 0; i < p->hole_count; i++)
     TXB_TRY(txb_generations_note(&core->generations, p->holes[i].lo, p->holes[i].hi, event->now_us, err));
   for (size_t i = 0; i < p->topic_count; i++) {
@@ -138,7 +140,8 @@ static enum txb_rc take_holes(struct txb_relay_core *core, const struct txb_rela
 }
 
 /* Takes a drain's page, if the drain is still where it was when the poll was sent. *more_out: pages follow. */
-static enum txb_rc take_drain(struct txb_relay_core *core, const struct txb_relay_read *read, bool *more_out, struct txb_error *err) {
+static enum txb_rc take_drain(struct txb_relay_core *core, const struct txb_relay_read *read, bool *more_out,
+                              struct txb_error *err) {
   *more_out = false;
   if (!core->read.drain)
     return TXB_OK;
@@ -149,6 +152,7 @@ static enum txb_rc take_drain(struct txb_relay_core *core, const struct txb_rela
     TXB_TRY(txb_flight_take(core, TXB_ROW_DRAIN, &read->rows[i], read->owner, err));
   struct txb_topic *topic = &core->topics[id];
   topic->lo = read->cut ? read->rows[read->count - 1].seq + 1 : core->read.drain_to + 1;
+  core->drain_span = read->count == 0 ? earlier(core->drain_span * 2, SPAN_MAX) : core->options.drain_span;
   core->dirty = true;
   *more_out = topic->lo <= core->highest;
   if (!*more_out)
@@ -156,7 +160,8 @@ static enum txb_rc take_drain(struct txb_relay_core *core, const struct txb_rela
   return TXB_OK;
 }
 
-static enum txb_rc take_tail(struct txb_relay_core *core, const struct txb_relay_answer *a, int64_t now_us, struct txb_error *err) {
+static enum txb_rc take_tail(struct txb_relay_core *core, const struct txb_relay_answer *a, int64_t now_us,
+                             struct txb_error *err) {
   int64_t expected = core->read.after + 1, bound = core->read.bound;
   if (bound == core->read.after)
     return TXB_OK;
@@ -170,7 +175,9 @@ static enum txb_rc take_tail(struct txb_relay_core *core, const struct txb_relay
   bool whole_span = !a->tail.cut && a->drawn >= bound;
   int64_t top = earlier(a->drawn, bound);
   /* Numbers up to `drawn` were drawn by sessions that held the lock by then: they may be holes although no row stands behind them. */
-  if (whole_span || (!a->tail.cut && top - expected >= core->options.gap_max)) {
+  bool quiet =
+      a->tail.count == 0 && core->came_up; /* nothing for two polls: let rolled-back numbers at the end die too */
+  if (whole_span || (!a->tail.cut && (quiet || top - expected >= core->options.gap_max))) {
     TXB_TRY(note(core, expected, top, now_us, err));
     expected = top + 1;
   }
@@ -185,12 +192,13 @@ static void pause_polls(struct txb_relay_core *core, bool more, bool read_some, 
   if (read_some || more)
     core->pause_us = o->poll_busy_us;
   else
-    core->pause_us = earlier(core->pause_us * 2 > o->poll_busy_us ? core->pause_us * 2 : o->poll_busy_us, o->poll_idle_us);
+    core->pause_us =
+        earlier(core->pause_us * 2 > o->poll_busy_us ? core->pause_us * 2 : o->poll_busy_us, o->poll_idle_us);
   core->poll_us = more ? now_us : now_us + core->pause_us;
 }
 
-static enum txb_rc polled(struct txb_relay_core *core, const struct txb_relay_event *event, struct txb_relay_actions *actions,
-                          struct txb_error *err) {
+static enum txb_rc polled(struct txb_relay_core *core, const struct txb_relay_event *event,
+                          struct txb_relay_actions *actions, struct txb_error *err) {
   const struct txb_relay_answer *a = &event->u.answer;
   bool drain_more = false, span_more;
   if (!core->poll_out || a->poll != core->poll_number)
@@ -247,12 +255,13 @@ static void choose_drain(struct txb_relay_core *core) {
     core->read.drain = true;
     core->read.drain_topic = id;
     core->read.drain_from = topic->lo;
-    core->read.drain_to = earlier(core->highest, topic->lo + core->options.drain_span - 1);
+    core->read.drain_to = earlier(core->highest, topic->lo + core->drain_span - 1);
     return;
   }
 }
 
-static enum txb_rc due_poll(struct txb_relay_core *core, int64_t now_us, struct txb_relay_actions *actions, struct txb_error *err) {
+static enum txb_rc due_poll(struct txb_relay_core *core, int64_t now_us, struct txb_relay_actions *actions,
+                            struct txb_error *err) {
   if (core->poll_out || core->stopping || now_us < core->poll_us)
     return TXB_OK;
   choose_drain(core);
@@ -296,6 +305,7 @@ static enum txb_rc due_look(struct txb_relay_core *core, struct txb_relay_action
   TXB_TRY(txb_generations_look_begin(&core->generations, &core->look_out, err));
   if (core->look_out && txb_bug("relay_last_look_limited")) {
     core->look_out = false;
+    core->dirty = true;
     return txb_generations_look_end(&core->generations, false, core->poll_number + 1, err);
   }
   actions->look = core->look_out;
@@ -306,7 +316,8 @@ static enum txb_rc due_look(struct txb_relay_core *core, struct txb_relay_action
 
 /* A checkpoint renews the lease as well. None goes out while a refusal is being recorded: it would say that what stands behind the refused intent is
  * done, before the hold that keeps it is stored. */
-static enum txb_rc due_checkpoint(struct txb_relay_core *core, int64_t now_us, struct txb_relay_actions *actions, struct txb_error *err) {
+static enum txb_rc due_checkpoint(struct txb_relay_core *core, int64_t now_us, struct txb_relay_actions *actions,
+                                  struct txb_error *err) {
   if (core->checkpoint_out || core->renew_out)
     return TXB_OK;
   bool renew = now_us >= core->lease_sent_us + core->options.lease_us / 3;
@@ -369,7 +380,8 @@ static int64_t wake_time(const struct txb_relay_core *core, int64_t now_us) {
   return wake;
 }
 
-static enum txb_rc due(struct txb_relay_core *core, int64_t now_us, struct txb_relay_actions *actions, struct txb_error *err) {
+static enum txb_rc due(struct txb_relay_core *core, int64_t now_us, struct txb_relay_actions *actions,
+                       struct txb_error *err) {
   txb_flight_trim(core);
   actions->released_to = core->tail;
   if (lease_is_fresh(core, now_us)) {
@@ -394,8 +406,8 @@ static enum txb_rc due(struct txb_relay_core *core, int64_t now_us, struct txb_r
 
 /* ---- one step --------------------------------------------------------------------------------------------------------------------------- */
 
-static enum txb_rc take_event(struct txb_relay_core *core, const struct txb_relay_event *event, struct txb_relay_actions *actions,
-                              struct txb_error *err) {
+static enum txb_rc take_event(struct txb_relay_core *core, const struct txb_relay_event *event,
+                              struct txb_relay_actions *actions, struct txb_error *err) {
   bool changed;
   switch (event->kind) {
   case TXB_RELAY_ACQUIRED:
@@ -407,8 +419,10 @@ static enum txb_rc take_event(struct txb_relay_core *core, const struct txb_rela
     return polled(core, event, actions, err);
   case TXB_RELAY_LISTED:
     core->list_out = false;
-    TXB_TRY(txb_generations_listed(&core->generations, event->u.listing.holders, event->u.listing.count, core->poll_number + 1, &changed, err));
-    core->list_pause_us = changed ? core->options.list_first_us : earlier(core->list_pause_us * 2, core->options.list_cap_us);
+    TXB_TRY(txb_generations_listed(&core->generations, event->u.listing.holders, event->u.listing.count,
+                                   core->poll_number + 1, &changed, err));
+    core->list_pause_us =
+        changed ? core->options.list_first_us : earlier(core->list_pause_us * 2, core->options.list_cap_us);
     return TXB_OK;
   case TXB_RELAY_LOOKED:
     core->look_out = false;
@@ -440,8 +454,8 @@ static enum txb_rc take_event(struct txb_relay_core *core, const struct txb_rela
   return TXB_OK;
 }
 
-enum txb_rc txb_relay_core_step(struct txb_relay_core *core, const struct txb_relay_event *event, struct txb_relay_actions *actions,
-                                struct txb_error *err) {
+enum txb_rc txb_relay_core_step(struct txb_relay_core *core, const struct txb_relay_event *event,
+                                struct txb_relay_actions *actions, struct txb_error *err) {
   *actions = (struct txb_relay_actions){.wake_us = INT64_MAX};
   TXB_TRY(take_event(core, event, actions, err));
   actions->released_to = core->head; /* of what was forgotten nothing is kept */

@@ -27,13 +27,13 @@ struct txb_relay_core_options {
   uint32_t inflight_rows; /* at least 3 reads, else reads are made smaller */
   int64_t inflight_bytes;
   int64_t lease_us, checkpoint_us;
-  int64_t poll_busy_us, poll_idle_us;  /* the pause after a poll that read something, and what it grows to */
-  int64_t span;                        /* numbers above the highest that a read looks at: keeps it to one or two partitions */
-  int64_t drain_span;                  /* the same for the page of a drain, which is filtered by topic */
-  int64_t gap_max;                     /* so many drawn numbers without a visible row become holes before one stands behind them */
-  int64_t list_first_us, list_cap_us;  /* between listings of holders */
+  int64_t poll_busy_us, poll_idle_us; /* the pause after a poll that read something, and what it grows to */
+  int64_t span;       /* numbers above the highest that a read looks at: keeps it to one or two partitions */
+  int64_t drain_span; /* the same for the page of a drain, which is filtered by topic */
+  int64_t gap_max;    /* so many drawn numbers without a visible row become holes before one stands behind them */
+  int64_t list_first_us, list_cap_us;   /* between listings of holders */
   int64_t probe_first_us, probe_cap_us; /* between looks whether a held topic is there */
-  size_t hole_ranges_max;              /* with more, the tail waits: the bound on memory */
+  size_t hole_ranges_max;               /* with more, the tail waits: the bound on memory */
   struct txb_generation_policy policy;
 };
 void txb_relay_core_options_init(struct txb_relay_core_options *options);
@@ -41,19 +41,19 @@ void txb_relay_core_options_init(struct txb_relay_core_options *options);
 /* ---- events ------------------------------------------------------------------------------------------------------------------------- */
 
 enum txb_relay_event_kind {
-  TXB_RELAY_ACQUIRED,  /* the lease is ours, the position was read with it */
-  TXB_RELAY_LOST,      /* the connection is gone, or somebody else has the lease: everything is forgotten */
+  TXB_RELAY_ACQUIRED, /* the lease is ours, the position was read with it */
+  TXB_RELAY_LOST,     /* the connection is gone, or somebody else has the lease: everything is forgotten */
   TXB_RELAY_POLLED,
   TXB_RELAY_LISTED,
   TXB_RELAY_LOOKED,
-  TXB_RELAY_REPORTED,  /* delivery reports */
-  TXB_RELAY_REPLACED,  /* the old producer is gone with all its messages, a new one is there */
+  TXB_RELAY_REPORTED, /* delivery reports */
+  TXB_RELAY_REPLACED, /* the old producer is gone with all its messages, a new one is there */
   TXB_RELAY_CHECKPOINTED,
   TXB_RELAY_RENEWED,
-  TXB_RELAY_RECORDED,  /* the refused intent and its hold are committed */
+  TXB_RELAY_RECORDED, /* the refused intent and its hold are committed */
   TXB_RELAY_PROBED,
   TXB_RELAY_TICK,
-  TXB_RELAY_STOP,      /* send nothing more, wait for reports, write the last checkpoint */
+  TXB_RELAY_STOP, /* send nothing more, wait for reports, write the last checkpoint */
 };
 
 struct txb_relay_topic_hold {
@@ -84,10 +84,10 @@ struct txb_relay_row {
   struct txb_slice key; /* borrowed until the row is released; absent: no order */
   uint32_t topic;       /* small numbers given by the process, one a topic's name */
   uint32_t bytes;
-  uint32_t row;         /* its place in what `owner` is; for the process */
+  uint32_t row; /* its place in what `owner` is; for the process */
 };
 
-struct txb_relay_read { /* one branch of a poll */
+struct txb_relay_read {             /* one branch of a poll */
   const struct txb_relay_row *rows; /* ascending */
   size_t count;
   void *owner; /* opaque, kept with each row taken */
@@ -123,7 +123,7 @@ struct txb_relay_event {
     struct txb_relay_position position;
     struct txb_relay_answer answer;
     struct {
-      const struct txb_holder *holders;
+      struct txb_holder *holders; /* gets sorted */
       size_t count;
     } listing;
     bool look_found;
@@ -145,7 +145,7 @@ struct txb_relay_poll { /* what to ask; pointers are valid until the next poll *
   uint32_t rows; /* of each branch */
   int64_t bytes;
   const struct txb_range *holes;
-  size_t hole_count; /* 0: no hole branch */
+  size_t hole_count;    /* 0: no hole branch */
   int64_t after, bound; /* tail: after < seq <= bound; bound == after: none */
   bool drain;
   uint32_t drain_topic;
@@ -157,8 +157,8 @@ struct txb_hole_page {
   size_t first, count; /* of txb_relay_checkpoint.ranges; 0: the page is empty now */
 };
 
-struct txb_relay_checkpoint { /* valid until the next one */
-  int64_t number;    /* the counter that must be stored, 1 less than what it becomes */
+struct txb_relay_checkpoint {            /* valid until the next one */
+  int64_t number;                        /* the counter that must be stored, 1 less than what it becomes */
   int64_t highest, watermark, published; /* published: acknowledged since the last one */
   struct txb_hole_page *pages;
   size_t page_count, page_capacity;
@@ -176,21 +176,21 @@ enum txb_relay_alarm {
 };
 
 struct txb_relay_actions {
-  enum txb_relay_alarm alarm; /* not FINE: the core has forgotten everything; nothing else is set */
+  enum txb_relay_alarm alarm;               /* not FINE: the core has forgotten everything; nothing else is set */
   bool poll, list, look, checkpoint, renew; /* to be sent in this order, each with its own answer */
   struct txb_relay_poll read;
   const struct txb_range *look_ranges;
   size_t look_count;
   const struct txb_relay_checkpoint *position; /* of `checkpoint` */
-  uint64_t produce_from, produce_to; /* tickets: produce those whose slot is TXB_SLOT_SENT */
-  uint64_t released_to;              /* tickets below it are done with: their bytes may go */
-  bool record;                       /* store record_ticket's row in txb.failed with a hold of its key */
+  uint64_t produce_from, produce_to;           /* tickets: produce those whose slot is TXB_SLOT_SENT */
+  uint64_t released_to;                        /* tickets below it are done with: their bytes may go */
+  bool record;                                 /* store record_ticket's row in txb.failed with a hold of its key */
   uint64_t record_ticket;
   bool probe;
   uint32_t probe_topic;
   bool replace_producer;
-  bool idle;    /* everything visible is published and checkpointed */
-  bool stopped; /* after STOP: all done */
+  bool idle;       /* everything visible is published and checkpointed */
+  bool stopped;    /* after STOP: all done */
   int64_t wake_us; /* a TICK is wanted then */
 };
 
@@ -241,8 +241,8 @@ struct txb_relay_core {
   struct txb_uuid instance;
   int64_t lease_us, lease_sent_us; /* sending time of the last renewal that was answered, and of the one under way */
   /* reading */
-  int64_t highest; /* every number up to here is published, in the ring, a hole, dead, failed or held */
-  int64_t span;
+  int64_t highest;          /* every number up to here is published, in the ring, a hole, dead, failed or held */
+  int64_t span, drain_span; /* grow while they bring nothing: a gap of any size is passed in few reads */
   struct txb_generations generations;
   bool poll_out, list_out, look_out, checkpoint_out, renew_out, everything;
   uint64_t poll_number, poll_checkpoint; /* the last poll sent, and the counter that it must see */
@@ -277,12 +277,13 @@ struct txb_relay_core {
 };
 
 /* Allocates the ring. FATAL: no memory. */
-enum txb_rc txb_relay_core_init(struct txb_relay_core *core, const struct txb_relay_core_options *options, struct txb_error *err) TXB_MUST_CHECK;
+enum txb_rc txb_relay_core_init(struct txb_relay_core *core, const struct txb_relay_core_options *options,
+                                struct txb_error *err) TXB_MUST_CHECK;
 void txb_relay_core_fini(struct txb_relay_core *core);
 
 /* Takes in one event, says what is to be done now. FATAL (no memory): the core must be thrown away; what is stored is a position to begin anew from. */
-enum txb_rc txb_relay_core_step(struct txb_relay_core *core, const struct txb_relay_event *event, struct txb_relay_actions *actions,
-                                struct txb_error *err) TXB_MUST_CHECK;
+enum txb_rc txb_relay_core_step(struct txb_relay_core *core, const struct txb_relay_event *event,
+                                struct txb_relay_actions *actions, struct txb_error *err) TXB_MUST_CHECK;
 
 /* The slot of a ticket that is not yet released; for a ticket released by the last step too, until the next step. */
 const struct txb_slot *txb_relay_core_slot(const struct txb_relay_core *core, uint64_t ticket);

@@ -10,12 +10,13 @@ void txb_flight_reset(struct txb_relay_core *core);
 /* Whether a whole read of `branches` branches has room. */
 bool txb_flight_has_room(const struct txb_relay_core *core, uint32_t branches);
 /* The topic of a number, made when it is new. Valid until the next call. */
-enum txb_rc txb_flight_topic(struct txb_relay_core *core, uint32_t id, struct txb_topic **out, struct txb_error *err) TXB_MUST_CHECK;
+enum txb_rc txb_flight_topic(struct txb_relay_core *core, uint32_t id, struct txb_topic **out,
+                             struct txb_error *err) TXB_MUST_CHECK;
 /* Appends a row, or passes it over when its key or topic is held. */
-enum txb_rc txb_flight_take(struct txb_relay_core *core, enum txb_row_kind kind, const struct txb_relay_row *row, void *owner,
-                            struct txb_error *err) TXB_MUST_CHECK;
-enum txb_rc txb_flight_reports(struct txb_relay_core *core, const struct txb_report *reports, size_t count, int64_t now_us,
-                               struct txb_error *err) TXB_MUST_CHECK;
+enum txb_rc txb_flight_take(struct txb_relay_core *core, enum txb_row_kind kind, const struct txb_relay_row *row,
+                            void *owner, struct txb_error *err) TXB_MUST_CHECK;
+enum txb_rc txb_flight_reports(struct txb_relay_core *core, const struct txb_report *reports, size_t count,
+                               int64_t now_us, struct txb_error *err) TXB_MUST_CHECK;
 enum txb_rc txb_flight_replaced(struct txb_relay_core *core, struct txb_error *err) TXB_MUST_CHECK;
 enum txb_rc txb_flight_recorded(struct txb_relay_core *core, struct txb_error *err) TXB_MUST_CHECK;
 /* Marks what may be sent now. */

@@ -64,8 +64,8 @@ static enum txb_rc held_by_reference(struct txb_relay_core *core, struct txb_slo
   return done(core, slot, err);
 }
 
-enum txb_rc txb_flight_take(struct txb_relay_core *core, enum txb_row_kind kind, const struct txb_relay_row *row, void *owner,
-                            struct txb_error *err) {
+enum txb_rc txb_flight_take(struct txb_relay_core *core, enum txb_row_kind kind, const struct txb_relay_row *row,
+                            void *owner, struct txb_error *err) {
   struct txb_topic *topic;
   TXB_TRY(txb_flight_topic(core, row->topic, &topic, err));
   core->rows_read++;
@@ -101,7 +101,8 @@ void txb_flight_send(struct txb_relay_core *core, struct txb_relay_actions *acti
     if (slot->state != TXB_SLOT_QUEUED)
       continue;
     struct txb_topic *topic = &core->topics[slot->topic];
-    if (core->alone || (slot->suspect && core->sent > 0) || topic->proof == TXB_TOPIC_PROVING)
+    bool must_wait = slot->suspect && (core->sent > 0 || core->record_ticket != UINT64_MAX); /* one refusal at a time */
+    if (core->alone || must_wait || topic->proof == TXB_TOPIC_PROVING)
       break;
     if (topic->proof == TXB_TOPIC_UNPROVEN) {
       topic->proof = TXB_TOPIC_PROVING;
@@ -140,7 +141,8 @@ static enum txb_rc hold_key(struct txb_relay_core *core, const struct txb_slot *
 }
 
 /* Holds a topic from the lowest of its rows that did not get through. The rows are not kept: the drain reads them again. */
-static enum txb_rc hold_topic(struct txb_relay_core *core, struct txb_slot *failed, int64_t now_us, struct txb_error *err) {
+static enum txb_rc hold_topic(struct txb_relay_core *core, struct txb_slot *failed, int64_t now_us,
+                              struct txb_error *err) {
   struct txb_topic *topic = &core->topics[failed->topic];
   if (topic->hold == TXB_TOPIC_FREE) {
     core->hold_count++;
@@ -163,9 +165,10 @@ static enum txb_rc hold_topic(struct txb_relay_core *core, struct txb_slot *fail
   return TXB_OK;
 }
 
-static enum txb_rc refused(struct txb_relay_core *core, struct txb_slot *slot, uint64_t ticket, bool alone, struct txb_error *err) {
+static enum txb_rc refused(struct txb_relay_core *core, struct txb_slot *slot, uint64_t ticket, bool alone,
+                           struct txb_error *err) {
   core->replace = true; /* the producer is of no use after a gap */
-  if (!alone) { /* librdkafka reports a whole batch: only what is refused alone is refused (R5) */
+  if (!alone) {         /* librdkafka reports a whole batch: only what is refused alone is refused (R5) */
     slot->suspect = true;
     slot->state = TXB_SLOT_QUEUED;
     return TXB_OK;
@@ -177,7 +180,8 @@ static enum txb_rc refused(struct txb_relay_core *core, struct txb_slot *slot, u
   return hold_key(core, slot, err);
 }
 
-static enum txb_rc report(struct txb_relay_core *core, const struct txb_report *r, int64_t now_us, struct txb_error *err) {
+static enum txb_rc report(struct txb_relay_core *core, const struct txb_report *r, int64_t now_us,
+                          struct txb_error *err) {
   struct txb_slot *slot = txb_flight_slot(core, r->ticket);
   if (r->ticket < core->tail || r->ticket >= core->next || slot->state != TXB_SLOT_SENT)
     return TXB_OK; /* of a producer that is gone */
@@ -208,8 +212,8 @@ static enum txb_rc report(struct txb_relay_core *core, const struct txb_report *
   return TXB_OK;
 }
 
-enum txb_rc txb_flight_reports(struct txb_relay_core *core, const struct txb_report *reports, size_t count, int64_t now_us,
-                               struct txb_error *err) {
+enum txb_rc txb_flight_reports(struct txb_relay_core *core, const struct txb_report *reports, size_t count,
+                               int64_t now_us, struct txb_error *err) {
   for (size_t i = 0; i < count; i++)
     TXB_TRY(report(core, &reports[i], now_us, err));
   return TXB_OK;

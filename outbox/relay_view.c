@@ -44,7 +44,8 @@ static enum txb_rc add_range(struct txb_relay_checkpoint *view, int64_t lo, int6
   return TXB_OK;
 }
 
-static enum txb_rc add_hold(struct txb_relay_checkpoint *view, struct txb_relay_topic_hold hold, struct txb_error *err) {
+static enum txb_rc add_hold(struct txb_relay_checkpoint *view, struct txb_relay_topic_hold hold,
+                            struct txb_error *err) {
   void *items = view->holds;
   TXB_TRY(grow(&items, &view->hold_capacity, view->hold_count, sizeof *view->holds, err));
   view->holds = items;
@@ -72,8 +73,8 @@ static enum txb_rc open_holes(struct txb_relay_core *core, size_t *count_out, st
 }
 
 /* The ranges of one generation that begin in the page, cut at `highest`. *straddles_out is set when one goes on above it. */
-static enum txb_rc page_of_generation(struct txb_relay_checkpoint *view, const struct txb_holes *holes, int64_t page, bool *straddles_out,
-                                      struct txb_error *err) {
+static enum txb_rc page_of_generation(struct txb_relay_checkpoint *view, const struct txb_holes *holes, int64_t page,
+                                      bool *straddles_out, struct txb_error *err) {
   int64_t first = page << TXB_HOLE_PAGE_BITS, end = (page + 1) << TXB_HOLE_PAGE_BITS;
   for (size_t i = txb_holes_find(holes, first); i < holes->count; i++) {
     const struct txb_range *r = txb_holes_at(holes, i);
@@ -137,7 +138,8 @@ static enum txb_rc changed_holds(struct txb_relay_core *core, struct txb_error *
     } else if (topic->draining > 0) {
       lo = lowest_draining(core, id, lo);
     }
-    if (lo == topic->stored_lo)
+    /* What is stored keeps the lowest: a drain that a crash cuts short begins anew, and repeats. */
+    if (lo == 0 ? topic->stored_lo == 0 : topic->stored_lo != 0 && lo >= topic->stored_lo)
       continue;
     topic->stored_lo = lo;
     TXB_TRY(add_hold(&core->view, (struct txb_relay_topic_hold){id, lo, topic->code}, err));

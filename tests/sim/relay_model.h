@@ -1,0 +1,136 @@
+/* What the relay core is simulated against: a PostgreSQL of transactions, locks, numbers and snapshots, a Kafka of partitions that refuse, lose answers and
+ * break producers, and the verifier that looks at every append and every checkpoint. No part of it uses the relay's own code. */
+#ifndef TXB_TESTS_SIM_RELAY_MODEL_H
+#define TXB_TESTS_SIM_RELAY_MODEL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+  RM_TXS = 96,
+  RM_ROWS = 360,
+  RM_TOPICS = 3,
+  RM_KEYS = 3,
+  RM_PARTS = 2, /* partitions a topic */
+  RM_PARTITIONS = RM_TOPICS * RM_PARTS,
+  RM_STORED = 512,
+  RM_GHOSTS = 12,
+};
+
+enum rm_tx_state { RM_OPEN, RM_PREPARED, RM_COMMITTED, RM_ABORTED };
+struct rm_tx {
+  enum rm_tx_state state;
+  bool locked;    /* RowExclusiveLock on txb.outbox; kept a moment longer than the transaction is seen as running */
+  bool running;   /* in progress for snapshots */
+  uint64_t xid;   /* 0: none yet */
+  int pid;        /* 0: prepared */
+  uint64_t ended; /* stamp of its end */
+  int in_hand;    /* row whose number is drawn and which is not yet inserted, or -1 */
+  int rows_left;
+  bool slow;
+};
+
+struct rm_row {
+  int64_t seq;
+  int tx;
+  uint32_t topic;
+  int key; /* -1: none */
+  bool inserted, undone, bad;
+  uint64_t drawn; /* stamp when its number was drawn */
+  bool appended, failed;
+};
+
+struct rm_range {
+  int64_t page, lo, hi;
+};
+
+struct rm_stored { /* txb.relay and its side tables */
+  int64_t epoch, checkpoint, highest, watermark;
+  unsigned char instance; /* of the uuid: the first byte is enough */
+  struct rm_range holes[RM_STORED];
+  size_t hole_count;
+  int64_t topic_lo[RM_TOPICS], key_lo[RM_TOPICS][RM_KEYS]; /* 0: no hold */
+};
+
+struct rm_snapshot {
+  uint64_t stamp, xmax;
+  uint64_t xip[RM_TXS];
+  size_t xip_count;
+};
+
+struct rm_message {
+  uint64_t ticket;
+  int row;
+};
+struct rm_report {
+  uint64_t ticket;
+  int outcome; /* enum txb_report_outcome */
+};
+struct rm_producer {
+  bool open, fatal;
+  bool proven[RM_TOPICS], unread_no_topic[RM_TOPICS];
+  struct rm_message queue[RM_PARTITIONS][RM_ROWS * 2];
+  size_t first[RM_PARTITIONS], count[RM_PARTITIONS];
+  struct rm_report reports[RM_ROWS * 4];
+  size_t report_first, report_count;
+};
+struct rm_ghost { /* requests of a producer that is gone, still on their way to one partition */
+  int partition;
+  int rows[4];
+  size_t first, count;
+};
+
+struct rm_model {
+  uint64_t rng;
+  bool verbose;
+  const char *violation;
+  char text[200];
+  /* what this seed does */
+  unsigned commit_weight, bad_percent, topic_trouble, producer_trouble;
+  bool healing;
+  /* PostgreSQL */
+  int64_t now_us, drawn;
+  uint64_t stamp, next_xid;
+  struct rm_tx txs[RM_TXS];
+  int tx_count;
+  struct rm_row rows[RM_ROWS];
+  int row_count;
+  struct rm_stored stored;
+  bool accepts_anybody; /* planted: epochs are not compared */
+  /* Kafka */
+  bool topic_there[RM_TOPICS];
+  struct rm_ghost ghosts[RM_GHOSTS];
+  size_t ghost_count;
+};
+
+void rm_init(struct rm_model *m, uint64_t seed, bool verbose);
+uint64_t rm_random(struct rm_model *m, uint64_t below);
+bool rm_chance(struct rm_model *m, unsigned percent);
+void rm_fail(struct rm_model *m, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void rm_trace(const struct rm_model *m, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* PostgreSQL */
+void rm_applications_step(struct rm_model *m); /* one step of one transaction */
+bool rm_applications_done(const struct rm_model *m);
+void rm_server_crash(struct rm_model *m); /* open transactions are gone, prepared ones stay, numbers are skipped */
+void rm_snapshot_take(const struct rm_model *m, struct rm_snapshot *s);
+bool rm_visible(const struct rm_model *m, const struct rm_row *row, const struct rm_snapshot *s);
+/* The checkpoint as a transaction: true if it was accepted. `pages` are replaced by `holes`; topic_lo: -1 leaves a hold, 0 ends it. */
+bool rm_checkpoint(struct rm_model *m, int64_t epoch, unsigned char instance, int64_t number, int64_t highest,
+                   int64_t watermark, const int64_t *pages, size_t page_count, const struct rm_range *holes,
+                   size_t hole_count, const int64_t topic_lo[RM_TOPICS]);
+bool rm_record_failed(struct rm_model *m, int64_t epoch, unsigned char instance, int row);
+
+/* Kafka */
+void rm_producer_open(struct rm_producer *p);
+void rm_producer_close(struct rm_model *m, struct rm_producer *p); /* some of its requests may still arrive */
+void rm_produce(struct rm_model *m, struct rm_producer *p, uint64_t ticket, int row);
+void rm_kafka_step(struct rm_model *m, struct rm_producer *p); /* p may be NULL */
+
+void rm_topic_step(struct rm_model *m, struct rm_producer *const *producers, size_t count);
+
+/* At the end: everything committed is published, failed, or behind a failed one; nothing is left open. */
+void rm_verify_end(struct rm_model *m);
+
+#endif
