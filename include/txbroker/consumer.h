@@ -47,7 +47,8 @@ struct txb_answer {
 
 /* Applies one message on `conn`, inside a transaction that the worker began and will end: never BEGIN, COMMIT or ROLLBACK there (the worker refuses
  * the commit if you do), savepoints are fine. Called from the worker's thread, one at a time. */
-typedef enum txb_outcome (*txb_handler_fn)(PGconn *conn, const struct txb_message *message, struct txb_answer *answer, void *context);
+typedef enum txb_outcome (*txb_handler_fn)(PGconn *conn, const struct txb_message *message, struct txb_answer *answer,
+                                           void *context);
 
 /* A plugin: a shared object that exports `const struct txb_plugin txb_plugin` (or another symbol named in the configuration). */
 #define TXB_PLUGIN_ABI 1
@@ -62,9 +63,10 @@ struct txb_plugin {
 
 /* What a partition without a stored position does, and one whose stored position Kafka no longer has. */
 enum txb_start {
-  TXB_START_EARLIEST = 0, /* a new group reads the topic from its beginning; a lost position is an error that stops the partition */
-  TXB_START_LATEST,       /* a new group reads what comes from now on */
-  TXB_START_ERROR,        /* a new group is refused: positions must exist */
+  TXB_START_EARLIEST =
+      0, /* a new group reads the topic from its beginning; a lost position is an error that stops the partition */
+  TXB_START_LATEST, /* a new group reads what comes from now on */
+  TXB_START_ERROR,  /* a new group is refused: positions must exist */
 };
 
 struct txb_worker_options {
@@ -73,12 +75,13 @@ struct txb_worker_options {
   const char *const *topics; /* NULL-ended */
   const char *database;      /* libpq connection string; where effects, inbox and offsets live */
   const char *brokers;       /* "host:port,..." */
-  const char *const *kafka_options; /* NULL, or name, value, name, value, ..., NULL: librdkafka options from the allow-list */
+  const char *const
+      *kafka_options; /* NULL, or name, value, name, value, ..., NULL: librdkafka options from the allow-list */
   enum txb_start start;
-  int batch_messages; /* 0: 1000 */
-  int batch_bytes;    /* 0: 4 MiB */
-  int batch_wait_ms;  /* 0: 5: how long an incomplete batch may wait for more */
-  int session_timeout_ms; /* 0: 45000; how long a stopped member keeps its partitions */
+  int batch_messages;                   /* 0: 1000 */
+  int batch_bytes;                      /* 0: 4 MiB */
+  int batch_wait_ms;                    /* 0: 5: how long an incomplete batch may wait for more */
+  int session_timeout_ms;               /* 0: 45000; how long a stopped member keeps its partitions */
   int64_t retry_first_ms, retry_cap_ms; /* 0: 200 and 60000 */
 };
 

@@ -11,8 +11,8 @@ extern "C" {
 #endif
 
 #if defined(__GNUC__)
-#define TXB_EXPORT __attribute__((visibility("default")))
-#define TXB_MUST_CHECK __attribute__((warn_unused_result))
+#define TXB_EXPORT            __attribute__((visibility("default")))
+#define TXB_MUST_CHECK        __attribute__((warn_unused_result))
 #define TXB_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
 #else
 #define TXB_EXPORT
@@ -21,14 +21,14 @@ extern "C" {
 #endif
 
 enum txb_rc {
-  TXB_OK = 0,    /* done */
-  TXB_AGAIN,     /* nothing to do right now: call again when the descriptor is readable or the time has come */
-  TXB_RETRY,     /* a passing fault (server gone, deadlock, time-out): the same call may succeed later; nothing was changed */
+  TXB_OK = 0, /* done */
+  TXB_AGAIN,  /* nothing to do right now: call again when the descriptor is readable or the time has come */
+  TXB_RETRY, /* a passing fault (server gone, deadlock, time-out): the same call may succeed later; nothing was changed */
   TXB_DUPLICATE, /* already done before: treat as done */
-  TXB_REFUSED,   /* the request is wrong: change it (bad argument, over a limit, bad configuration); repeating it is useless */
-  TXB_POISON,    /* this one message can't be handled, ever: set it aside, go on with the others */
-  TXB_FENCED,    /* somebody else holds the lease or partition now: drop all state, start from what is stored */
-  TXB_FATAL,     /* this object is unusable (out of memory, broken invariant, fatal client error): free it; a new one may work */
+  TXB_REFUSED, /* the request is wrong: change it (bad argument, over a limit, bad configuration); repeating it is useless */
+  TXB_POISON, /* this one message can't be handled, ever: set it aside, go on with the others */
+  TXB_FENCED, /* somebody else holds the lease or partition now: drop all state, start from what is stored */
+  TXB_FATAL, /* this object is unusable (out of memory, broken invariant, fatal client error): free it; a new one may work */
 };
 
 /* Which side the failure came from; decides the program's exit code. */
@@ -43,9 +43,9 @@ enum txb_origin {
 struct txb_error {
   enum txb_rc rc;
   enum txb_origin origin;
-  char sqlstate[6];  /* PostgreSQL's code, or "" */
-  int kafka_code;    /* librdkafka's code, or 0 */
-  const char *file;  /* where it was raised; static storage */
+  char sqlstate[6]; /* PostgreSQL's code, or "" */
+  int kafka_code;   /* librdkafka's code, or 0 */
+  const char *file; /* where it was raised; static storage */
   int line;
   char message[600]; /* one line of text with context; never holds a secret */
 };

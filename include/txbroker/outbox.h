@@ -26,15 +26,16 @@ extern "C" {
 #endif
 
 struct txb_intent {
-  const char *topic;           /* Kafka topic: 1 to 249 of [a-zA-Z0-9._-] */
-  struct txb_slice key;        /* UTF-8 text up to 1,024 bytes; absent: no order, any partition */
-  const char *type;            /* CloudEvents type, 1 to 255 bytes */
-  struct txb_slice payload;    /* up to 1,000,000 bytes; absent: a message without a value */
-  const char *content_type;    /* NULL: "application/json"; the payload must then be valid JSON */
-  const char *headers_json;    /* NULL, or a JSON object of strings: up to 32 headers, 16,384 bytes; names of [a-z0-9_-], not starting with ce_ */
-  const char *id;              /* NULL: a new UUIDv7; else 36 characters, version 7 */
-  int64_t not_before_us;       /* 0: now; else microseconds since 1970: not published before */
-  bool strict_order;           /* takes a transaction-level advisory lock on (topic, key) before the sequence number */
+  const char *topic;        /* Kafka topic: 1 to 249 of [a-zA-Z0-9._-] */
+  struct txb_slice key;     /* UTF-8 text up to 1,024 bytes; absent: no order, any partition */
+  const char *type;         /* CloudEvents type, 1 to 255 bytes */
+  struct txb_slice payload; /* up to 1,000,000 bytes; absent: a message without a value */
+  const char *content_type; /* NULL: "application/json"; the payload must then be valid JSON */
+  const char *
+      headers_json; /* NULL, or a JSON object of strings: up to 32 headers, 16,384 bytes; names of [a-z0-9_-], not starting with ce_ */
+  const char *id;        /* NULL: a new UUIDv7; else 36 characters, version 7 */
+  int64_t not_before_us; /* 0: now; else microseconds since 1970: not published before */
+  bool strict_order;     /* takes a transaction-level advisory lock on (topic, key) before the sequence number */
 };
 
 static inline struct txb_slice txb_bytes(const char *text) {
@@ -48,11 +49,12 @@ static inline struct txb_slice txb_bytes(const char *text) {
  *   TXB_RETRY    connection lost or deadlock: roll back and run your transaction again
  *   TXB_FATAL    out of memory
  * Outside a transaction block the intent is a transaction of its own. The connection must not be in pipeline mode. */
-TXB_EXPORT enum txb_rc txb_publish(PGconn *conn, const struct txb_intent *intent, char id_out[37], struct txb_error *err) TXB_MUST_CHECK;
+TXB_EXPORT enum txb_rc txb_publish(PGconn *conn, const struct txb_intent *intent, char id_out[37],
+                                   struct txb_error *err) TXB_MUST_CHECK;
 
 /* Writes many in one round trip and one statement, in this order; all or none. ids_out (may be NULL) has room for count * 37. */
-TXB_EXPORT enum txb_rc txb_publish_many(PGconn *conn, const struct txb_intent *intents, size_t count, char (*ids_out)[37],
-                                        struct txb_error *err) TXB_MUST_CHECK;
+TXB_EXPORT enum txb_rc txb_publish_many(PGconn *conn, const struct txb_intent *intents, size_t count,
+                                        char (*ids_out)[37], struct txb_error *err) TXB_MUST_CHECK;
 
 #ifdef __cplusplus
 }
