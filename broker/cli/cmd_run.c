@@ -2,11 +2,14 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "broker/cli/migrate.h"
 #include "broker/cli/roles.h"
+#include "common/kafka_inspect.h"
 #include "common/loop.h"
 #include "common/nearest.h"
 
 #define REFUSE(err, ...) TXB_FAIL_FROM((err), TXB_REFUSED, TXB_ORIGIN_USAGE, __VA_ARGS__)
+#define CONNECT_MS       10000
 
 static bool is_chosen(const struct txb_cli *cli, const char *name) {
   for (size_t i = 0; i < cli->args.operand_count; i++)
@@ -96,11 +99,55 @@ static enum txb_rc prepare(struct txb_cli *cli, struct txb_roles *roles, bool re
   return TXB_OK;
 }
 
+/* What must be there before anything starts: a server that is down at the start is a mistake to be told; one that goes away later is waited for. */
+static enum txb_rc check_database(const struct txb_cli *cli, const char *uri, struct txb_error *err) {
+  struct txb_pg *pg = NULL;
+  TXB_TRY(txb_cli_connect(cli, uri, &pg, err));
+  enum txb_rc rc = txb_schema_need(pg, err);
+  txb_pg_close(pg);
+  return rc;
+}
+
+static enum txb_rc check_topics(struct txb_kafka_inspect *kafka, const struct txb_cli *cli,
+                                const struct txb_worker_settings *worker, struct txb_error *err) {
+  for (const char *const *topic = worker->topics; *topic != NULL; topic++) {
+    int partitions = 0;
+    TXB_TRY(txb_kafka_inspect_partitions(kafka, *topic, &partitions, err));
+    if (partitions < 0)
+      return REFUSE(err, "topic %s does not exist at %s; create it, or correct workers.%s.topics", *topic,
+                    cli->settings.kafka.brokers, worker->group);
+  }
+  return TXB_OK;
+}
+
+static enum txb_rc check_kafka(const struct txb_cli *cli, const struct txb_roles *roles, struct txb_error *err) {
+  struct txb_kafka_inspect *kafka = NULL;
+  struct txb_kafka_cluster cluster = txb_cli_cluster(cli, "txbroker-start");
+  enum txb_rc rc = txb_kafka_inspect_open(&cluster, CONNECT_MS, &kafka, err);
+  for (size_t i = 0; rc == TXB_OK && i < roles->count; i++)
+    if (roles->items[i].kind == TXB_ROLE_WORKER)
+      rc = check_topics(kafka, cli, &roles->items[i].options.worker, err);
+  txb_kafka_inspect_close(kafka);
+  return rc;
+}
+
+static enum txb_rc check_servers(const struct txb_cli *cli, const struct txb_roles *roles, struct txb_error *err) {
+  for (size_t i = 0; i < roles->count; i++) {
+    const struct txb_role *role = &roles->items[i];
+    bool relay = role->kind == TXB_ROLE_RELAY;
+    if (check_database(cli, relay ? role->options.relay.database : role->options.worker.database, err) != TXB_OK)
+      return txb_error_prefix(err, "%s %s", relay ? "source" : "group", role->name);
+  }
+  return check_kafka(cli, roles, err);
+}
+
 static int run_roles(struct txb_cli *cli, bool relays, bool workers) {
   struct txb_error err;
   struct txb_roles roles = {.stop_fd = -1};
   int signal_fd = -1, signal_number = 0;
   enum txb_rc rc = prepare(cli, &roles, relays, workers, &err);
+  if (rc == TXB_OK)
+    rc = check_servers(cli, &roles, &err);
   if (rc == TXB_OK)
     rc = txb_signals_open(&signal_fd, &err);
   if (rc == TXB_OK)
