@@ -324,6 +324,8 @@ enum txb_rc txb_pg_sync(struct txb_pg *pg, struct txb_error *err) {
 }
 
 enum txb_rc txb_pg_pump(struct txb_pg *pg, struct txb_error *err) {
+  if (pg->broken)
+    return txb_pg_fail_lost(pg, err);
   take_in(pg);
   if (PQstatus(pg->conn) != CONNECTION_OK)
     return PQisBusy(pg->conn) || pg->expected_count == 0 ? txb_pg_fail_lost(pg, err) : TXB_OK;
