@@ -6,6 +6,7 @@ bulk inserts, and locks taken in every supported way. Each writer has its own ra
 """
 
 import collections
+import contextlib
 import os
 import random
 import threading
@@ -89,6 +90,19 @@ class Bank:
             for number in range(0, transfers, per_statement):
                 account = 1 + (number // per_statement) % self.accounts
                 cursor.execute("SELECT bank.bulk(%s, %s, 1, %s)", (account, account, min(per_statement, transfers - number)))
+
+
+@contextlib.contextmanager
+def open_transactions(bank, user=None):
+    """Two transactions stay open for the block: one that is idle with an xid, one that has published (it commits at the end). Everybody else's intents
+    must not notice. Yields the application names, which `status` should tell."""
+    with bank.postgres.session(bank.source, user=user, application_name="open-idle") as idle:
+        with bank.postgres.session(bank.source, user=user, application_name="open-publisher") as publisher:
+            idle.cursor().execute("BEGIN; SELECT pg_current_xact_id()")
+            publisher.cursor().execute("BEGIN; SELECT bank.transfer(1, 1, 1)")
+            yield "open-idle", "open-publisher"
+            publisher.cursor().execute("COMMIT")
+            idle.cursor().execute("ROLLBACK")
 
 
 class Writers:
