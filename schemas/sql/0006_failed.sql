@@ -96,6 +96,7 @@ COMMENT ON FUNCTION txb.key_text(bytea) IS 'A key as text: itself if it is UTF-8
 CREATE FUNCTION txb.relay_record_failed(source text, epoch bigint, instance uuid, seq bigint, error_class text, error text) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
 AS $$
+#variable_conflict use_column
 DECLARE
   intent txb.outbox;
   result bigint;
