@@ -15,7 +15,8 @@
 --
 -- Everything that a relay changes compares epoch and instance with the row under its lock, the checkpoint also its number (R7), and raises TXB01 when they
 -- differ: then another relay holds the source, or this is another server than before. Published is a delta; pages are seq >> 14, with the holes of each
--- page as text of an int8multirange ('{[5,6),[9,12)}'); '{}' removes the page. Holes are what R4 says: numbers not seen, and numbers read but not acknowledged.
+-- page as text of an int8multirange ('{[5,6),[9,12)}'); '{}' removes the page. A range belongs to the page in which it begins, however far it goes: a gap
+-- of a billion numbers is one range in one page. Holes are what R4 says: numbers not seen, and numbers read but not acknowledged.
 
 SET LOCAL ROLE txb_owner;
 
@@ -72,7 +73,7 @@ COMMENT ON CONSTRAINT relay_state ON txb.relay IS 'state: free, running or stopp
 CREATE TABLE txb.relay_holes (
   source text COLLATE "C" NOT NULL,
   page bigint NOT NULL,
-  holes int8multirange NOT NULL CONSTRAINT relay_holes_in_page CHECK (NOT isempty(holes) AND lower(holes) >= page << 14 AND upper(holes) <= (page + 1) << 14),
+  holes int8multirange NOT NULL CONSTRAINT relay_holes_in_page CHECK (NOT isempty(holes) AND lower(holes) >= page << 14 AND lower(holes) < (page + 1) << 14),
   CONSTRAINT relay_holes_key PRIMARY KEY (source, page)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
 COMMENT ON TABLE txb.relay_holes IS 'Numbers up to the highest that are not known to be published or dead, in pages of 16,384, so that a checkpoint writes only what changed';
@@ -81,7 +82,7 @@ COMMENT ON COLUMN txb.relay_holes.page IS 'seq >> 14';
 COMMENT ON COLUMN txb.relay_holes.holes IS 'The numbers';
 COMMENT ON CONSTRAINT relay_holes_key ON txb.relay_holes IS 'One row per page';
 COMMENT ON INDEX txb.relay_holes_key IS 'One row per page';
-COMMENT ON CONSTRAINT relay_holes_in_page ON txb.relay_holes IS 'Holes of that page only, and at least one';
+COMMENT ON CONSTRAINT relay_holes_in_page ON txb.relay_holes IS 'Holes that begin in that page only, and at least one';
 
 CREATE TABLE txb.relay_hold (
   number bigint GENERATED ALWAYS AS IDENTITY CONSTRAINT relay_hold_number PRIMARY KEY,

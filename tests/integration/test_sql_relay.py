@@ -241,7 +241,7 @@ def test_only_the_pages_that_are_given_change_and_an_empty_one_goes(db):
 def test_holes_of_another_page_are_a_bug_that_is_refused(db):
     relay = db.session("relay")
     row = db.acquire(relay)
-    for page, holes in ((0, "{[16384,16385)}"), (1, "{[5,6)}"), (1, "{[16384,32769)}")):
+    for page, holes in ((0, "{[16384,16385)}"), (1, "{[5,6)}"), (1, "{[32768,32769)}")):
         with refused("23514", "relay_holes_in_page"):
             checkpoint(relay, row, 0, 100000, 4, [page], [holes])
     with refused("22023", "2 pages but 1 hole sets"):
