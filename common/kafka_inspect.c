@@ -143,3 +143,44 @@ enum txb_rc txb_kafka_inspect_settings(struct txb_kafka_inspect *k, const char *
   rd_kafka_event_destroy(event);
   return rc;
 }
+
+/* ---- removing a topic ---------------------------------------------------------------------------------------------------------------------- */
+
+static rd_kafka_event_t *ask_delete(rd_kafka_t *client, const char *topic, int timeout_ms) {
+  char ignored[128];
+  rd_kafka_AdminOptions_t *options = rd_kafka_AdminOptions_new(client, RD_KAFKA_ADMIN_OP_DELETETOPICS);
+  rd_kafka_DeleteTopic_t *what = rd_kafka_DeleteTopic_new(topic);
+  rd_kafka_queue_t *queue = rd_kafka_queue_new(client);
+  (void)rd_kafka_AdminOptions_set_request_timeout(options, timeout_ms, ignored, sizeof(ignored));
+  rd_kafka_DeleteTopics(client, &what, 1, options, queue);
+  rd_kafka_event_t *event = rd_kafka_queue_poll(queue, timeout_ms + 1000);
+  rd_kafka_queue_destroy(queue);
+  rd_kafka_DeleteTopic_destroy(what);
+  rd_kafka_AdminOptions_destroy(options);
+  return event;
+}
+
+static rd_kafka_resp_err_t deleted(rd_kafka_event_t *event) {
+  size_t count = 0;
+  if (event == NULL)
+    return RD_KAFKA_RESP_ERR__TIMED_OUT;
+  if (rd_kafka_event_error(event) != RD_KAFKA_RESP_ERR_NO_ERROR)
+    return rd_kafka_event_error(event);
+  const rd_kafka_DeleteTopics_result_t *result = rd_kafka_event_DeleteTopics_result(event);
+  const rd_kafka_topic_result_t **topics = result == NULL ? NULL : rd_kafka_DeleteTopics_result_topics(result, &count);
+  return count == 1 ? rd_kafka_topic_result_error(topics[0]) : RD_KAFKA_RESP_ERR__BAD_MSG;
+}
+
+enum txb_rc txb_kafka_topic_delete(const struct txb_kafka_cluster *cluster, const char *topic, int timeout_ms,
+                                   struct txb_error *err) {
+  rd_kafka_conf_t *conf;
+  rd_kafka_t *client;
+  TXB_TRY(txb_kafka_conf_new(cluster, &conf, err));
+  TXB_TRY(txb_kafka_client_new(RD_KAFKA_CONSUMER, conf, &client, err));
+  rd_kafka_event_t *event = ask_delete(client, topic, timeout_ms);
+  rd_kafka_resp_err_t code = deleted(event);
+  if (event != NULL)
+    rd_kafka_event_destroy(event);
+  rd_kafka_destroy(client);
+  return code == RD_KAFKA_RESP_ERR_NO_ERROR ? TXB_OK : TXB_KAFKA_FAIL(err, code, NULL, "can't remove topic %s", topic);
+}

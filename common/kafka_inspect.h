@@ -1,4 +1,4 @@
-/* Questions to a cluster over one connection, for `status` and `doctor`: topics, offsets, topic settings. Changes nothing. */
+/* Questions to a cluster over one connection, for `status` and `doctor`: topics, offsets, topic settings. */
 #ifndef TXB_COMMON_KAFKA_INSPECT_H
 #define TXB_COMMON_KAFKA_INSPECT_H
 
@@ -21,5 +21,9 @@ enum txb_rc txb_kafka_inspect_offsets(struct txb_kafka_inspect *k, const char *t
 /* Settings of a topic that are whole numbers: values_out[i] for names[i]. TXB_REFUSED: the cluster tells no settings (no right, or the mock cluster). */
 enum txb_rc txb_kafka_inspect_settings(struct txb_kafka_inspect *k, const char *topic, const char *const *names,
                                        size_t count, int64_t *values_out, struct txb_error *err) TXB_MUST_CHECK;
+
+/* Removes a topic with all its messages: for what a demo made itself. */
+enum txb_rc txb_kafka_topic_delete(const struct txb_kafka_cluster *cluster, const char *topic, int timeout_ms,
+                                   struct txb_error *err) TXB_MUST_CHECK;
 
 #endif

@@ -149,7 +149,7 @@ const struct txb_command txb_commands[] = {
      .run = txb_cmd_dev,
      .details = "Starts a private PostgreSQL server and librdkafka's mock cluster on free ports of 127.0.0.1, makes a "
                 "database with the schema, runs a "
-                "relay, and a worker for each group of the configuration. Ends with Ctrl-C and leaves nothing (with "
+                "relay, and a worker with a handler to try. Ends with Ctrl-C and leaves nothing (with "
                 "--data, the database). The mock "
                 "cluster forgets everything at the end and proves nothing about delivery.",
      .examples = "  txbroker dev\n  txbroker dev --data ./txb-data\n"},

@@ -1,0 +1,1 @@
+SELECT sum(balance)::int8 FROM bank.account

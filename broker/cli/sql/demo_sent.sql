@@ -1,0 +1,1 @@
+SELECT id, account, to_account, amount, number FROM bank.transfer ORDER BY id
