@@ -51,6 +51,8 @@ $$;
 DO $$
 DECLARE
   wish record;
+  -- Since version 16 who makes a role is its member, but one that can't become it.
+  has text := CASE WHEN current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END;
 BEGIN
   FOR wish IN
     SELECT * FROM (VALUES
@@ -61,14 +63,14 @@ BEGIN
       ('txb_owner', 'pg_read_all_stats') -- txb.outbox_holders() names the statement that keeps a hole open
     ) AS v(member, role)
   LOOP
-    IF pg_catalog.pg_has_role(wish.member::name, wish.role::name, 'MEMBER') THEN
+    IF pg_catalog.pg_has_role(wish.member::name, wish.role::name, has) THEN
       CONTINUE;
     END IF;
     BEGIN
       EXECUTE format('GRANT %I TO %I', wish.role, wish.member);
     EXCEPTION
       WHEN unique_violation OR internal_error THEN
-        IF NOT pg_catalog.pg_has_role(wish.member::name, wish.role::name, 'MEMBER') THEN
+        IF NOT pg_catalog.pg_has_role(wish.member::name, wish.role::name, has) THEN
           RAISE; -- not the race with another init
         END IF;
       WHEN insufficient_privilege THEN

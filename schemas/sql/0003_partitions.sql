@@ -8,7 +8,9 @@
 --
 -- Why not CREATE TABLE ... PARTITION OF and DROP TABLE: both lock txb.outbox ACCESS EXCLUSIVE, wait behind a publisher whose transaction is open, and
 -- every other publisher then queues behind them. CREATE + ATTACH takes SHARE UPDATE EXCLUSIVE, which does not conflict with publishing. The new table is
--- empty, so the scan that ATTACH makes reads no page, and no CHECK is needed to avoid it (one would be evaluated for every insert from then on).
+-- empty, so the scan that ATTACH makes reads no page, and no CHECK is needed to avoid it (one would be evaluated for every insert from then on). Many are
+-- kept ahead, also because a session that holds its lock on txb.outbox hears of a new partition only when it next takes another lock: a transaction that
+-- was open before a partition was made, and gets its numbers, may be told once that the partition is missing.
 --
 -- Dropping one partition, which the relay does on a connection outside the way of its polls:
 --
@@ -46,18 +48,18 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
 AS $$
   SELECT count(*)::int
     FROM txb.outbox_partition AS p, txb.outbox_seq_seq AS s
-   WHERE NOT p.pending AND p.first > s.last_value - CASE WHEN s.is_called THEN 0 ELSE 1 END
+   WHERE NOT p.pending AND p.first > s.last_value + CASE WHEN s.is_called THEN 1 ELSE 0 END
 $$;
 COMMENT ON FUNCTION txb.outbox_partitions_ahead() IS
-  'How many partitions lie wholly above the last number drawn. At zero, publishing fails as soon as the last partition is full';
+  'How many partitions lie wholly above the next number. At zero, publishing fails as soon as the last partition is full';
 
 CREATE FUNCTION txb.partition_make(rows bigint, ahead int) RETURNS int
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp SET lock_timeout = '200ms'
 AS $$
 DECLARE
-  drawn bigint;  -- the last number drawn
+  next bigint;  -- the number that the next intent gets
   first bigint;
-  enough int := 0;
+  enough int;
   covered boolean;
   made int := 0;
   name text;
@@ -70,14 +72,14 @@ BEGIN
   END IF;
   -- One maker at a time; it conflicts with DETACH, ATTACH and VACUUM, never with publishers or readers.
   LOCK TABLE ONLY txb.outbox IN SHARE UPDATE EXCLUSIVE MODE;
-  SELECT s.last_value - CASE WHEN s.is_called THEN 0 ELSE 1 END INTO drawn FROM txb.outbox_seq_seq AS s;
-  SELECT count(*) FILTER (WHERE p.first > drawn), coalesce(max(p.past), drawn + 1), coalesce(bool_or(drawn + 1 >= p.first AND drawn + 1 < p.past), false)
+  SELECT s.last_value + CASE WHEN s.is_called THEN 1 ELSE 0 END INTO next FROM txb.outbox_seq_seq AS s;
+  SELECT count(*) FILTER (WHERE p.first > next), greatest(max(p.past), next), coalesce(bool_or(next >= p.first AND next < p.past), false)
     INTO enough, first, covered
     FROM txb.outbox_partition AS p;
-  -- When everything was used up, numbers were drawn and refused ("no partition of relation"): nothing can lie there any more.
-  first := greatest(first, drawn + 1);
+  -- Not covered: there are none yet, or all are used up. Then numbers were drawn and refused ("no partition of relation"), and nothing can lie there any
+  -- more; the first one made is the one being written, not one ahead.
   IF NOT covered THEN
-    enough := enough - 1; -- the first one made is the one being written, not one ahead
+    enough := enough - 1;
   END IF;
   WHILE enough < partition_make.ahead AND made < 128 LOOP
     name := 'outbox_p' || lpad(first::text, greatest(12, length(first::text)), '0');
@@ -95,7 +97,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION txb.partition_make(bigint, int) IS
-  'Makes partitions of txb.outbox until so many lie wholly above the sequence, at most 128 in one call. 55P03 means: try again. Returns the number made';
+  'Makes partitions of txb.outbox until so many lie wholly above the next number, at most 128 in one call. 55P03 means: try again. Returns the number made';
 
 GRANT SELECT ON txb.outbox_partition TO txb_relay, txb_reader, txb_admin;
 GRANT EXECUTE ON FUNCTION txb.outbox_partitions_ahead() TO txb_relay, txb_reader, txb_admin;

@@ -4,7 +4,8 @@
 --   txb.partition_drop(source text, older_than interval, out statement text, out partition text)      described in 0003
 --   txb.key_text(key bytea) returns text
 --
--- A refused intent is recorded by reference to its seq: the outbox keeps the payload, and retention keeps the partition as long as the hold stands.
+-- A refused intent is recorded by reference to its seq: the outbox keeps the payload, and retention keeps the partition as long as its key is held. Without
+-- a key nothing is held; when the partition is dropped, the payload moves into txb.failed.
 
 SET LOCAL ROLE txb_owner;
 
@@ -58,7 +59,7 @@ COMMENT ON COLUMN txb.failed.key IS 'The key as bytes (W12); txb.key_text shows 
 COMMENT ON COLUMN txb.failed.id IS 'Message id';
 COMMENT ON COLUMN txb.failed.type IS 'CloudEvents type';
 COMMENT ON COLUMN txb.failed."time" IS 'CloudEvents time';
-COMMENT ON COLUMN txb.failed.payload IS 'Consumer side: the value. Outbox side: null, the outbox keeps it';
+COMMENT ON COLUMN txb.failed.payload IS 'Consumer side: the value. Outbox side: null as long as the outbox keeps it';
 COMMENT ON COLUMN txb.failed.content_type IS 'Media type of the payload';
 COMMENT ON COLUMN txb.failed.headers IS 'Headers as JSON; a value that is not text is {"base64": "..."}';
 COMMENT ON COLUMN txb.failed.attempts IS 'How often it was tried';
@@ -134,6 +135,9 @@ DECLARE
   done bigint;  -- every intent up to it may go
   newest timestamptz;
 BEGIN
+  IF older_than IS NULL OR older_than < interval '0' THEN
+    RAISE EXCEPTION 'txb.partition_drop: older_than is %, an interval that is not negative is needed', older_than USING ERRCODE = '22023';
+  END IF;
   -- Two may call at once (an operator, a relay that has just lost its lease): one works, the other comes back later.
   IF NOT pg_try_advisory_xact_lock(1954049330, -1) THEN
     RETURN;
@@ -166,6 +170,9 @@ BEGIN
     EXECUTE format('SELECT max(created_at) FROM txb.%I WHERE seq > (SELECT max(seq) - 1000 FROM txb.%I)', one.name, one.name) INTO newest;
     -- In order: what comes later was written later.
     EXIT WHEN newest > clock_timestamp() - older_than;
+    -- A refused intent without a key holds nothing back; what waits for a decision takes its payload along.
+    EXECUTE format('UPDATE txb.failed AS f SET payload = o.payload, updated_at = clock_timestamp() FROM txb.%I AS o WHERE f.side = ''outbox'''
+                   ' AND f.state IN (''retrying'', ''held'', ''dead'') AND f.seq = o.seq AND f.source = $1', one.name) USING partition_drop.source;
     EXECUTE format('TRUNCATE TABLE txb.%I', one.name);
     statement := format('ALTER TABLE txb.outbox DETACH PARTITION txb.%I CONCURRENTLY', one.name);
     partition := one.name;
