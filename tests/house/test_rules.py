@@ -59,6 +59,8 @@ PLANTED = [
     (rules.machine_paths, "tests/system/a.py", 'JARS = "/root/jars"\n'),
     (rules.leftovers, "common/a.c", "/* a */\n/* TODO: errors */\n"),
     (rules.sizes, "common/a.c", "/* a */\n" + "int x;\n" * 701),
+    (rules.sizes, "tests/unit/a.c", "/* a */\n" + "int x;\n" * 901),
+    (rules.machine_paths, "tests/unit/a.c", '/* a */\nconst char *path = "/tmp/jars";\n'),
     (rules.headings, "common/a.c", "int x;\n"),
 ]
 
@@ -78,6 +80,7 @@ INNOCENT = [
     ("common/pg_conn.c", "/* a */\n#include <libpq-fe.h>\n"),
     ("consumer/a.c", '/* a */\n#include "outbox/relay.h"\n#include "outbox_sql.h"\n#include "txbroker/error.h"\n'),
     ("outbox/a.c", '/* a */\nvoid f(void) {\n  h->system(1);\n  txb_sleep(1);\n  format("SELECT of %d failed: %d", a, b);\n}\n'),
+    ("tests/unit/a.c", '/* a */\nchar path[] = "/tmp/txb_a_XXXXXX";\n'),
     ("docs/a.md", "See https://example.org/home/x and $HOME/work/x.\n"),
 ]
 
