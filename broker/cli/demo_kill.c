@@ -108,7 +108,7 @@ static void last_line(const char *path, char *out, size_t out_size) {
     n--;
   text[n > 0 ? n : 0] = '\0';
   const char *newline = strrchr(text, '\n');
-  (void)snprintf(out, out_size, "%s", newline == NULL ? text : newline + 1);
+  (void)snprintf(out, out_size, "%.*s", (int)out_size - 1, newline == NULL ? text : newline + 1);
 }
 
 enum txb_rc txb_demo_processes_check(struct txb_demo *demo, struct txb_error *err) {

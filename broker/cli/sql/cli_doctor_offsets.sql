@@ -1,0 +1,4 @@
+SELECT c.topic, c.partition, c.next_offset, c.cluster_id, c.stalled_offset, c.last_error, c.attempts
+  FROM txb.consumer_offset AS c
+ WHERE c.group_name = $1::text
+ ORDER BY c.topic, c.partition
