@@ -13,25 +13,26 @@
 #include "common/kafka.h"
 
 struct txb_relay_options {
-  const char *source;   /* name of the source in configuration, logs and txb.relay; the CloudEvents source is "txbroker:" + this, or `event_source` */
+  const char *
+      source; /* name of the source in configuration, logs and txb.relay; the CloudEvents source is "txbroker:" + this, or `event_source` */
   const char *event_source; /* NULL: as above */
-  const char *database; /* libpq connection string */
+  const char *database;     /* libpq connection string */
   struct txb_kafka_cluster kafka;
-  const char *owner;    /* name of this relay in txb.relay: unique among relays that run at once */
-  int stop_fd;          /* eventfd: readable when the relay shall end */
-  int read_rows;        /* rows a read at most */
-  int64_t read_bytes;   /* payload bytes a read at most */
-  int inflight_rows;    /* read and not yet acknowledged, at most */
+  const char *owner;  /* name of this relay in txb.relay: unique among relays that run at once */
+  int stop_fd;        /* eventfd: readable when the relay shall end */
+  int read_rows;      /* rows a read at most */
+  int64_t read_bytes; /* payload bytes a read at most */
+  int inflight_rows;  /* read and not yet acknowledged, at most */
   int64_t inflight_bytes;
-  int64_t lease_ms;     /* a stopped holder is replaced after this */
-  int64_t checkpoint_ms; /* at most one checkpoint in this time */
-  int64_t poll_busy_us, poll_idle_ms; /* the pause between polls grows from the first to the second */
-  bool wait_flush;      /* R8 */
+  int64_t lease_ms;                     /* a stopped holder is replaced after this */
+  int64_t checkpoint_ms;                /* at most one checkpoint in this time */
+  int64_t poll_busy_us, poll_idle_ms;   /* the pause between polls grows from the first to the second */
+  bool wait_flush;                      /* R8 */
   int64_t retry_first_ms, retry_cap_ms; /* reconnecting */
-  int64_t partition_rows;  /* numbers a partition of txb.outbox spans */
+  int64_t partition_rows;               /* numbers a partition of txb.outbox spans */
   int partitions_ahead;
-  int64_t retention_ms;  /* published intents are kept at least this long */
-  bool exit_when_idle;   /* tests and benchmarks: end once everything visible is published and checkpointed */
+  int64_t retention_ms; /* published intents are kept at least this long */
+  bool exit_when_idle;  /* tests and benchmarks: end once everything visible is published and checkpointed */
 };
 void txb_relay_options_init(struct txb_relay_options *options); /* the defaults of the settings table */
 

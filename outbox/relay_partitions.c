@@ -1,0 +1,169 @@
+/* Partitions of txb.outbox: made ahead, dropped when everything in them is published and old enough (R9). A thread and a connection of their own, because
+ * a statement on a table may wait for others, and polls must not wait for it. Every step has a short lock_timeout and is tried again; the functions
+ * behind them go on from wherever a crash left them.
+ */
+#include <pthread.h>
+#include <stdatomic.h>
+#include <unistd.h>
+
+#include "common/log.h"
+#include "common/loop.h"
+#include "common/memory.h"
+#include "outbox/relay_internal.h"
+#include "outbox_sql.h"
+
+#define LOOK_EVERY_US 1000000
+#define DROP_EVERY    10 /* looks */
+
+static const struct txb_pg_statement ahead_statement = {"relay_partitions_ahead", txb_text_relay_partitions_ahead};
+static const struct txb_pg_statement make_statement = {"relay_partition_make", txb_text_relay_partition_make};
+static const struct txb_pg_statement drop_statement = {"relay_partition_drop", txb_text_relay_partition_drop};
+
+struct txb_relay_partitions {
+  const struct txb_relay_options *o;
+  pthread_t thread;
+  int end_fd;
+  atomic_bool held;
+  struct txb_pg *pg;
+  struct txb_pg_params params;
+  bool few_told, trouble_told; /* the log knows */
+};
+
+static enum txb_rc connect_server(struct txb_relay_partitions *p, struct txb_error *err) {
+  const struct txb_pg_options options = {
+      .uri = p->o->database,
+      .application_name = "txbroker partitions",
+      .stop_fd = p->end_fd,
+      .settings = "-c lock_timeout=500 -c statement_timeout=60000 -c idle_in_transaction_session_timeout=60000",
+  };
+  if (p->pg != NULL && txb_pg_is_usable(p->pg))
+    return TXB_OK;
+  txb_pg_close(txb_steal(p->pg));
+  return txb_pg_open(&options, &p->pg, err);
+}
+
+static enum txb_rc count_ahead(struct txb_relay_partitions *p, int *out, struct txb_error *err) {
+  TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *result = NULL;
+  TXB_TRY(txb_pg_query(p->pg, &ahead_statement, NULL, &result, err));
+  *out = txb_pg_int4(result, 0, 0);
+  return TXB_OK;
+}
+
+static void tell_few(struct txb_relay_partitions *p, int ahead) {
+  bool few = ahead <= p->o->partitions_ahead / 8 + 1;
+  if (few && !p->few_told)
+    txb_log(TXB_LOG_ERROR,
+            TXB_MSG("few partitions of txb.outbox are left: publishing fails when none is; making more is tried again"),
+            TXB_F("source", p->o->source), TXB_FI("ahead", ahead), TXB_FI("wanted", p->o->partitions_ahead));
+  if (!few && p->few_told)
+    txb_log(TXB_LOG_INFO, TXB_MSG("enough partitions of txb.outbox again"), TXB_F("source", p->o->source),
+            TXB_FI("ahead", ahead));
+  p->few_told = few;
+}
+
+static enum txb_rc make(struct txb_relay_partitions *p, struct txb_error *err) {
+  TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *result = NULL;
+  int ahead;
+  TXB_TRY(count_ahead(p, &ahead, err));
+  if (ahead < p->o->partitions_ahead) {
+    txb_pg_params_clear(&p->params);
+    txb_pg_add_int8(&p->params, p->o->partition_rows);
+    txb_pg_add_int4(&p->params, p->o->partitions_ahead);
+    enum txb_rc rc = txb_pg_query(p->pg, &make_statement, &p->params, &result, err);
+    if (rc == TXB_OK)
+      TXB_TRY(count_ahead(p, &ahead, err));
+    tell_few(p, ahead);
+    return rc;
+  }
+  tell_few(p, ahead);
+  return TXB_OK;
+}
+
+/* One partition: emptied by the function, detached by the statement that it answers, dropped by its next call. */
+static enum txb_rc drop_one(struct txb_relay_partitions *p, bool *done_out, struct txb_error *err) {
+  TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *result = NULL;
+  txb_pg_params_clear(&p->params);
+  txb_pg_add_text(&p->params, txb_slice_text(p->o->source));
+  txb_pg_add_int8(&p->params, p->o->retention_ms);
+  TXB_TRY(txb_pg_query(p->pg, &drop_statement, &p->params, &result, err));
+  const char *statement = txb_pg_rows(result) == 1 ? txb_pg_text(result, 0, 0) : NULL;
+  *done_out = statement == NULL;
+  if (statement == NULL)
+    return TXB_OK;
+  /* A text of the server's function; PostgreSQL takes it neither in a function nor in a transaction. */
+  TXB_TRY(txb_pg_script(p->pg, "SET ROLE txb_retention", err));
+  enum txb_rc rc = txb_pg_script(p->pg, statement, err), reset = TXB_OK;
+  if (txb_pg_is_usable(p->pg))
+    reset = txb_pg_script(p->pg, "RESET ROLE", rc == TXB_OK ? err : NULL);
+  if (rc == TXB_OK)
+    txb_log(TXB_LOG_INFO, TXB_MSG("partition dropped: published and past its retention"), TXB_F("source", p->o->source),
+            TXB_F("partition", txb_pg_text(result, 0, 1)));
+  return rc == TXB_OK ? reset : rc;
+}
+
+static enum txb_rc look(struct txb_relay_partitions *p, bool drop, struct txb_error *err) {
+  bool done = !drop;
+  TXB_TRY(connect_server(p, err));
+  TXB_TRY(make(p, err));
+  while (!done && atomic_load(&p->held) && !txb_stopped(p->end_fd))
+    TXB_TRY(drop_one(p, &done, err));
+  return TXB_OK;
+}
+
+static void *run(void *argument) {
+  struct txb_relay_partitions *p = argument;
+  struct txb_error err;
+  for (int n = 0; !txb_pause(p->end_fd, n == 0 ? 0 : LOOK_EVERY_US); n++) {
+    if (!atomic_load(&p->held)) {
+      txb_pg_close(txb_steal(p->pg));
+      continue;
+    }
+    enum txb_rc rc = look(p, n % DROP_EVERY == 0, &err);
+    /* A lock that was not to be had is everyday life; a server that is away is told by the relay itself. */
+    bool trouble = rc != TXB_OK && rc != TXB_RETRY;
+    if (trouble && !p->trouble_told)
+      txb_log(TXB_LOG_ERROR, TXB_MSG("partitions of txb.outbox cannot be kept, trying again"),
+              TXB_F("source", p->o->source), TXB_F("error", err.message));
+    p->trouble_told = trouble || (p->trouble_told && rc != TXB_OK);
+  }
+  txb_pg_close(p->pg);
+  return NULL;
+}
+
+enum txb_rc txb_relay_partitions_open(const struct txb_relay_options *o, struct txb_relay_partitions **out,
+                                      struct txb_error *err) {
+  void *memory;
+  TXB_TRY(txb_alloc(sizeof **out, &memory, err));
+  struct txb_relay_partitions *p = memory;
+  p->o = o;
+  txb_pg_params_init(&p->params);
+  enum txb_rc rc = txb_wake_open(&p->end_fd, err);
+  if (rc != TXB_OK)
+    goto err_memory;
+  if (pthread_create(&p->thread, NULL, run, p) != 0) {
+    rc = TXB_FAIL(err, TXB_FATAL, "cannot start a thread");
+    goto err_wake;
+  }
+  *out = p;
+  return TXB_OK;
+
+err_wake:
+  close(p->end_fd);
+err_memory:
+  txb_free(p);
+  return rc;
+}
+
+void txb_relay_partitions_hold(struct txb_relay_partitions *p, bool held) {
+  atomic_store(&p->held, held);
+}
+
+void txb_relay_partitions_close(struct txb_relay_partitions *p) {
+  if (p == NULL)
+    return;
+  txb_wake_signal(p->end_fd);
+  pthread_join(p->thread, NULL);
+  close(p->end_fd);
+  txb_pg_params_fini(&p->params);
+  txb_free(p);
+}

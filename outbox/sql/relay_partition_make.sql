@@ -1,0 +1,2 @@
+-- $1 numbers a partition, $2 how many ahead
+SELECT txb.partition_make($1, $2)
