@@ -79,7 +79,7 @@ INNOCENT = [
     ("common/a.c", '/* strcpy( and system( in words */\nconst char *s = "never sprintf(";\n'),
     ("common/pg_conn.c", "/* a */\n#include <libpq-fe.h>\n"),
     ("consumer/a.c", '/* a */\n#include "outbox/relay.h"\n#include "outbox_sql.h"\n#include "txbroker/error.h"\n'),
-    ("outbox/a.c", '/* a */\nvoid f(void) {\n  h->system(1);\n  txb_sleep(1);\n  format("SELECT of %d failed: %d", a, b);\n}\n'),
+    ("outbox/a.c", '/* a */\nvoid f(void) {\n  h->system(1);\n  txb_sleep(1);\n  format("SELECT of %d failed: %d", a, b);\n  fail("no right: GRANT SELECT ON %s TO %s", t, r);\n}\n'),
     ("tests/unit/a.c", '/* a */\nchar path[] = "/tmp/txb_a_XXXXXX";\n'),
     ("docs/a.md", "See https://example.org/home/x and $HOME/work/x.\n"),
 ]
