@@ -188,7 +188,7 @@ class _Writer:
             try:
                 if self.connection is None:
                     self._connect()
-                if self.prepared and self.random.random() < 0.3:
+                if len(self.prepared) >= 2 or self.prepared and self.random.random() < 0.3:
                     self._settle()
                 getattr(self, "op_" + name)()
                 self.totals[name] += 1

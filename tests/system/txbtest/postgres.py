@@ -22,7 +22,7 @@ SETTINGS = {
     "full_page_writes": "on",
     "shared_buffers": "64MB",
     "max_connections": "200",
-    "max_prepared_transactions": "64",
+    "max_prepared_transactions": "200",
     "wal_level": "replica",
     "max_wal_senders": "4",
     "max_wal_size": "512MB",
