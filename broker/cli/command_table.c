@@ -154,7 +154,7 @@ const struct txb_command txb_commands[] = {
                 "cluster forgets everything at the end and proves nothing about delivery.",
      .examples = "  txbroker dev\n  txbroker dev --data ./txb-data\n"},
     {.name = "demo",
-     .summary = "2,000 money transfers between two banks while processes are killed, verified at the end",
+     .summary = "money moves between two banks while processes are killed; verified at the end",
      .options = demo_options,
      .run = txb_cmd_demo,
      .details = "Two databases, bank_a and bank_b, with accounts. Several connections make transfers: money leaves an "
