@@ -1,5 +1,6 @@
 """Bad input: one clear line that names the thing and the remedy, an exit code, no noise, no secret, and nothing changed."""
 
+import concurrent.futures
 import json
 import os
 import re
@@ -131,9 +132,11 @@ def test_a_relay_s_user_is_no_worker(system, postgres):
 
 def test_kafka_that_is_down_at_start(system):
     brokers = f"127.0.0.1:{process.free_port()}"
-    for role in ("relay", "worker"):
-        refused(KAFKA_GONE, [brokers], "--config", system.config(kafka={"brokers": brokers}), role)
-    refused(KAFKA_GONE, [brokers], "--brokers", brokers, "tail", "x")
+    config = system.config(kafka={"brokers": brokers})
+    with concurrent.futures.ThreadPoolExecutor() as pool:  # each tries for some seconds
+        for done in [pool.submit(refused, KAFKA_GONE, [brokers], *args) for args in (
+                ("--config", config, "relay"), ("--config", config, "worker"), ("--brokers", brokers, "tail", "x"))]:
+            done.result()
 
 
 def test_a_missing_topic(system):
