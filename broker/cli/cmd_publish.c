@@ -49,6 +49,9 @@ static enum txb_rc take_payload(const struct txb_args *args, struct txb_buffer *
   enum txb_rc rc = read_payload(fd, input ? "standard input" : file, bytes, err);
   if (!input)
     (void)close(fd);
+  /* The newline that `echo` adds is not meant; a file is published as it is. */
+  if (rc == TXB_OK && file == NULL && bytes->size > 0 && bytes->data[bytes->size - 1] == '\n')
+    bytes->size--;
   out->payload = txb_slice_of(bytes->data == NULL ? "" : bytes->data, bytes->size);
   return rc;
 }

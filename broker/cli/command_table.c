@@ -59,7 +59,7 @@ static const struct txb_option publish_options[] = {
     {.name = "payload",
      .letter = 'p',
      .value = "TEXT",
-     .help = "The payload; without it and --payload-file it is read from standard input."},
+     .help = "The payload; without it and --payload-file it is read from standard input, less a newline at the end."},
     {.name = "payload-file", .value = "FILE", .help = "The payload from a file, - for standard input."},
     {.name = "no-payload", .help = "A message without a value."},
     {.name = "content-type", .value = "TYPE", .help = "Default application/json: the payload must then be JSON."},
