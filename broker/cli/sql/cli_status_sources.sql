@@ -14,8 +14,9 @@ SELECT r.source,
        coalesce(h.numbers, 0)::int8 AS holes,
        r.oldest_hole,
        (extract(epoch FROM pg_catalog.clock_timestamp() - r.oldest_hole_since) * 1000)::int8 AS oldest_hole_age_ms,
-       r.oldest_hole_holders,
-       r.last_error,
+       -- Only transactions that are as old as the hole can fill it; those that came later are left out, unless the clocks make that all of them.
+       coalesce(f.holders, f.everybody) AS oldest_hole_holders,
+       nullif(r.last_error, '') AS last_error,
        (SELECT count(*) FROM txb.failed AS f
          WHERE f.side = 'outbox' AND f.source = r.source AND f.state IN ('dead', 'held', 'retrying')) AS refused,
        (SELECT count(*) FROM txb.scheduled) AS scheduled,
@@ -29,4 +30,16 @@ SELECT r.source,
  CROSS JOIN txb.outbox_seq_seq AS s
   LEFT JOIN LATERAL (SELECT sum(pg_catalog.upper(u.r) - pg_catalog.lower(u.r)) AS numbers
                        FROM txb.relay_holes AS p, pg_catalog.unnest(p.holes) AS u(r) WHERE p.source = r.source) AS h ON true
+  LEFT JOIN LATERAL (
+    SELECT pg_catalog.jsonb_agg(e.holder) FILTER (WHERE e.began IS NULL OR e.began <= r.oldest_hole_since) AS holders,
+           pg_catalog.jsonb_agg(e.holder) AS everybody
+      FROM (SELECT (h->>'xact_start')::timestamptz AS began,
+                   pg_catalog.jsonb_build_object(
+                     'pid', h->'pid', 'gid', h->'gid', 'user', h->'usename', 'application', h->'application_name', 'state', h->'state', 'query', h->'query',
+                     'transaction_age_ms',
+                     (extract(epoch FROM pg_catalog.clock_timestamp()
+                                         - coalesce((h->>'xact_start')::timestamptz,
+                                                    (SELECT p.prepared FROM pg_catalog.pg_prepared_xacts AS p WHERE p.gid = h->>'gid'))) * 1000)::int8,
+                     'query_age_ms', (extract(epoch FROM pg_catalog.clock_timestamp() - (h->>'query_start')::timestamptz) * 1000)::int8) AS holder
+              FROM pg_catalog.jsonb_array_elements(r.oldest_hole_holders) AS h) AS e) AS f ON true
  ORDER BY r.source
