@@ -1,14 +1,17 @@
 -- The consumer's side: progress per partition, the fence of every batch, what handlers get and answer.
 --
---   txb.offset_take(group_name text, topic text, partition int, owner text, cluster_id text, start_offset bigint) returns setof txb.consumer_offset
+--   txb.offset_register(group_name text, topic text, partitions int[], offsets bigint[], cluster_id text) returns int (rows made)
+--   txb.offset_take(group_name text, topic text, partition int, owner text, instance uuid, cluster_id text) returns one row: the position and what is open
 --   txb.offset_release(group_name text, topic text, partition int, epoch bigint) returns boolean
+--   txb.offset_evict(group_name text, topic text, partition int) returns int (pid)   ends the backend of a stopped owner (W3)
 --   txb.offset_set(group_name text, topic text, partition int, next_offset bigint, cluster_id text, reason text) returns bigint (epoch)   the operator's decision
 --   txb.batch_open(group_name text, topic text, partition int, epoch bigint, expected_next bigint, new_next bigint, consumed int, last_id uuid,
 --                  last_timestamp_ms bigint) returns void
 --   txb.batch_close(group_name text, topic text, partition int, applied int, duplicate int, failed int = 0) returns void
---   txb.batch_stall(group_name text, topic text, partition int, epoch bigint, stalled_offset bigint, attempts int, next_attempt_at timestamptz,
---                   last_outcome text, last_error text, last_sqlstate text) returns void
---   txb.suspect_mark(group_name text, topic text, partition int, epoch bigint, suspect_offset bigint, suspect_due timestamptz = null) returns int (deaths)
+--   txb.batch_stall(group_name text, topic text, partition int, epoch bigint, stalled_offset bigint, attempts int, delay_ms bigint,
+--                   last_outcome text, last_error text, last_sqlstate text, keep_suspect boolean) returns void
+--   txb.suspect_mark(group_name text, topic text, partition int, epoch bigint, suspect_offset bigint, suspect_count int) returns int (deaths)
+--   txb.not_ok(message_offset bigint, answer txb.outcome) returns bigint   raises TXB02
 --   txb.deliver(group_name text, m txb.message) returns txb.message             sets the delivery of what the handler publishes (W14)
 --   txb.deliver_batch(group_name text, m txb.message[]) returns txb.message[]
 --   txb.ok([output jsonb]), txb.refuse(reason text), txb.retry(after interval, reason text), txb.dead(reason text)  returns txb.outcome
@@ -105,15 +108,17 @@ CREATE TABLE txb.consumer_offset (
   epoch bigint NOT NULL,
   cluster_id text,
   owner text,
+  instance uuid,
   backend_pid int,
   last_id uuid,
   last_timestamp_ms bigint,
   busy boolean NOT NULL DEFAULT false,
-  unclean boolean NOT NULL DEFAULT false,
-  taken_offset bigint NOT NULL,
+  taken_offset bigint,
+  taken_at timestamptz,
   suspect_offset bigint,
+  suspect_count int NOT NULL DEFAULT 0,
+  suspect_marked boolean NOT NULL DEFAULT false,
   suspect_deaths int NOT NULL DEFAULT 0,
-  suspect_due timestamptz,
   consumed bigint NOT NULL DEFAULT 0,
   applied bigint NOT NULL DEFAULT 0,
   duplicate bigint NOT NULL DEFAULT 0,
@@ -139,15 +144,17 @@ COMMENT ON COLUMN txb.consumer_offset.next_offset IS 'Every message below it has
 COMMENT ON COLUMN txb.consumer_offset.epoch IS 'Fencing token: grows with every owner';
 COMMENT ON COLUMN txb.consumer_offset.cluster_id IS 'Kafka cluster that the offsets belong to';
 COMMENT ON COLUMN txb.consumer_offset.owner IS 'Worker that took the partition last; null: it gave it back';
+COMMENT ON COLUMN txb.consumer_offset.instance IS 'Which life of that worker: the same one that comes back has not died (W10)';
 COMMENT ON COLUMN txb.consumer_offset.backend_pid IS 'Server process of its connection: a successor blocked by it may end it (W3)';
 COMMENT ON COLUMN txb.consumer_offset.last_id IS 'Id of the message at next_offset - 1, compared with Kafka''s at assignment (W9)';
 COMMENT ON COLUMN txb.consumer_offset.last_timestamp_ms IS 'Its record timestamp (W9)';
 COMMENT ON COLUMN txb.consumer_offset.busy IS 'Taken and not given back in good order (W10)';
-COMMENT ON COLUMN txb.consumer_offset.unclean IS 'The owner before this one left it busy at the offset where it had found it: go message by message (W10)';
-COMMENT ON COLUMN txb.consumer_offset.taken_offset IS 'next_offset when the owner took it';
-COMMENT ON COLUMN txb.consumer_offset.suspect_offset IS 'The message that was running under a committed marker (W10)';
-COMMENT ON COLUMN txb.consumer_offset.suspect_deaths IS 'How often its owner died under that marker';
-COMMENT ON COLUMN txb.consumer_offset.suspect_due IS 'When the suspect is tried again';
+COMMENT ON COLUMN txb.consumer_offset.taken_offset IS 'next_offset when the owner took it: busy at an unmoved offset means go carefully (W10)';
+COMMENT ON COLUMN txb.consumer_offset.taken_at IS 'When it did';
+COMMENT ON COLUMN txb.consumer_offset.suspect_offset IS 'The first message of those that run, or ran last, under a committed marker (W10)';
+COMMENT ON COLUMN txb.consumer_offset.suspect_count IS 'How many they are';
+COMMENT ON COLUMN txb.consumer_offset.suspect_marked IS 'The marker is out: whoever dies now died under it';
+COMMENT ON COLUMN txb.consumer_offset.suspect_deaths IS 'How often an owner died while that message ran alone under its marker';
 COMMENT ON COLUMN txb.consumer_offset.consumed IS 'Messages consumed = applied + duplicate + failed (W15)';
 COMMENT ON COLUMN txb.consumer_offset.applied IS 'Messages whose handler ran and whose effect is committed';
 COMMENT ON COLUMN txb.consumer_offset.duplicate IS 'Messages that the inbox knew already';
@@ -158,7 +165,7 @@ COMMENT ON COLUMN txb.consumer_offset.attempts IS 'How often it was tried';
 COMMENT ON COLUMN txb.consumer_offset.next_attempt_at IS 'When it is tried again';
 COMMENT ON COLUMN txb.consumer_offset.last_error IS 'Text of its last error';
 COMMENT ON COLUMN txb.consumer_offset.last_sqlstate IS 'SQLSTATE of its last error';
-COMMENT ON COLUMN txb.consumer_offset.last_outcome IS 'error, or what its handler answered: refuse, retry, dead';
+COMMENT ON COLUMN txb.consumer_offset.last_outcome IS 'error, crash, what its handler answered (refuse, retry, dead), or stopped: a person must decide';
 COMMENT ON COLUMN txb.consumer_offset.batch_open IS 'A batch is under way in this very transaction: never true in a committed row (W11)';
 COMMENT ON COLUMN txb.consumer_offset.updated_at IS 'Last change';
 COMMENT ON CONSTRAINT consumer_offset_key ON txb.consumer_offset IS 'One row per group, topic and partition';
@@ -191,58 +198,102 @@ FOR EACH ROW WHEN (NEW.batch_open) EXECUTE FUNCTION txb.batch_is_closed();
 COMMENT ON TRIGGER batch_is_closed ON txb.consumer_offset IS 'Refuses the commit of a batch that was not closed (W11)';
 COMMENT ON CONSTRAINT batch_is_closed ON txb.consumer_offset IS 'Refuses the commit of a batch that was not closed (W11)';
 
-CREATE FUNCTION txb.offset_take(group_name text, topic text, partition int, owner text, cluster_id text, start_offset bigint)
-RETURNS SETOF txb.consumer_offset
+CREATE FUNCTION txb.offset_register(group_name text, topic text, partitions int[], offsets bigint[], cluster_id text) RETURNS int
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
 AS $$
 DECLARE
+  made int;
+BEGIN
+  IF cardinality(partitions) IS DISTINCT FROM cardinality(offsets) THEN
+    RAISE EXCEPTION 'txb.offset_register: % partitions and % offsets', cardinality(partitions), cardinality(offsets) USING ERRCODE = '22023';
+  END IF;
+  -- Several workers of a new group may come here at once: the first one's positions stand.
+  INSERT INTO txb.consumer_offset AS c (group_name, topic, partition, next_offset, epoch, cluster_id)
+  SELECT offset_register.group_name, offset_register.topic, u.partition, u.next_offset, 0, nullif(offset_register.cluster_id, '')
+    FROM unnest(partitions, offsets) AS u (partition, next_offset)
+   ORDER BY u.partition
+  ON CONFLICT ON CONSTRAINT consumer_offset_key DO NOTHING;
+  GET DIAGNOSTICS made = ROW_COUNT;
+  RETURN made;
+END
+$$;
+COMMENT ON FUNCTION txb.offset_register(text, text, int[], bigint[], text) IS
+  'Where a group begins in a topic''s partitions; positions that exist stay as they are. Returns the number made';
+
+CREATE FUNCTION txb.offset_take(group_name text, topic text, partition int, owner text, instance uuid, cluster_id text,
+  OUT epoch bigint, OUT next_offset bigint, OUT last_id uuid, OUT last_timestamp_ms bigint, OUT suspect boolean, OUT suspect_offset bigint,
+  OUT suspect_count int, OUT suspect_deaths int, OUT suspect_died boolean, OUT stalled_offset bigint, OUT attempts int, OUT due_ms bigint)
+RETURNS SETOF record
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
   was txb.consumer_offset;
+  died boolean;
 BEGIN
   SELECT * INTO was FROM txb.consumer_offset AS c
    WHERE c.group_name = offset_take.group_name AND c.topic = offset_take.topic AND c.partition = offset_take.partition
      FOR UPDATE;
   IF NOT FOUND THEN
-    IF start_offset IS NULL THEN
-      RETURN;
-    END IF;
-    -- Two may come here at once: the second waits, then finds the row below.
-    INSERT INTO txb.consumer_offset AS c (group_name, topic, partition, next_offset, taken_offset, epoch, cluster_id)
-    VALUES (offset_take.group_name, offset_take.topic, offset_take.partition, start_offset, start_offset, 0, offset_take.cluster_id)
-    ON CONFLICT ON CONSTRAINT consumer_offset_key DO NOTHING;
-    SELECT * INTO STRICT was FROM txb.consumer_offset AS c
-     WHERE c.group_name = offset_take.group_name AND c.topic = offset_take.topic AND c.partition = offset_take.partition
-       FOR UPDATE;
+    RETURN;
   END IF;
-  IF was.cluster_id <> offset_take.cluster_id THEN
-    RAISE EXCEPTION 'txb.offset_take: group "%" has its position in topic "%" partition % for Kafka cluster %, but this is cluster %',
+  IF was.cluster_id <> nullif(offset_take.cluster_id, '') THEN
+    RAISE EXCEPTION 'group "%" has its position in topic "%" partition % for Kafka cluster %, but this is cluster %',
       offset_take.group_name, offset_take.topic, offset_take.partition, was.cluster_id, offset_take.cluster_id
       USING ERRCODE = 'TXB04', HINT = 'If the topic was moved to this cluster, decide where to go on with txb.offset_set().';
   END IF;
-  RETURN QUERY
+  -- The same instance that comes back (its connection was lost) has not died.
+  died := was.busy AND was.instance IS DISTINCT FROM offset_take.instance;
+  suspect_died := died AND was.suspect_marked AND was.suspect_count = 1;
+  suspect := (died AND was.next_offset = was.taken_offset) OR was.suspect_offset IS NOT NULL;
+  suspect_deaths := was.suspect_deaths + suspect_died::int;
   UPDATE txb.consumer_offset AS c
-     SET epoch = c.epoch + 1, owner = offset_take.owner, backend_pid = pg_backend_pid(), cluster_id = coalesce(c.cluster_id, offset_take.cluster_id),
-         busy = true, taken_offset = c.next_offset,
-         -- Busy at an unmoved offset: that owner died before it finished one batch. Once marked it stays so until something was consumed.
-         unclean = c.busy AND c.next_offset = c.taken_offset,
-         suspect_deaths = CASE WHEN c.suspect_offset = c.next_offset AND c.busy THEN c.suspect_deaths + 1
-                               WHEN c.suspect_offset = c.next_offset THEN c.suspect_deaths ELSE 0 END,
-         suspect_offset = CASE WHEN c.suspect_offset = c.next_offset THEN c.suspect_offset END,
-         suspect_due = CASE WHEN c.suspect_offset = c.next_offset THEN c.suspect_due END,
-         updated_at = clock_timestamp()
-   WHERE c.group_name = offset_take.group_name AND c.topic = offset_take.topic AND c.partition = offset_take.partition
-  RETURNING c.*;
+     SET epoch = c.epoch + 1, owner = offset_take.owner, instance = offset_take.instance, backend_pid = pg_backend_pid(),
+         cluster_id = coalesce(c.cluster_id, nullif(offset_take.cluster_id, '')), busy = true, taken_offset = c.next_offset, taken_at = clock_timestamp(),
+         suspect_marked = false, suspect_deaths = offset_take.suspect_deaths, updated_at = clock_timestamp()
+   WHERE c.group_name = offset_take.group_name AND c.topic = offset_take.topic AND c.partition = offset_take.partition;
+  epoch := was.epoch + 1;
+  next_offset := was.next_offset;
+  last_id := was.last_id;
+  last_timestamp_ms := was.last_timestamp_ms;
+  suspect_offset := was.suspect_offset;
+  suspect_count := was.suspect_count;
+  stalled_offset := was.stalled_offset;
+  attempts := was.attempts;
+  due_ms := greatest(0, ceil(extract(epoch FROM was.next_attempt_at - clock_timestamp()) * 1000));
+  RETURN NEXT;
 END
 $$;
-COMMENT ON FUNCTION txb.offset_take(text, text, int, text, text, bigint) IS
-  'Makes the caller the owner: raises the epoch, marks the partition busy, makes the row at start_offset if there is none (null: no row is returned then)';
+COMMENT ON FUNCTION txb.offset_take(text, text, int, text, uuid, text) IS
+  'Makes the caller the owner: raises the epoch, marks the partition busy, tells what its last owner left. No row: there is no position yet';
+
+CREATE FUNCTION txb.offset_evict(group_name text, topic text, partition int) RETURNS int
+LANGUAGE plpgsql SET search_path = pg_catalog, txb, pg_temp
+AS $$
+DECLARE
+  pid int;
+BEGIN
+  -- Only the backend that took the partition, and only a worker's of the same role: a pid is used again.
+  SELECT a.pid INTO pid
+    FROM txb.consumer_offset AS c
+    JOIN pg_stat_activity AS a ON a.pid = c.backend_pid
+   WHERE c.group_name = offset_evict.group_name AND c.topic = offset_evict.topic AND c.partition = offset_evict.partition
+     AND a.usename = current_user AND a.application_name LIKE 'txbroker worker%' AND a.backend_start <= c.taken_at AND a.pid <> pg_backend_pid();
+  IF pid IS NOT NULL THEN
+    PERFORM pg_terminate_backend(pid);
+  END IF;
+  RETURN pid;
+END
+$$;
+COMMENT ON FUNCTION txb.offset_evict(text, text, int) IS
+  'Ends the backend of the partition''s owner, which was stopped in the middle of a transaction (W3); null: it is gone. With the caller''s own rights';
 
 CREATE FUNCTION txb.offset_release(group_name text, topic text, partition int, epoch bigint) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
 AS $$
 BEGIN
   UPDATE txb.consumer_offset AS c
-     SET busy = false, unclean = false, owner = NULL, backend_pid = NULL, suspect_offset = NULL, suspect_deaths = 0, suspect_due = NULL,
-         updated_at = clock_timestamp()
+     SET busy = false, owner = NULL, instance = NULL, backend_pid = NULL, suspect_marked = false, updated_at = clock_timestamp()
    WHERE c.group_name = offset_release.group_name AND c.topic = offset_release.topic AND c.partition = offset_release.partition
      AND c.epoch = offset_release.epoch;
   RETURN FOUND;
@@ -264,8 +315,8 @@ BEGIN
           format('position set by %s: %s', session_user, offset_set.reason))
   ON CONFLICT ON CONSTRAINT consumer_offset_key DO UPDATE
      SET epoch = c.epoch + 1, next_offset = excluded.next_offset, taken_offset = excluded.next_offset, cluster_id = excluded.cluster_id,
-         owner = NULL, backend_pid = NULL, busy = false, unclean = false, last_id = NULL, last_timestamp_ms = NULL, suspect_offset = NULL,
-         suspect_deaths = 0, suspect_due = NULL, stalled_offset = NULL, stalled_since = NULL, attempts = 0, next_attempt_at = NULL,
+         owner = NULL, instance = NULL, backend_pid = NULL, busy = false, last_id = NULL, last_timestamp_ms = NULL, suspect_offset = NULL,
+         suspect_count = 0, suspect_marked = false, suspect_deaths = 0, stalled_offset = NULL, stalled_since = NULL, attempts = 0, next_attempt_at = NULL,
          last_error = excluded.last_error, last_sqlstate = NULL, last_outcome = NULL, updated_at = clock_timestamp()
   RETURNING c.epoch INTO result;
   RETURN result;
@@ -316,28 +367,34 @@ BEGIN
   -- The CHECK consumer_offset_balance compares with what batch_open consumed.
   UPDATE txb.consumer_offset AS c
      SET applied = c.applied + batch_close.applied, duplicate = c.duplicate + batch_close.duplicate, failed = c.failed + batch_close.failed,
-         batch_open = false, unclean = false,
+         batch_open = false,
          stalled_offset = NULL, stalled_since = NULL, attempts = 0, next_attempt_at = NULL, last_error = NULL, last_sqlstate = NULL, last_outcome = NULL,
-         suspect_offset = NULL, suspect_deaths = 0, suspect_due = NULL, updated_at = clock_timestamp()
+         suspect_offset = NULL, suspect_count = 0, suspect_marked = false, suspect_deaths = 0, updated_at = clock_timestamp()
    WHERE c.group_name = batch_close.group_name AND c.topic = batch_close.topic AND c.partition = batch_close.partition AND c.batch_open;
+  -- Another transaction than the one that opened the batch: that one rolled back, or its commit was refused (W11).
   IF NOT FOUND THEN
-    PERFORM txb.fence_missed('txb.batch_close', batch_close.group_name, batch_close.topic, batch_close.partition);
+    RAISE EXCEPTION 'txb.batch_close: no batch of group "%" is open in topic "%" partition % in this transaction', batch_close.group_name,
+      batch_close.topic, batch_close.partition
+      USING ERRCODE = 'TXB03', HINT = 'A handler must not end the transaction that it runs in.';
   END IF;
 END
 $$;
 COMMENT ON FUNCTION txb.batch_close(text, text, int, int, int, int) IS
   'Counts what became of the batch and lets the transaction commit; clears a stall. The counts must add up to what batch_open was told';
 
-CREATE FUNCTION txb.batch_stall(group_name text, topic text, partition int, epoch bigint, stalled_offset bigint, attempts int,
-                                next_attempt_at timestamptz, last_outcome text, last_error text, last_sqlstate text) RETURNS void
+CREATE FUNCTION txb.batch_stall(group_name text, topic text, partition int, epoch bigint, stalled_offset bigint, attempts int, delay_ms bigint,
+                                last_outcome text, last_error text, last_sqlstate text, keep_suspect boolean) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
 AS $$
 BEGIN
   UPDATE txb.consumer_offset AS c
      SET stalled_since = CASE WHEN c.stalled_offset = batch_stall.stalled_offset THEN c.stalled_since ELSE clock_timestamp() END,
-         stalled_offset = batch_stall.stalled_offset, attempts = batch_stall.attempts, next_attempt_at = batch_stall.next_attempt_at,
+         stalled_offset = batch_stall.stalled_offset, attempts = batch_stall.attempts,
+         next_attempt_at = clock_timestamp() + delay_ms * interval '1 millisecond',
          last_outcome = batch_stall.last_outcome, last_error = left(batch_stall.last_error, 4000), last_sqlstate = batch_stall.last_sqlstate,
-         updated_at = clock_timestamp()
+         suspect_marked = false, suspect_offset = CASE WHEN keep_suspect THEN c.suspect_offset END,
+         suspect_count = CASE WHEN keep_suspect THEN c.suspect_count ELSE 0 END,
+         suspect_deaths = CASE WHEN keep_suspect THEN c.suspect_deaths ELSE 0 END, updated_at = clock_timestamp()
    WHERE c.group_name = batch_stall.group_name AND c.topic = batch_stall.topic AND c.partition = batch_stall.partition
      AND c.epoch = batch_stall.epoch AND c.next_offset <= batch_stall.stalled_offset;
   IF NOT FOUND THEN
@@ -345,11 +402,10 @@ BEGIN
   END IF;
 END
 $$;
-COMMENT ON FUNCTION txb.batch_stall(text, text, int, bigint, bigint, int, timestamptz, text, text, text) IS
-  'Records the message that could not be applied and when it is tried again; outlives restarts and rebalances. Raises TXB01 for whoever is not the owner';
+COMMENT ON FUNCTION txb.batch_stall(text, text, int, bigint, bigint, int, bigint, text, text, text, boolean) IS
+  'Records the message that could not be applied and when it is tried again (delay_ms null: a person must decide); takes the marker in. TXB01: not the owner';
 
-CREATE FUNCTION txb.suspect_mark(group_name text, topic text, partition int, epoch bigint, suspect_offset bigint, suspect_due timestamptz DEFAULT NULL)
-RETURNS int
+CREATE FUNCTION txb.suspect_mark(group_name text, topic text, partition int, epoch bigint, suspect_offset bigint, suspect_count int) RETURNS int
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
 AS $$
 DECLARE
@@ -357,9 +413,9 @@ DECLARE
 BEGIN
   UPDATE txb.consumer_offset AS c
      SET suspect_deaths = CASE WHEN c.suspect_offset = suspect_mark.suspect_offset THEN c.suspect_deaths ELSE 0 END,
-         suspect_offset = suspect_mark.suspect_offset, suspect_due = suspect_mark.suspect_due, updated_at = clock_timestamp()
+         suspect_offset = suspect_mark.suspect_offset, suspect_count = suspect_mark.suspect_count, suspect_marked = true, updated_at = clock_timestamp()
    WHERE c.group_name = suspect_mark.group_name AND c.topic = suspect_mark.topic AND c.partition = suspect_mark.partition
-     AND c.epoch = suspect_mark.epoch AND c.next_offset = suspect_mark.suspect_offset
+     AND c.epoch = suspect_mark.epoch AND c.next_offset <= suspect_mark.suspect_offset
   RETURNING c.suspect_deaths INTO deaths;
   IF deaths IS NULL THEN
     PERFORM txb.fence_missed('txb.suspect_mark', suspect_mark.group_name, suspect_mark.topic, suspect_mark.partition);
@@ -367,8 +423,21 @@ BEGIN
   RETURN deaths;
 END
 $$;
-COMMENT ON FUNCTION txb.suspect_mark(text, text, int, bigint, bigint, timestamptz) IS
-  'The marker under which one message runs, committed before it runs (W10); an owner that dies under it is counted at the next offset_take. Returns the deaths';
+COMMENT ON FUNCTION txb.suspect_mark(text, text, int, bigint, bigint, int) IS
+  'The marker under which messages run that may kill, committed before they run (W10); offset_take counts who died under it. Returns the deaths so far';
+
+-- The worker's statements call it for an outcome other than ok, so that the whole batch is undone (W5). The worker reads the message's form.
+CREATE FUNCTION txb.not_ok(message_offset bigint, answer txb.outcome) RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, txb, pg_temp
+AS $$
+BEGIN
+  RAISE EXCEPTION 'offset=% outcome=% after_ms=%: %', message_offset, coalesce(answer.outcome, 'null'),
+    greatest(0, coalesce(floor(extract(epoch FROM answer.after) * 1000)::bigint, 0)),
+    coalesce(answer.reason, CASE WHEN answer.outcome IS NULL THEN 'the handler returned no outcome: return txb.ok()' ELSE 'no reason given' END)
+    USING ERRCODE = 'TXB02';
+END
+$$;
+COMMENT ON FUNCTION txb.not_ok(bigint, txb.outcome) IS 'Raises TXB02: the message at that offset was answered with something else than ok';
 
 REVOKE ALL ON TYPE txb.consumer_offset, txb.message, txb.outcome FROM PUBLIC;
 -- Whoever writes a handler names these types in its signature.
@@ -378,12 +447,15 @@ GRANT EXECUTE ON FUNCTION txb.ok(jsonb), txb.refuse(text), txb.retry(interval, t
 GRANT EXECUTE ON FUNCTION
   txb.deliver(text, txb.message),
   txb.deliver_batch(text, txb.message[]),
-  txb.offset_take(text, text, int, text, text, bigint),
+  txb.offset_register(text, text, int[], bigint[], text),
+  txb.offset_take(text, text, int, text, uuid, text),
+  txb.offset_evict(text, text, int),
   txb.offset_release(text, text, int, bigint),
   txb.batch_open(text, text, int, bigint, bigint, bigint, int, uuid, bigint),
   txb.batch_close(text, text, int, int, int, int),
-  txb.batch_stall(text, text, int, bigint, bigint, int, timestamptz, text, text, text),
-  txb.suspect_mark(text, text, int, bigint, bigint, timestamptz)
+  txb.batch_stall(text, text, int, bigint, bigint, int, bigint, text, text, text, boolean),
+  txb.suspect_mark(text, text, int, bigint, bigint, int),
+  txb.not_ok(bigint, txb.outcome)
 TO txb_worker;
 GRANT EXECUTE ON FUNCTION txb.offset_set(text, text, int, bigint, text, text) TO txb_admin;
 
