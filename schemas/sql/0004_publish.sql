@@ -1,24 +1,31 @@
 -- Publishing: what applications and handlers call inside their own transaction.
 --
---   txb.publish(topic text, key text, type text, payload jsonb, headers jsonb = null, id uuid = null, not_before timestamptz = null,
---               strict_order boolean = false) returns uuid
---   txb.publish(topic text, key text, type text, payload text, ...the same) returns uuid      JSON text, kept byte for byte
---   txb.publish(topic text, key text, type text, payload bytea, ...the same, content_type text = 'application/octet-stream') returns uuid
---   txb.publish_many(topics text[], keys text[], types text[], payloads bytea[], content_types text[], headers jsonb[] = null, ids uuid[] = null,
---                    not_befores timestamptz[] = null, strict_orders boolean[] = null) returns setof uuid, in the order of the arrays
+--   txb.publish(topic text, key text, type text, payload jsonb, headers jsonb = null, id uuid = null,
+--               not_before timestamptz = null, strict_order boolean = false) returns uuid
+--   txb.publish(topic text, key text, type text, payload text, ...the same) returns uuid
+--       JSON text, kept byte for byte
+--   txb.publish(topic text, key text, type text, payload bytea, ...the same,
+--               content_type text = 'application/octet-stream') returns uuid
+--   txb.publish_many(topics text[], keys text[], types text[], payloads bytea[], content_types text[],
+--                    headers jsonb[] = null, ids uuid[] = null, not_befores timestamptz[] = null,
+--                    strict_orders boolean[] = null) returns setof uuid, in the order of the arrays
 --
--- A literal without a type ('{"a": 1}') takes the text form; without that form it would be ambiguous. A null payload is a message without a value.
--- An argument that is wrong: SQLSTATE 22023 and a message that names the argument and the limit; publish_many also names the row, counted from 1.
--- What a handler publishes gets ids derived from its delivery (W14): txb.deliver in 0007 sets that up.
+-- A literal without a type ('{"a": 1}') takes the text form; without that form it would be ambiguous. A null payload is
+-- a message without a value. An argument that is wrong: SQLSTATE 22023 and a message that names the argument and the
+-- limit; publish_many also names the row, counted from 1. What a handler publishes gets ids derived from its delivery
+-- (W14): txb.deliver in 0007 sets that up.
 --
--- Never NOTIFY: it takes a cluster-wide lock at commit and cost applications two thirds of their throughput. The row's sequence number is drawn under the
--- ROW EXCLUSIVE lock on txb.outbox that the INSERT holds to the end of the transaction: the relay's rule for dead holes rests on that (R3).
+-- Never NOTIFY: it takes a cluster-wide lock at commit and cost applications two thirds of their throughput. The row's
+-- sequence number is drawn under the ROW EXCLUSIVE lock on txb.outbox that the INSERT holds to the end of the
+-- transaction: the relay's rule for dead holes rests on that (R3).
 --
--- The three forms of txb.publish repeat a dozen lines instead of sharing a function: a nested call costs 4 us of the 17 that the application pays.
+-- The three forms of txb.publish repeat a dozen lines instead of sharing a function: a nested call costs 4 us of the 17
+-- that the application pays.
 
 SET LOCAL ROLE txb_owner;
 
--- The cast is the only validator that every PostgreSQL since 14 has. A block with a handler is a subtransaction, but one without an xid: it writes nothing.
+-- The cast is the only validator that every PostgreSQL since 14 has. A block with a handler is a subtransaction, but
+-- one without an xid: it writes nothing.
 CREATE FUNCTION txb.json_problem(payload bytea) RETURNS text
 LANGUAGE plpgsql IMMUTABLE
 AS $$
@@ -48,18 +55,23 @@ BEGIN
   PERFORM pg_catalog.pg_advisory_xact_lock(txb.order_lock(topic, key));
 END
 $$;
-COMMENT ON FUNCTION txb.intent_order(text, text) IS 'Takes the advisory lock of a topic and key to the end of the transaction';
+COMMENT ON FUNCTION txb.intent_order(text, text) IS
+  'Takes the advisory lock of a topic and key to the end of the transaction';
 
--- W14. The message whose delivery publishes is in txb.delivery as "group/message id", set by txb.deliver(); txb.ordinal counts what it published. Both are
--- local to the transaction. The hash is that of common/uuid.c: SHA-256 over the parts, each preceded by its length.
+-- W14. The message whose delivery publishes is in txb.delivery as "group/message id", set by txb.deliver(); txb.ordinal
+-- counts what it published. Both are local to the transaction. The hash is that of common/uuid.c: SHA-256 over the
+-- parts, each preceded by its length.
 CREATE FUNCTION txb.uuid_v7_derive(base uuid, group_name text, message_id uuid, ordinal bigint) RETURNS uuid
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN (SELECT (substr(base::text, 1, 19) || to_hex(8 | (get_byte(h, 0) >> 4 & 3)) || substr(encode(h, 'hex'), 2, 15))::uuid
+RETURN (SELECT (substr(base::text, 1, 19) || to_hex(8 | (get_byte(h, 0) >> 4 & 3))
+                || substr(encode(h, 'hex'), 2, 15))::uuid
           FROM (SELECT sha256(int8send(octet_length(group_name)) || convert_to(group_name, 'UTF8')
                               || int8send(36) || convert_to(message_id::text, 'UTF8')
-                              || int8send(octet_length(ordinal::text)) || convert_to(ordinal::text, 'UTF8')) AS h) AS hash);
+                              || int8send(octet_length(ordinal::text)) || convert_to(ordinal::text, 'UTF8')
+                             ) AS h) AS hash);
 COMMENT ON FUNCTION txb.uuid_v7_derive(uuid, text, uuid, bigint) IS
-  'The id of the ordinal-th intent published by the delivery of a message to a group, with the time of base: the same whenever that delivery is run (W14)';
+  'The id of the ordinal-th intent published by the delivery of a message to a group, with the time of base: the same'
+  ' whenever that delivery is run (W14)';
 
 -- A scheduled intent's id carries its due time, or it would be older than the consumers' inboxes when it comes.
 CREATE FUNCTION txb.intent_id(due timestamptz) RETURNS uuid
@@ -76,18 +88,22 @@ BEGIN
   message_id := right(delivery, 36)::uuid;
   ordinal := coalesce(nullif(current_setting('txb.ordinal', true), '')::bigint, 0) + 1;
   PERFORM set_config('txb.ordinal', ordinal::text, true);
-  RETURN txb.uuid_v7_derive(CASE WHEN due IS NULL THEN message_id ELSE txb.uuid_v7_at(due) END, left(delivery, -37), message_id, ordinal);
+  RETURN txb.uuid_v7_derive(CASE WHEN due IS NULL THEN message_id ELSE txb.uuid_v7_at(due) END,
+                            left(delivery, -37), message_id, ordinal);
 END
 $$;
-COMMENT ON FUNCTION txb.intent_id(timestamptz) IS 'The id of an intent that was given none: derived inside a delivery, else new; with a due time, of that time';
+COMMENT ON FUNCTION txb.intent_id(timestamptz) IS
+  'The id of an intent that was given none: derived inside a delivery, else new; with a due time, of that time';
 
 -- Centuries ahead is one unit mistaken for another, and does not fit the time of an id.
 CREATE FUNCTION txb.intent_due_problem(not_before timestamptz) RETURNS text
 LANGUAGE sql VOLATILE
-RETURN CASE WHEN not_before > clock_timestamp() + interval '10 years' THEN 'not_before is ' || not_before || ', at most 10 years ahead are allowed' END;
+RETURN CASE WHEN not_before > clock_timestamp() + interval '10 years'
+            THEN 'not_before is ' || not_before || ', at most 10 years ahead are allowed' END;
 COMMENT ON FUNCTION txb.intent_due_problem(timestamptz) IS 'What is wrong with a due time; null: nothing';
 
-CREATE FUNCTION txb.intent_schedule(id uuid, topic text, key text, type text, payload bytea, content_type text, headers jsonb, due timestamptz) RETURNS uuid
+CREATE FUNCTION txb.intent_schedule(id uuid, topic text, key text, type text, payload bytea, content_type text,
+                                    headers jsonb, due timestamptz) RETURNS uuid
 LANGUAGE plpgsql
 AS $$
 DECLARE
@@ -102,10 +118,12 @@ BEGIN
   RETURN id;
 END
 $$;
-COMMENT ON FUNCTION txb.intent_schedule(uuid, text, text, text, bytea, text, jsonb, timestamptz) IS 'Keeps an intent until its time; returns its id';
+COMMENT ON FUNCTION txb.intent_schedule(uuid, text, text, text, bytea, text, jsonb, timestamptz) IS
+  'Keeps an intent until its time; returns its id';
 
-CREATE FUNCTION txb.publish(topic text, key text, type text, payload jsonb, headers jsonb DEFAULT NULL, id uuid DEFAULT NULL,
-                            not_before timestamptz DEFAULT NULL, strict_order boolean DEFAULT false) RETURNS uuid
+CREATE FUNCTION txb.publish(topic text, key text, type text, payload jsonb, headers jsonb DEFAULT NULL,
+                            id uuid DEFAULT NULL, not_before timestamptz DEFAULT NULL,
+                            strict_order boolean DEFAULT false) RETURNS uuid
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
 AS $$
 BEGIN
@@ -113,10 +131,12 @@ BEGIN
     PERFORM txb.intent_order(topic, key);
   END IF;
   IF not_before > clock_timestamp() THEN
-    RETURN txb.intent_schedule(id, topic, key, type, convert_to(payload::text, 'UTF8'), 'application/json', headers, not_before);
+    RETURN txb.intent_schedule(id, topic, key, type, convert_to(payload::text, 'UTF8'), 'application/json', headers,
+                               not_before);
   END IF;
   IF id IS NULL THEN
-    id := CASE WHEN coalesce(current_setting('txb.delivery', true), '') = '' THEN txb.uuid_v7() ELSE txb.intent_id(NULL) END;
+    id := CASE WHEN coalesce(current_setting('txb.delivery', true), '') = ''
+               THEN txb.uuid_v7() ELSE txb.intent_id(NULL) END;
   END IF;
   INSERT INTO txb.outbox (id, topic, key, type, payload, content_type, headers)
   VALUES (id, topic, key, type, convert_to(payload::text, 'UTF8'), 'application/json', headers);
@@ -124,10 +144,12 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION txb.publish(text, text, text, jsonb, jsonb, uuid, timestamptz, boolean) IS
-  'Writes an intent with a JSON payload. It becomes a Kafka message if and only if the transaction commits. Returns the message id';
+  'Writes an intent with a JSON payload. It becomes a Kafka message if and only if the transaction commits. Returns '
+  'the message id';
 
-CREATE FUNCTION txb.publish(topic text, key text, type text, payload text, headers jsonb DEFAULT NULL, id uuid DEFAULT NULL,
-                            not_before timestamptz DEFAULT NULL, strict_order boolean DEFAULT false) RETURNS uuid
+CREATE FUNCTION txb.publish(topic text, key text, type text, payload text, headers jsonb DEFAULT NULL,
+                            id uuid DEFAULT NULL, not_before timestamptz DEFAULT NULL,
+                            strict_order boolean DEFAULT false) RETURNS uuid
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
 AS $$
 BEGIN
@@ -140,10 +162,12 @@ BEGIN
     PERFORM txb.intent_order(topic, key);
   END IF;
   IF not_before > clock_timestamp() THEN
-    RETURN txb.intent_schedule(id, topic, key, type, convert_to(payload, 'UTF8'), 'application/json', headers, not_before);
+    RETURN txb.intent_schedule(id, topic, key, type, convert_to(payload, 'UTF8'), 'application/json', headers,
+                               not_before);
   END IF;
   IF id IS NULL THEN
-    id := CASE WHEN coalesce(current_setting('txb.delivery', true), '') = '' THEN txb.uuid_v7() ELSE txb.intent_id(NULL) END;
+    id := CASE WHEN coalesce(current_setting('txb.delivery', true), '') = ''
+               THEN txb.uuid_v7() ELSE txb.intent_id(NULL) END;
   END IF;
   INSERT INTO txb.outbox (id, topic, key, type, payload, content_type, headers)
   VALUES (id, topic, key, type, convert_to(payload, 'UTF8'), 'application/json', headers);
@@ -153,8 +177,9 @@ $$;
 COMMENT ON FUNCTION txb.publish(text, text, text, text, jsonb, uuid, timestamptz, boolean) IS
   'Writes an intent with a payload of JSON text, which is checked and kept byte for byte. Returns the message id';
 
-CREATE FUNCTION txb.publish(topic text, key text, type text, payload bytea, headers jsonb DEFAULT NULL, id uuid DEFAULT NULL,
-                            not_before timestamptz DEFAULT NULL, strict_order boolean DEFAULT false,
+CREATE FUNCTION txb.publish(topic text, key text, type text, payload bytea, headers jsonb DEFAULT NULL,
+                            id uuid DEFAULT NULL, not_before timestamptz DEFAULT NULL,
+                            strict_order boolean DEFAULT false,
                             content_type text DEFAULT 'application/octet-stream') RETURNS uuid
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
 AS $$
@@ -173,7 +198,8 @@ BEGIN
     RETURN txb.intent_schedule(id, topic, key, type, payload, content_type, headers, not_before);
   END IF;
   IF id IS NULL THEN
-    id := CASE WHEN coalesce(current_setting('txb.delivery', true), '') = '' THEN txb.uuid_v7() ELSE txb.intent_id(NULL) END;
+    id := CASE WHEN coalesce(current_setting('txb.delivery', true), '') = ''
+               THEN txb.uuid_v7() ELSE txb.intent_id(NULL) END;
   END IF;
   INSERT INTO txb.outbox (id, topic, key, type, payload, content_type, headers)
   VALUES (id, topic, key, type, payload, content_type, headers);
@@ -181,11 +207,13 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION txb.publish(text, text, text, bytea, jsonb, uuid, timestamptz, boolean, text) IS
-  'Writes an intent with a payload of bytes; with content_type application/json they must be valid JSON. Returns the message id';
+  'Writes an intent with a payload of bytes; with content_type application/json they must be valid JSON. Returns the '
+  'message id';
 
 -- What is wrong with the first wrong one of many, as "row 3: ..."; null: nothing.
-CREATE FUNCTION txb.intents_problem(topics text[], keys text[], types text[], payloads bytea[], content_types text[], headers jsonb[], ids uuid[],
-                                    not_befores timestamptz[], strict_orders boolean[]) RETURNS text
+CREATE FUNCTION txb.intents_problem(topics text[], keys text[], types text[], payloads bytea[], content_types text[],
+                                    headers jsonb[], ids uuid[], not_befores timestamptz[], strict_orders boolean[])
+RETURNS text
 LANGUAGE sql VOLATILE
 AS $$
   SELECT 'row ' || u.row || ': ' || p.problem
@@ -199,11 +227,13 @@ AS $$
    WHERE p.problem IS NOT NULL
    ORDER BY u.row LIMIT 1
 $$;
-COMMENT ON FUNCTION txb.intents_problem(text[], text[], text[], bytea[], text[], jsonb[], uuid[], timestamptz[], boolean[]) IS
+COMMENT ON FUNCTION txb.intents_problem(text[], text[], text[], bytea[], text[], jsonb[], uuid[], timestamptz[],
+                                        boolean[]) IS
   'What is wrong with the first wrong one of many intents, and its row counted from 1; null: nothing';
 
-CREATE FUNCTION txb.publish_many(topics text[], keys text[], types text[], payloads bytea[], content_types text[], headers jsonb[] DEFAULT NULL,
-                                 ids uuid[] DEFAULT NULL, not_befores timestamptz[] DEFAULT NULL, strict_orders boolean[] DEFAULT NULL)
+CREATE FUNCTION txb.publish_many(topics text[], keys text[], types text[], payloads bytea[], content_types text[],
+                                 headers jsonb[] DEFAULT NULL, ids uuid[] DEFAULT NULL,
+                                 not_befores timestamptz[] DEFAULT NULL, strict_orders boolean[] DEFAULT NULL)
 RETURNS SETOF uuid
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
 AS $$
@@ -216,19 +246,22 @@ DECLARE
   written uuid[];
 BEGIN
   IF topics IS NULL OR keys IS NULL OR types IS NULL OR payloads IS NULL OR content_types IS NULL THEN
-    RAISE EXCEPTION 'txb.publish_many: topics, keys, types, payloads and content_types are arrays, none of them null' USING ERRCODE = '22023';
-  END IF;
-  IF cardinality(keys) <> count OR cardinality(types) <> count OR cardinality(payloads) <> count OR cardinality(content_types) <> count
-     OR cardinality(headers) <> count OR cardinality(ids) <> count OR cardinality(not_befores) <> count OR cardinality(strict_orders) <> count THEN
-    RAISE EXCEPTION 'txb.publish_many: topics has % elements; every other array must have as many, or be null where it is optional', count
+    RAISE EXCEPTION 'txb.publish_many: topics, keys, types, payloads and content_types are arrays, none of them null'
       USING ERRCODE = '22023';
+  END IF;
+  IF cardinality(keys) <> count OR cardinality(types) <> count OR cardinality(payloads) <> count
+     OR cardinality(content_types) <> count OR cardinality(headers) <> count OR cardinality(ids) <> count
+     OR cardinality(not_befores) <> count OR cardinality(strict_orders) <> count THEN
+    RAISE EXCEPTION 'txb.publish_many: topics has % elements, every other array must have as many', count
+      USING ERRCODE = '22023', HINT = 'headers, ids, not_befores and strict_orders may be null as a whole.';
   END IF;
 
   -- Cheaply over all; only when one is wrong, again to name it.
   BEGIN
     SELECT bool_and(coalesce(txb.intent_fits(u.topic, u.key, u.type, u.payload, u.content_type, u.headers, u.id), false)
                     AND NOT coalesce(u.strict_order AND u.key IS NULL OR u.not_before > at + interval '10 years', false)
-                    AND (u.content_type IS DISTINCT FROM 'application/json' OR u.payload IS NULL OR convert_from(u.payload, 'UTF8')::json IS NOT NULL))
+                    AND (u.content_type IS DISTINCT FROM 'application/json' OR u.payload IS NULL
+                         OR convert_from(u.payload, 'UTF8')::json IS NOT NULL))
       INTO fits
       FROM unnest(topics, keys, types, payloads, content_types, publish_many.headers, ids, not_befores, strict_orders)
              AS u(topic, key, type, payload, content_type, headers, id, not_before, strict_order);
@@ -237,7 +270,8 @@ BEGIN
   END;
   IF NOT fits THEN
     PERFORM txb.intent_refuse('txb.publish_many',
-      txb.intents_problem(topics, keys, types, payloads, content_types, publish_many.headers, ids, not_befores, strict_orders));
+      txb.intents_problem(topics, keys, types, payloads, content_types, publish_many.headers, ids,
+                          not_befores, strict_orders));
   END IF;
 
   -- All locks before the first number is drawn, in one order for everybody, so that two of these can't deadlock.
@@ -278,8 +312,10 @@ BEGIN
   RETURN QUERY SELECT unnest(written);
 END
 $$;
-COMMENT ON FUNCTION txb.publish_many(text[], text[], text[], bytea[], text[], jsonb[], uuid[], timestamptz[], boolean[]) IS
-  'Writes many intents in the order of the arrays, all or none; returns their ids in that order. An error names the row, counted from 1';
+COMMENT ON FUNCTION txb.publish_many(text[], text[], text[], bytea[], text[], jsonb[], uuid[], timestamptz[],
+                                     boolean[]) IS
+  'Writes many intents in the order of the arrays, all or none; returns their ids in that order. An error names the '
+  'row, counted from 1';
 
 GRANT EXECUTE ON FUNCTION
   txb.publish(text, text, text, jsonb, jsonb, uuid, timestamptz, boolean),

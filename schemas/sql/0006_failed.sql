@@ -1,11 +1,13 @@
 -- Failed messages, of both sides, and what hangs on them: the relay's record of a refused intent, and retention.
 --
---   txb.relay_record_failed(source text, epoch bigint, instance uuid, seq bigint, error_class text, error text) returns bigint (number in txb.failed)
+--   txb.relay_record_failed(source text, epoch bigint, instance uuid, seq bigint, error_class text, error text)
+--       returns bigint (number in txb.failed)
 --   txb.partition_drop(source text, older_than interval, out statement text, out partition text)      described in 0003
 --   txb.key_text(key bytea) returns text
 --
--- A refused intent is recorded by reference to its seq: the outbox keeps the payload, and retention keeps the partition as long as its key is held. Without
--- a key nothing is held; when the partition is dropped, the payload moves into txb.failed.
+-- A refused intent is recorded by reference to its seq: the outbox keeps the payload, and retention keeps the partition
+-- as long as its key is held. Without a key nothing is held; when the partition is dropped, the payload moves into
+-- txb.failed.
 
 SET LOCAL ROLE txb_owner;
 
@@ -37,16 +39,19 @@ CREATE TABLE txb.failed (
   created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
   updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
   CONSTRAINT failed_place CHECK (CASE side WHEN 'outbox' THEN source IS NOT NULL AND seq IS NOT NULL
-                                           ELSE group_name IS NOT NULL AND partition IS NOT NULL AND "offset" IS NOT NULL END)
+                                           ELSE group_name IS NOT NULL AND partition IS NOT NULL
+                                             AND "offset" IS NOT NULL END)
 );
 CREATE UNIQUE INDEX failed_intent ON txb.failed (source, seq) WHERE side = 'outbox';
 CREATE UNIQUE INDEX failed_message ON txb.failed (group_name, topic, partition, "offset", run) WHERE side = 'consumer';
 CREATE INDEX failed_open_key ON txb.failed (group_name, topic, partition, sha256(key), number)
   WHERE side = 'consumer' AND state IN ('retrying', 'held', 'dead');
 
-COMMENT ON TABLE txb.failed IS 'Failed messages of both sides: intents that Kafka refused, messages that could not be applied';
+COMMENT ON TABLE txb.failed IS
+  'Failed messages of both sides: intents that Kafka refused, messages that could not be applied';
 COMMENT ON COLUMN txb.failed.number IS 'Identity, for commands; within one key also the order';
-COMMENT ON COLUMN txb.failed.side IS 'outbox: an intent that could not be published; consumer: a message that could not be applied';
+COMMENT ON COLUMN txb.failed.side IS
+  'outbox: an intent that could not be published; consumer: a message that could not be applied';
 COMMENT ON COLUMN txb.failed.state IS 'retrying, held (behind a failed message of its key), dead, resolved, discarded';
 COMMENT ON COLUMN txb.failed.run IS '0: live; else the replay job';
 COMMENT ON COLUMN txb.failed.source IS 'Outbox side: the source. Consumer side: the CloudEvents source';
@@ -76,10 +81,12 @@ COMMENT ON INDEX txb.failed_number IS 'Identity';
 COMMENT ON SEQUENCE txb.failed_number_seq IS 'Numbers of txb.failed';
 COMMENT ON CONSTRAINT failed_side ON txb.failed IS 'side: outbox or consumer';
 COMMENT ON CONSTRAINT failed_state ON txb.failed IS 'state: retrying, held, dead, resolved or discarded';
-COMMENT ON CONSTRAINT failed_place ON txb.failed IS 'An intent has source and seq, a message group, partition and offset';
+COMMENT ON CONSTRAINT failed_place ON txb.failed IS
+  'An intent has source and seq, a message group, partition and offset';
 COMMENT ON INDEX txb.failed_intent IS 'An intent fails once, though its record may be written twice after a crash';
 COMMENT ON INDEX txb.failed_message IS 'A message fails once per run';
-COMMENT ON INDEX txb.failed_open_key IS 'The open failed messages of a key; by hash, since a foreign key may be longer than an index entry';
+COMMENT ON INDEX txb.failed_open_key IS
+  'The open failed messages of a key; by hash, since a foreign key may be longer than an index entry';
 
 CREATE FUNCTION txb.key_text(key bytea) RETURNS text
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, txb, pg_temp
@@ -92,9 +99,11 @@ END
 $$;
 COMMENT ON FUNCTION txb.key_text(bytea) IS 'A key as text: itself if it is UTF-8 without NUL, else \x and hexadecimal';
 
--- Written in the transaction of nothing else: when it has committed, the number counts as done. A crash before that leaves the intent unacknowledged, so
--- it is read, refused and recorded again; after it, the record is found and only repeated.
-CREATE FUNCTION txb.relay_record_failed(source text, epoch bigint, instance uuid, seq bigint, error_class text, error text) RETURNS bigint
+-- Written in the transaction of nothing else: when it has committed, the number counts as done. A crash before that
+-- leaves the intent unacknowledged, so it is read, refused and recorded again; after it, the record is found and only
+-- repeated.
+CREATE FUNCTION txb.relay_record_failed(source text, epoch bigint, instance uuid, seq bigint, error_class text,
+                                        error text) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
 AS $$
 #variable_conflict use_column
@@ -102,28 +111,34 @@ DECLARE
   intent txb.outbox;
   result bigint;
 BEGIN
-  PERFORM txb.relay_fence('txb.relay_record_failed', relay_record_failed.source, relay_record_failed.epoch, relay_record_failed.instance);
+  PERFORM txb.relay_fence('txb.relay_record_failed', relay_record_failed.source, relay_record_failed.epoch,
+                          relay_record_failed.instance);
   SELECT * INTO intent FROM txb.outbox AS o WHERE o.seq = relay_record_failed.seq;
   IF intent.seq IS NULL THEN
     RAISE EXCEPTION 'txb.relay_record_failed: there is no intent %', relay_record_failed.seq USING ERRCODE = 'TXB04';
   END IF;
-  INSERT INTO txb.failed AS f (side, state, source, seq, topic, key, id, type, "time", content_type, headers, attempts, error_class, error)
-  VALUES ('outbox', 'dead', relay_record_failed.source, intent.seq, intent.topic, convert_to(intent.key, 'UTF8'), intent.id, intent.type,
-          intent.created_at, intent.content_type, intent.headers, 1, relay_record_failed.error_class, relay_record_failed.error)
+  INSERT INTO txb.failed AS f (side, state, source, seq, topic, key, id, type, "time", content_type, headers, attempts,
+                               error_class, error)
+  VALUES ('outbox', 'dead', relay_record_failed.source, intent.seq, intent.topic, convert_to(intent.key, 'UTF8'),
+          intent.id, intent.type, intent.created_at, intent.content_type, intent.headers, 1,
+          relay_record_failed.error_class, relay_record_failed.error)
   ON CONFLICT (source, seq) WHERE side = 'outbox' DO UPDATE
-     SET attempts = f.attempts + 1, error_class = excluded.error_class, error = excluded.error, updated_at = clock_timestamp()
+     SET attempts = f.attempts + 1, error_class = excluded.error_class, error = excluded.error,
+         updated_at = clock_timestamp()
   RETURNING f.number INTO result;
   IF intent.key IS NOT NULL THEN
     INSERT INTO txb.relay_hold AS h (source, kind, topic, key, lo, failed_id, error)
     VALUES (relay_record_failed.source, 'key', intent.topic, intent.key, intent.seq, result, relay_record_failed.error)
     ON CONFLICT (source, topic, key) WHERE kind = 'key' DO UPDATE
-       SET lo = least(h.lo, excluded.lo), failed_id = CASE WHEN excluded.lo < h.lo THEN excluded.failed_id ELSE h.failed_id END;
+       SET lo = least(h.lo, excluded.lo),
+           failed_id = CASE WHEN excluded.lo < h.lo THEN excluded.failed_id ELSE h.failed_id END;
   END IF;
   RETURN result;
 END
 $$;
 COMMENT ON FUNCTION txb.relay_record_failed(text, bigint, uuid, bigint, text, text) IS
-  'Records an intent that Kafka refused, and holds its key from there on; returns its number in txb.failed. Repeating it changes nothing but the count';
+  'Records an intent that Kafka refused, and holds its key from there on; returns its number in txb.failed. Repeating'
+  ' it changes nothing but the count';
 
 CREATE FUNCTION txb.partition_drop(source text, older_than interval, OUT statement text, OUT partition text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp SET lock_timeout = '200ms'
@@ -136,7 +151,8 @@ DECLARE
   newest timestamptz;
 BEGIN
   IF older_than IS NULL OR older_than < interval '0' THEN
-    RAISE EXCEPTION 'txb.partition_drop: older_than is %, an interval that is not negative is needed', older_than USING ERRCODE = '22023';
+    RAISE EXCEPTION 'txb.partition_drop: older_than is %, an interval that is not negative is needed', older_than
+      USING ERRCODE = '22023';
   END IF;
   -- Two may call at once (an operator, a relay that has just lost its lease): one works, the other comes back later.
   IF NOT pg_try_advisory_xact_lock(1954049330, -1) THEN
@@ -146,7 +162,8 @@ BEGIN
   -- What was detached earlier. Never one that has rows: somebody may have detached it by hand to keep it.
   FOR loose IN
     SELECT c.relname FROM pg_class AS c
-     WHERE c.relnamespace = 'txb'::regnamespace AND c.relname ~ '^outbox_p\d{12,}$' AND c.relkind = 'r' AND NOT c.relispartition
+     WHERE c.relnamespace = 'txb'::regnamespace AND c.relname ~ '^outbox_p\d{12,}$' AND c.relkind = 'r'
+       AND NOT c.relispartition
      ORDER BY c.relname
   LOOP
     EXECUTE format('SELECT EXISTS (SELECT FROM txb.%I)', loose) INTO filled;
@@ -166,13 +183,19 @@ BEGIN
   IF done IS NULL OR NOT EXISTS (SELECT FROM txb.relay AS r WHERE r.source = partition_drop.source) THEN
     RETURN; -- nobody relays here: nothing is published
   END IF;
-  FOR one IN SELECT p.name, p.first, p.past FROM txb.outbox_partition AS p WHERE p.past - 1 <= done ORDER BY p.first LOOP
-    EXECUTE format('SELECT max(created_at) FROM txb.%I WHERE seq > (SELECT max(seq) - 1000 FROM txb.%I)', one.name, one.name) INTO newest;
+  FOR one IN
+    SELECT p.name, p.first, p.past FROM txb.outbox_partition AS p WHERE p.past - 1 <= done ORDER BY p.first
+  LOOP
+    EXECUTE format('SELECT max(created_at) FROM txb.%1$I WHERE seq > (SELECT max(seq) - 1000 FROM txb.%1$I)', one.name)
+      INTO newest;
     -- In order: what comes later was written later.
     EXIT WHEN newest > clock_timestamp() - older_than;
     -- A refused intent without a key holds nothing back; what waits for a decision takes its payload along.
-    EXECUTE format('UPDATE txb.failed AS f SET payload = o.payload, updated_at = clock_timestamp() FROM txb.%I AS o WHERE f.side = ''outbox'''
-                   ' AND f.state IN (''retrying'', ''held'', ''dead'') AND f.seq = o.seq AND f.source = $1', one.name) USING partition_drop.source;
+    EXECUTE format($sql$
+      UPDATE txb.failed AS f SET payload = o.payload, updated_at = clock_timestamp()
+        FROM txb.%I AS o
+       WHERE f.side = 'outbox' AND f.state IN ('retrying', 'held', 'dead') AND f.source = $1 AND f.seq = o.seq$sql$,
+      one.name) USING partition_drop.source;
     EXECUTE format('TRUNCATE TABLE txb.%I', one.name);
     statement := format('ALTER TABLE txb.outbox DETACH PARTITION txb.%I CONCURRENTLY', one.name);
     partition := one.name;
@@ -181,7 +204,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION txb.partition_drop(text, interval) IS
-  'One step of dropping a partition whose intents are all published and older; answers with the statement to send next, as txb_retention and outside a transaction';
+  'One step of dropping a partition whose intents are all published and older; answers with the statement to send '
+  'next, as txb_retention and outside a transaction';
 
 REVOKE ALL ON TYPE txb.failed FROM PUBLIC;
 GRANT SELECT ON txb.failed TO txb_reader, txb_relay;

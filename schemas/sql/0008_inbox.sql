@@ -1,13 +1,19 @@
--- The inbox: which messages a group has applied. Range-partitioned on the id, which carries its time, so that one message always falls into one partition.
+-- The inbox: which messages a group has applied. Range-partitioned on the id, which carries its time, so that one
+-- message always falls into one partition.
 --
---   txb.inbox                                               workers INSERT (group_name, run, message_id) sorted, ON CONFLICT DO NOTHING RETURNING message_id
---   txb.inbox_partition_make(days_back int, days_ahead int) returns int       the number made; 55P03: try again
---   txb.inbox_partition_drop(keep interval) returns int                       the number dropped; 55P03: try again
---   txb.inbox_horizon() returns timestamptz                 ids older than it are refused; -infinity: nothing was dropped yet
+--   txb.inbox
+--       workers INSERT (group_name, run, message_id) sorted, ON CONFLICT DO NOTHING RETURNING message_id
+--   txb.inbox_partition_make(days_back int, days_ahead int) returns int
+--       the number made; 55P03: try again
+--   txb.inbox_partition_drop(keep interval) returns int
+--       the number dropped; 55P03: try again
+--   txb.inbox_horizon() returns timestamptz
+--       ids older than it are refused; -infinity: nothing was dropped yet
 --
--- Ids out of the days that have a partition (a fast clock, an old topic) go to txb.inbox_default; whoever makes the partition moves them (W7).
--- An id below the horizon can't be told from a repetition. Constraint inbox_horizon refuses it: 23514, whatever the worker had seen before, so that a message
--- is never applied twice silently. A crash in the middle of making or dropping leaves nothing of it, since each is one transaction.
+-- Ids out of the days that have a partition (a fast clock, an old topic) go to txb.inbox_default; whoever makes the
+-- partition moves them (W7). An id below the horizon can't be told from a repetition. Constraint inbox_horizon refuses
+-- it: 23514, whatever the worker had seen before, so that a message is never applied twice silently. A crash in the
+-- middle of making or dropping leaves nothing of it, since each is one transaction.
 
 SET LOCAL ROLE txb_owner;
 
@@ -84,7 +90,8 @@ BEGIN
   SELECT s.horizon INTO horizon FROM txb.inbox_state AS s;
   FOR day IN
     SELECT today + n FROM generate_series(-days_back, days_ahead) AS n
-     WHERE NOT EXISTS (SELECT FROM txb.inbox_partition AS p WHERE p.first = txb.uuid_v7_floor((today + n)::timestamp AT TIME ZONE 'UTC'))
+     WHERE NOT EXISTS (SELECT FROM txb.inbox_partition AS p
+                        WHERE p.first = txb.uuid_v7_floor((today + n)::timestamp AT TIME ZONE 'UTC'))
        AND (today + n)::timestamp AT TIME ZONE 'UTC' >= horizon
   LOOP
     first := txb.uuid_v7_floor(day::timestamp AT TIME ZONE 'UTC');
@@ -96,9 +103,10 @@ BEGIN
     EXECUTE format('REVOKE ALL ON TYPE txb.%I FROM PUBLIC', name);
     -- W7: rows of this day in the default would make ATTACH fail for ever, and one message from a fast clock is enough.
     LOCK TABLE txb.inbox_default IN ACCESS EXCLUSIVE MODE;
-    EXECUTE format('WITH moved AS (DELETE FROM txb.inbox_default AS d WHERE d.message_id >= $1 AND d.message_id < $2 RETURNING d.*)'
-                   ' INSERT INTO txb.%I (group_name, run, message_id) SELECT m.group_name, m.run, m.message_id FROM moved AS m', name)
-      USING first, past;
+    EXECUTE format($sql$
+      WITH moved AS (DELETE FROM txb.inbox_default AS d WHERE d.message_id >= $1 AND d.message_id < $2 RETURNING d.*)
+      INSERT INTO txb.%I (group_name, run, message_id) SELECT m.group_name, m.run, m.message_id FROM moved AS m$sql$,
+      name) USING first, past;
     EXECUTE format('ALTER TABLE txb.inbox ATTACH PARTITION txb.%I FOR VALUES FROM (%L) TO (%L)', name, first, past);
     made := made + 1;
   END LOOP;
@@ -106,7 +114,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION txb.inbox_partition_make(int, int) IS
-  'Makes the daily partitions that are missing around today and moves the default''s rows of those days there (W7). 55P03: try again. Returns the number made';
+  'Makes the daily partitions that are missing around today and moves the default''s rows of those days there (W7). '
+  '55P03: try again. Returns the number made';
 
 CREATE FUNCTION txb.inbox_partition_drop(keep interval) RETURNS int
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp SET lock_timeout = '200ms'
@@ -128,9 +137,15 @@ BEGIN
     RETURN 0;
   END IF;
   floor_id := txb.uuid_v7_floor(limit_at);
-  -- Dropping a partition locks the parent against everybody. Batches are short; if one is not, the lock_timeout ends the waiting of those behind us.
+  -- Dropping a partition locks the parent against everybody. Batches are short; if one is not, the lock_timeout ends
+  -- the waiting of those behind us.
   LOCK TABLE ONLY txb.inbox IN ACCESS EXCLUSIVE MODE;
   LOCK TABLE txb.inbox_default IN ACCESS EXCLUSIVE MODE;
+  -- Once more under the lock: another one, with a shorter keep, may have raised the horizon meanwhile. It never sinks.
+  SELECT s.horizon INTO horizon FROM txb.inbox_state AS s;
+  IF limit_at <= horizon THEN
+    RETURN 0;
+  END IF;
   FOR one IN SELECT p.name FROM txb.inbox_partition AS p WHERE p.past <= floor_id ORDER BY p.first LOOP
     EXECUTE format('DROP TABLE txb.%I', one.name);
     dropped := dropped + 1;
@@ -139,13 +154,15 @@ BEGIN
   -- From now on these ids would fall into the default, and be new there.
   ALTER TABLE txb.inbox_default DROP CONSTRAINT IF EXISTS inbox_horizon;
   EXECUTE format('ALTER TABLE txb.inbox_default ADD CONSTRAINT inbox_horizon CHECK (message_id >= %L)', floor_id);
-  COMMENT ON CONSTRAINT inbox_horizon ON txb.inbox_default IS 'Ids below were dropped: such a message can''t be told from a repetition, and is refused';
+  COMMENT ON CONSTRAINT inbox_horizon ON txb.inbox_default IS
+    'Ids below were dropped: such a message can''t be told from a repetition, and is refused';
   UPDATE txb.inbox_state AS s SET horizon = limit_at;
   RETURN dropped;
 END
 $$;
 COMMENT ON FUNCTION txb.inbox_partition_drop(interval) IS
-  'Drops the days that are over for longer than keep, and refuses their ids from then on. 55P03: try again. Returns the number dropped';
+  'Drops the days that are over for longer than keep, and refuses their ids from then on. 55P03: try again. Returns '
+  'the number dropped';
 
 REVOKE ALL ON TYPE txb.inbox, txb.inbox_default, txb.inbox_state, txb.inbox_partition FROM PUBLIC;
 -- Directly: a function around it costs more than the insert. RETURNING asks for SELECT.
@@ -153,6 +170,7 @@ GRANT INSERT (group_name, run, message_id), SELECT ON txb.inbox TO txb_worker;
 GRANT SELECT ON txb.inbox TO txb_reader;
 GRANT SELECT ON txb.inbox_state, txb.inbox_partition TO txb_worker, txb_reader;
 GRANT EXECUTE ON FUNCTION txb.inbox_horizon() TO txb_worker, txb_reader, txb_admin;
-GRANT EXECUTE ON FUNCTION txb.inbox_partition_make(int, int), txb.inbox_partition_drop(interval) TO txb_worker, txb_admin;
+GRANT EXECUTE ON FUNCTION txb.inbox_partition_make(int, int), txb.inbox_partition_drop(interval)
+TO txb_worker, txb_admin;
 
 RESET ROLE;

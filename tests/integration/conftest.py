@@ -1,4 +1,5 @@
-"""Fixtures of the integration tests: one real PostgreSQL for all, and for each test a database of its own with the migrations of schemas/sql."""
+"""Fixtures of the integration tests: one real PostgreSQL for all, and for each test a database of its own with the
+migrations of schemas/sql."""
 
 import itertools
 import os
@@ -24,7 +25,8 @@ def server():
 
 @pytest.fixture(scope="session")
 def template(server):
-    """The name of a migrated database that nobody is connected to. 1,000 numbers a partition: tests reach the ends of partitions."""
+    """The name of a migrated database that nobody is connected to. 1,000 numbers a partition: tests reach the ends of
+    partitions."""
     name = server.create_database("sql_template")
     migrate(server, name)
     make_logins(server)

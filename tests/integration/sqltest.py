@@ -1,4 +1,5 @@
-"""What the tests of the SQL schema share: migrating as the program does, one login per role, sessions that know whether they wait."""
+"""What the tests of the SQL schema share: migrating as the program does, one login per role, sessions that know whether
+they wait."""
 
 import contextlib
 import glob
@@ -33,8 +34,10 @@ def migrate(server, database, user=None):
         for version, name, text in migrations():
             with connection.cursor() as cursor:
                 cursor.execute(text)
-                cursor.execute("INSERT INTO txb.schema_migration (version, name, sha256) VALUES (%s, %s, %s)",
-                               (version, name, hashlib.sha256(text.encode()).hexdigest()))
+                cursor.execute(
+                    "INSERT INTO txb.schema_migration (version, name, sha256) VALUES (%s, %s, %s)",
+                    (version, name, hashlib.sha256(text.encode()).hexdigest()),
+                )
             connection.commit()
 
 
@@ -123,13 +126,15 @@ class Database:
         process.wait_for(lambda: self.waiting(session), "a session to wait for a lock", 20)
 
     def wait_until_gone(self, session):
-        process.wait_for(lambda: not self.root.do("SELECT FROM pg_stat_activity WHERE pid = %s", session.pid), "a session to end", 20)
+        process.wait_for(
+            lambda: not self.root.do("SELECT FROM pg_stat_activity WHERE pid = %s", session.pid), "a session to end", 20
+        )
 
     def close(self):
         for session in self.sessions:
             session.close()
 
-    # -- shorthands --------------------------------------------------------------------------------------------------------------
+    # -- shorthands -------------------------------------------------------------------------------
 
     def publish(self, session, payload="{}", topic="t", key="k"):
         return session.one("SELECT txb.publish(%s, %s, 'made', %s::jsonb)", topic, key, payload)
@@ -137,8 +142,12 @@ class Database:
     def payloads(self):
         return [row[0] for row in self.root.do("SELECT convert_from(payload, 'UTF8') FROM txb.outbox ORDER BY seq")]
 
-    def acquire(self, session, owner="r1", instance="00000000-0000-4000-8000-000000000001", lease_ms=30000, source="bank"):
-        return session.row("SELECT * FROM txb.relay_acquire(%s, %s, %s, %s, 'txbroker:bank')", source, owner, instance, lease_ms)
+    def acquire(
+        self, session, owner="r1", instance="00000000-0000-4000-8000-000000000001", lease_ms=30000, source="bank"
+    ):
+        return session.row(
+            "SELECT * FROM txb.relay_acquire(%s, %s, %s, %s, 'txbroker:bank')", source, owner, instance, lease_ms
+        )
 
     def take(self, session, partition=0, owner="w1", start=0, cluster="c1"):
         return session.row("SELECT * FROM txb.offset_take('g', 't', %s, %s, %s, %s)", partition, owner, cluster, start)

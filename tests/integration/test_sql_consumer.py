@@ -19,14 +19,20 @@ def batch(session, epoch, first, past, applied=None, duplicate=0):
     session.do("COMMIT")
 
 
-# -- taking and giving back -------------------------------------------------------------------------------------------------------------
+# -- taking and giving back -----------------------------------------------------------------------
 
 
 def test_a_partition_without_a_row_begins_where_it_is_told(db):
     worker = db.session("worker")
     assert db.take(worker, start=None) is None
     row = db.take(worker, start=42)
-    assert (row["next_offset"], row["epoch"], row["owner"], row["backend_pid"], row["cluster_id"]) == (42, 1, "w1", worker.pid, "c1")
+    assert (row["next_offset"], row["epoch"], row["owner"], row["backend_pid"], row["cluster_id"]) == (
+        42,
+        1,
+        "w1",
+        worker.pid,
+        "c1",
+    )
     assert row["busy"] and not row["unclean"] and row["consumed"] == 0
     with refused("23514", "consumer_offset_next"):
         db.take(worker, partition=1, start=-1)
@@ -55,7 +61,7 @@ def test_another_cluster_is_refused_until_somebody_decides(db):
     worker, admin = db.session("worker"), db.session("admin")
     db.take(worker, cluster="c1")
     batch(worker, 1, 0, 5)
-    with refused("TXB04", 'group "g"', "cluster c1", "cluster c2", "txb.offset_set"):
+    with refused("TXB04", 'group "g"', "cluster c1, not c2", "txb.offset_set"):
         db.take(worker, cluster="c2")
     with refused("22023", "reason"):
         admin.do("SELECT txb.offset_set('g', 't', 0, 2, 'c2', '')")
@@ -102,10 +108,13 @@ def test_a_successor_may_end_a_stopped_owner_of_the_same_role(db):
     assert (row["epoch"], row["next_offset"], row["consumed"]) == (2, 0, 0)
 
 
-# -- the batch ----------------------------------------------------------------------------------------------------------------------------------
+# -- the batch ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("epoch,first,past,words", [(2, 0, 5, "epoch 1"), (0, 0, 5, "epoch 1"), (1, 1, 5, "next offset 0"), (1, 0, 0, "next offset 0")])
+@pytest.mark.parametrize(
+    "epoch,first,past,words",
+    [(2, 0, 5, "epoch 1"), (0, 0, 5, "epoch 1"), (1, 1, 5, "next offset 0"), (1, 0, 0, "next offset 0")],
+)
 def test_opening_compares_epoch_and_position(db, epoch, first, past, words):
     """W1: it raises. In a pipeline zero rows would be no error, and a zombie's effects would be committed."""
     worker = db.session("worker")
@@ -177,7 +186,7 @@ def test_two_batches_of_one_transaction_are_possible_when_closed(db):
     assert stored(db)["consumed"] == 2
 
 
-# -- W11: nobody commits an open batch -------------------------------------------------------------------------------------------------------------
+# -- W11: nobody commits an open batch ------------------------------------------------------------
 
 
 def open_batch(db):
@@ -215,11 +224,14 @@ def test_preparing_an_open_batch_is_refused(db):
     assert nothing_was_committed(db)
 
 
-@pytest.mark.parametrize("game", [
-    "SET CONSTRAINTS ALL IMMEDIATE",
-    "SET CONSTRAINTS txb.batch_is_closed IMMEDIATE",
-    "DO $$ BEGIN SET CONSTRAINTS ALL IMMEDIATE; END $$",
-])
+@pytest.mark.parametrize(
+    "game",
+    [
+        "SET CONSTRAINTS ALL IMMEDIATE",
+        "SET CONSTRAINTS txb.batch_is_closed IMMEDIATE",
+        "DO $$ BEGIN SET CONSTRAINTS ALL IMMEDIATE; END $$",
+    ],
+)
 def test_immediate_constraints_only_refuse_earlier(db, game):
     worker = open_batch(db)
     with refused("TXB03", "name the constraints"):
@@ -228,12 +240,15 @@ def test_immediate_constraints_only_refuse_earlier(db, game):
     assert nothing_was_committed(db)
 
 
-@pytest.mark.parametrize("game", [
-    "DO $$ BEGIN SET CONSTRAINTS ALL IMMEDIATE; EXCEPTION WHEN OTHERS THEN NULL; END $$",
-    "DO $$ BEGIN SET CONSTRAINTS ALL IMMEDIATE; EXCEPTION WHEN OTHERS THEN SET CONSTRAINTS ALL DEFERRED; END $$",
-    "SET CONSTRAINTS ALL DEFERRED",
-    "SAVEPOINT a; SET CONSTRAINTS ALL DEFERRED; ROLLBACK TO a",
-])
+@pytest.mark.parametrize(
+    "game",
+    [
+        "DO $$ BEGIN SET CONSTRAINTS ALL IMMEDIATE; EXCEPTION WHEN OTHERS THEN NULL; END $$",
+        "DO $$ BEGIN SET CONSTRAINTS ALL IMMEDIATE; EXCEPTION WHEN OTHERS THEN SET CONSTRAINTS ALL DEFERRED; END $$",
+        "SET CONSTRAINTS ALL DEFERRED",
+        "SAVEPOINT a; SET CONSTRAINTS ALL DEFERRED; ROLLBACK TO a",
+    ],
+)
 def test_games_with_constraints_do_not_get_an_open_batch_committed(db, game):
     worker = open_batch(db)
     worker.do(game)
@@ -251,8 +266,10 @@ def test_constraints_set_immediate_before_the_batch_refuse_it_at_once(db):
 
 
 def test_a_handler_may_check_its_own_constraints(db):
-    db.root.do("""CREATE TABLE a (id int PRIMARY KEY, b int); GRANT ALL ON a TO login_worker;
-                  ALTER TABLE a ADD CONSTRAINT a_b FOREIGN KEY (b) REFERENCES a DEFERRABLE INITIALLY DEFERRED""")
+    db.root.do(
+        """CREATE TABLE a (id int PRIMARY KEY, b int); GRANT ALL ON a TO login_worker;
+                  ALTER TABLE a ADD CONSTRAINT a_b FOREIGN KEY (b) REFERENCES a DEFERRABLE INITIALLY DEFERRED"""
+    )
     worker = open_batch(db)
     worker.do("INSERT INTO a VALUES (1, 1); SET CONSTRAINTS a_b IMMEDIATE")
     worker.do(CLOSE, 1, 0)
@@ -280,7 +297,7 @@ def test_closing_in_a_savepoint_that_is_undone_leaves_it_open(db):
     assert nothing_was_committed(db)
 
 
-# -- stalls ---------------------------------------------------------------------------------------------------------------------------------------------
+# -- stalls ---------------------------------------------------------------------------------------
 
 STALL = "SELECT txb.batch_stall('g', 't', 0, %s, %s, %s, now() + interval '1 min', 'retry', 'no money', 'P0001')"
 
@@ -293,14 +310,30 @@ def test_a_stall_is_recorded_kept_and_cleared(db):
     since = stored(db)["stalled_since"]
     first.do(STALL, 1, 5, 2)
     row = db.take(second, owner="w2")  # a rebalance: attempts go on
-    assert (row["stalled_offset"], row["attempts"], row["last_outcome"], row["last_error"], row["last_sqlstate"]) == (5, 2, "retry", "no money", "P0001")
+    assert (row["stalled_offset"], row["attempts"], row["last_outcome"], row["last_error"], row["last_sqlstate"]) == (
+        5,
+        2,
+        "retry",
+        "no money",
+        "P0001",
+    )
     assert row["stalled_since"] == since and row["next_attempt_at"] > since
     with refused("TXB01", "txb.batch_stall"):
         first.do(STALL, 1, 5, 3)
     batch(second, 2, 5, 6)
     row = stored(db)
-    assert [row[c] for c in ("stalled_offset", "stalled_since", "attempts", "next_attempt_at", "last_error", "last_sqlstate", "last_outcome")] == [
-        None, None, 0, None, None, None, None]
+    assert [
+        row[c]
+        for c in (
+            "stalled_offset",
+            "stalled_since",
+            "attempts",
+            "next_attempt_at",
+            "last_error",
+            "last_sqlstate",
+            "last_outcome",
+        )
+    ] == [None, None, 0, None, None, None, None]
 
 
 def test_the_next_stall_has_its_own_time_and_one_behind_is_refused(db):
@@ -322,7 +355,7 @@ def test_a_long_error_is_cut(db):
     assert len(stored(db)["last_error"]) == 4000
 
 
-# -- W10: crash-poison ------------------------------------------------------------------------------------------------------------------------------------
+# -- W10: crash-poison ----------------------------------------------------------------------------
 
 
 def test_found_busy_at_an_unmoved_offset_is_unclean(db):
@@ -365,7 +398,14 @@ def test_a_clean_end_is_no_death(db):
     db.take(worker)
     worker.do("SELECT txb.suspect_mark('g', 't', 0, 1, 0)")
     worker.do("SELECT txb.offset_release('g', 't', 0, 1)")
-    assert db.take(worker)["suspect_deaths"] == 0
+    row = db.take(worker)
+    assert (row["suspect_deaths"], row["unclean"]) == (0, False)
+    # But what died before is not forgotten: the next to come would die of it again.
+    row = db.take(worker)
+    assert row["suspect_deaths"] == 1
+    worker.do("SELECT txb.offset_release('g', 't', 0, 3)")
+    row = db.take(worker)
+    assert (row["suspect_offset"], row["suspect_deaths"]) == (0, 1)
 
 
 def test_a_marker_is_for_the_next_message_only(db):
@@ -375,7 +415,7 @@ def test_a_marker_is_for_the_next_message_only(db):
         worker.do("SELECT txb.suspect_mark('g', 't', 0, 1, 3)")
 
 
-# -- handlers --------------------------------------------------------------------------------------------------------------------------------------------
+# -- handlers -------------------------------------------------------------------------------------
 
 
 def test_outcomes(db):
@@ -383,28 +423,47 @@ def test_outcomes(db):
     assert worker.do("SELECT (txb.ok()).*") == [("ok", None, None, None)]
     assert worker.do("SELECT (txb.ok('{\"a\": 1}')).*") == [("ok", {"a": 1}, None, None)]
     assert worker.do("SELECT (txb.refuse('no')).*") == [("refuse", None, "no", None)]
-    assert worker.do("SELECT (txb.retry()).outcome, (txb.retry(interval '2 s', 'later')).reason") == [("retry", "later")]
+    assert worker.do("SELECT (txb.retry()).outcome, (txb.retry(interval '2 s', 'later')).reason") == [
+        ("retry", "later")
+    ]
     assert worker.do("SELECT (txb.dead('broken')).*") == [("dead", None, "broken", None)]
 
 
 def test_a_message_of_binary_keys_is_shown_as_text(db):
     worker = db.session("worker")
-    assert worker.do("SELECT txb.key_text('ä'::bytea), txb.key_text('\\xff00'), txb.key_text('\\x6100'), txb.key_text(NULL)") == [
-        ("ä", "\\xff00", "\\x6100", None)]
+    assert worker.do(
+        "SELECT txb.key_text('ä'::bytea), txb.key_text('\\xff00'), txb.key_text('\\x6100'), txb.key_text(NULL)"
+    ) == [("ä", "\\xff00", "\\x6100", None)]
 
 
 def test_deliver_sets_the_delivery_once_a_message_in_order(db):
     """The form of the worker's statement: the subquery's order is the handlers' order, each under its own delivery."""
-    db.root.do("""CREATE SCHEMA shop; GRANT ALL ON SCHEMA shop TO login_worker; CREATE TABLE shop.seen (n serial, id uuid, delivery text, published uuid);
-                  GRANT ALL ON ALL TABLES IN SCHEMA shop TO login_worker; GRANT ALL ON ALL SEQUENCES IN SCHEMA shop TO login_worker""")
+    db.root.do(
+        """CREATE SCHEMA shop; GRANT ALL ON SCHEMA shop TO login_worker; CREATE TABLE shop.seen (n serial, id uuid,
+           delivery text, published uuid);
+                  GRANT ALL ON ALL TABLES IN SCHEMA shop TO login_worker;
+                    GRANT ALL ON ALL SEQUENCES IN SCHEMA shop TO login_worker"""
+    )
     worker = db.session("worker")
-    worker.do("""CREATE FUNCTION shop.handle(m txb.message) RETURNS txb.outcome LANGUAGE plpgsql AS $$ BEGIN
-                   INSERT INTO shop.seen (id, delivery, published) SELECT m.id, current_setting('txb.delivery'), txb.publish('t', 'k', 'made', '1');
-                   RETURN txb.ok(); END $$""")
+    worker.do(
+        """CREATE FUNCTION shop.handle(m txb.message) RETURNS txb.outcome LANGUAGE plpgsql AS $$ BEGIN
+                   INSERT INTO shop.seen (id, delivery, published) SELECT m.id, current_setting('txb.delivery'),
+                     txb.publish('t', 'k', 'made', '1');
+                   RETURN txb.ok(); END $$"""
+    )
     worker.do("BEGIN")
-    worker.do("""SELECT (shop.handle(txb.deliver('g', m))).outcome
+    worker.do(
+        """SELECT (shop.handle(txb.deliver('g', m))).outcome
                    FROM (SELECT ROW('s', id, 't', 0, n, NULL, 'made', now(), NULL, NULL, NULL, 1)::txb.message AS m
-                           FROM unnest(ARRAY[txb.uuid_v7(), txb.uuid_v7(), txb.uuid_v7()]) WITH ORDINALITY AS u(id, n) ORDER BY n) AS b""")
+                           FROM unnest(ARRAY[txb.uuid_v7(), txb.uuid_v7(), txb.uuid_v7()]) WITH ORDINALITY AS u(id, n)
+                             ORDER BY n) AS b"""
+    )
     worker.do("COMMIT")
-    rows = worker.do("SELECT id, delivery, published, txb.uuid_v7_time(id) = txb.uuid_v7_time(published) FROM shop.seen ORDER BY n")
-    assert [r[1] for r in rows] == [f"g/{r[0]}" for r in rows] and all(r[3] for r in rows) and len({r[2] for r in rows}) == 3
+    rows = worker.do(
+        "SELECT id, delivery, published, txb.uuid_v7_time(id) = txb.uuid_v7_time(published) FROM shop.seen ORDER BY n"
+    )
+    assert (
+        [r[1] for r in rows] == [f"g/{r[0]}" for r in rows]
+        and all(r[3] for r in rows)
+        and len({r[2] for r in rows}) == 3
+    )

@@ -5,20 +5,33 @@ import uuid
 import pytest
 from sqltest import refused
 
-APPLY = """INSERT INTO txb.inbox (group_name, run, message_id) SELECT %s, 0, id FROM unnest(%s::uuid[]) AS id ORDER BY id
+APPLY = """INSERT INTO txb.inbox (group_name, run, message_id) SELECT %s, 0, id FROM unnest(%s::uuid[]) AS id
+           ORDER BY id
            ON CONFLICT DO NOTHING RETURNING message_id"""
 
 
 def ids_of(db, day, count=1):
     """Ids of the noon of a day from today."""
-    return [r[0] for r in db.root.do("""SELECT txb.uuid_v7_at(date_trunc('day', now(), 'UTC') + (%s + 0.5) * interval '1 day')
-                                          FROM generate_series(1, %s)""", day, count)]
+    return [
+        r[0]
+        for r in db.root.do(
+            """SELECT txb.uuid_v7_at(date_trunc('day', now(), 'UTC') + (%s + 0.5) * interval '1 day')
+                                          FROM generate_series(1, %s)""",
+            day,
+            count,
+        )
+    ]
 
 
 def days(db):
     """The partitions' days from today, the default left out."""
-    return [r[0] for r in db.root.do("""SELECT round(extract(epoch FROM txb.uuid_v7_time(first) - date_trunc('day', now(), 'UTC')) / 86400)::int
-                                          FROM txb.inbox_partition WHERE first IS NOT NULL ORDER BY first""")]
+    return [
+        r[0]
+        for r in db.root.do(
+            """SELECT round(extract(epoch FROM txb.uuid_v7_time(first) - date_trunc('day', now(), 'UTC')) / 86400)::int
+                                          FROM txb.inbox_partition WHERE first IS NOT NULL ORDER BY first"""
+        )
+    ]
 
 
 def where(db, message_id):
@@ -31,7 +44,16 @@ def test_an_id_is_new_once_per_group_and_run(db):
     assert len(worker.do(APPLY, "g", ids)) == 1000
     assert worker.do(APPLY, "g", ids) == []
     assert len(worker.do(APPLY, "h", ids[:3])) == 3
-    assert len(worker.do("INSERT INTO txb.inbox (group_name, run, message_id) VALUES ('g', 7, %s) ON CONFLICT DO NOTHING RETURNING 1", ids[0])) == 1
+    assert (
+        len(
+            worker.do(
+                "INSERT INTO txb.inbox (group_name, run, message_id) VALUES ('g', 7, %s) ON CONFLICT DO NOTHING "
+                "RETURNING 1",
+                ids[0],
+            )
+        )
+        == 1
+    )
     more = ids_of(db, 0, 2)
     assert sorted(r[0] for r in worker.do(APPLY, "g", ids[:5] + more)) == sorted(more)
 
@@ -58,7 +80,8 @@ def test_ids_fall_into_their_days_and_others_into_the_default(db):
 
 
 def test_a_partition_made_later_takes_over_the_rows_of_its_day(db):
-    """W7: one message from a fast clock would otherwise block the making of partitions, and with them everybody, for ever."""
+    """W7: one message from a fast clock would otherwise block the making of partitions, and with them everybody,
+       for ever."""
     worker = db.session("worker")
     early, other = ids_of(db, 4, 50), ids_of(db, 9, 2)
     worker.do(APPLY, "g", early + other)
@@ -70,7 +93,11 @@ def test_a_partition_made_later_takes_over_the_rows_of_its_day(db):
 
 
 def test_making_waits_for_no_batch_and_no_batch_waits(db):
-    batch, later, maker = db.session("worker", transaction=True), db.session("worker"), db.session("worker", transaction=True)
+    batch, later, maker = (
+        db.session("worker", transaction=True),
+        db.session("worker"),
+        db.session("worker", transaction=True),
+    )
     batch.do(APPLY, "g", ids_of(db, 0))
     assert maker.one("SELECT txb.inbox_partition_make(2, 4)") == 2
     later.do("SET statement_timeout = '5s'")
@@ -122,6 +149,23 @@ def test_a_shorter_keep_is_refused_and_a_longer_one_later_brings_nothing_back(db
     assert worker.one("SELECT txb.inbox_horizon()") == horizon
 
 
+def test_the_horizon_never_sinks(db):
+    """Two drop at once, with different keep: the longer one waits, and must not bring back what the shorter one
+    took."""
+    first, second = db.session("worker", transaction=True), db.session("worker", transaction=True)
+    second.do("SET LOCAL lock_timeout = 0")
+    db.root.do("ALTER FUNCTION txb.inbox_partition_drop RESET lock_timeout")
+    first.do("SELECT txb.inbox_partition_drop(interval '1 day')")
+    running = second.start("SELECT txb.inbox_partition_drop(interval '30 days')")
+    db.wait_until_waiting(second)
+    first.do("COMMIT")
+    assert running.finish() == [(0,)]
+    second.do("COMMIT")
+    assert db.root.one("SELECT txb.inbox_horizon() > now() - interval '3 days'")
+    with refused("23514", "inbox_horizon"):
+        db.session("worker").do(APPLY, "g", ids_of(db, -2))
+
+
 def test_a_batch_that_was_open_while_its_day_was_dropped_is_refused(db):
     """It read the horizon before, and would find the id new in the default: the constraint decides under the lock."""
     batch, dropper = db.session("worker", transaction=True), db.session("worker")
@@ -155,6 +199,8 @@ def test_the_insert_touches_one_partition_and_no_other(db):
     """Partitions are many; a batch locks the ones of its own ids."""
     worker = db.session("worker", transaction=True)
     worker.do(APPLY, "g", ids_of(db, 0, 10))
-    locked = worker.do("""SELECT DISTINCT c.relname FROM pg_locks AS l JOIN pg_class AS c ON c.oid = l.relation
-                          WHERE l.pid = pg_backend_pid() AND c.relkind = 'r' AND c.relname ~ '^inbox_'""")
+    locked = worker.do(
+        """SELECT DISTINCT c.relname FROM pg_locks AS l JOIN pg_class AS c ON c.oid = l.relation
+                          WHERE l.pid = pg_backend_pid() AND c.relkind = 'r' AND c.relname ~ '^inbox_'"""
+    )
     assert locked == db.root.do("SELECT 'inbox_d' || to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD')")

@@ -22,8 +22,12 @@ def ahead(db):
 
 def watermark(db, number):
     """Everything up to that number is published."""
-    db.root.do("""INSERT INTO txb.relay (source, highest, watermark) VALUES ('bank', %s, %s)
-                  ON CONFLICT (source) DO UPDATE SET highest = excluded.highest, watermark = excluded.watermark""", number, number)
+    db.root.do(
+        """INSERT INTO txb.relay (source, highest, watermark) VALUES ('bank', %s, %s)
+                  ON CONFLICT (source) DO UPDATE SET highest = excluded.highest, watermark = excluded.watermark""",
+        number,
+        number,
+    )
 
 
 def age(db, name, by):
@@ -50,8 +54,12 @@ def drop_all(relay, older_than="1 hour"):
 
 def test_partitions_are_made_without_gaps_and_named_by_their_first_number(bare):
     assert bare.root.one("SELECT txb.partition_make(1000, 3)") == 4
-    assert partitions(bare) == [("outbox_p000000000001", 1, 1001), ("outbox_p000000001001", 1001, 2001), ("outbox_p000000002001", 2001, 3001),
-                                ("outbox_p000000003001", 3001, 4001)]
+    assert partitions(bare) == [
+        ("outbox_p000000000001", 1, 1001),
+        ("outbox_p000000001001", 1001, 2001),
+        ("outbox_p000000002001", 2001, 3001),
+        ("outbox_p000000003001", 3001, 4001),
+    ]
     assert ahead(bare) == 3
     assert bare.root.one("SELECT txb.partition_make(1000, 3)") == 0
     fill(bare, 999)
@@ -75,14 +83,25 @@ def test_arguments_are_checked(db):
 def test_a_new_partition_is_like_the_others(db):
     """Keys, defaults, compression, the trigger with the limits, no CHECK to be evaluated for each insert."""
     fill(db, 1500)
-    facts = db.root.do("""
-        SELECT c.relname, c.reloptions, (SELECT array_agg(attname || ':' || attcompression::text ORDER BY attnum) FROM pg_attribute AS a
+    facts = db.root.do(
+        """
+        SELECT c.relname, c.reloptions, (SELECT array_agg(attname || ':' || attcompression::text ORDER BY attnum)
+          FROM pg_attribute AS a
                                           WHERE attrelid = c.oid AND attcompression <> ''),
-               (SELECT array_agg(tgname::text) FROM pg_trigger WHERE tgrelid = c.oid), (SELECT count(*) FROM pg_constraint WHERE conrelid = c.oid AND contype = 'c'),
+               (SELECT array_agg(tgname::text) FROM pg_trigger WHERE tgrelid = c.oid), (SELECT count(*)
+                 FROM pg_constraint WHERE conrelid = c.oid AND contype = 'c'),
                (SELECT count(*) FROM pg_index WHERE indrelid = c.oid AND indisunique), c.relowner::regrole::text
-          FROM pg_class AS c WHERE c.oid IN (SELECT partition FROM txb.outbox_partition)""")
+          FROM pg_class AS c WHERE c.oid IN (SELECT partition FROM txb.outbox_partition)"""
+    )
     assert len(facts) == 9 and all(f[1:] == facts[0][1:] for f in facts)
-    assert facts[0][1:] == (["autovacuum_vacuum_insert_threshold=-1"], ["payload:l"], ["intent_check"], 0, 1, "txb_owner")
+    assert facts[0][1:] == (
+        ["autovacuum_vacuum_insert_threshold=-1"],
+        ["payload:l"],
+        ["intent_check"],
+        0,
+        1,
+        "txb_owner",
+    )
     with refused("22023", "topic"):
         db.root.do("INSERT INTO txb.outbox (topic, type) VALUES ('a b', 'm')")
 
@@ -119,7 +138,8 @@ def test_making_waits_for_no_publisher_and_no_publisher_waits(db):
 
 
 def test_an_old_transaction_uses_partitions_that_were_made_ahead(bare):
-    """Of those made after it began it may hear late, once: with one partition ahead it is refused, and succeeds when run again."""
+    """Of those made after it began it may hear late, once: with one partition ahead it is refused, and succeeds when
+    run again."""
     bare.root.do("SELECT txb.partition_make(1000, 2)")
     app = bare.session("app")
     app.do("BEGIN ISOLATION LEVEL REPEATABLE READ")
@@ -195,7 +215,9 @@ def test_what_is_held_keeps_its_partition(db, lo, kept):
     fill(db, 1500)
     watermark(db, 1500)
     age(db, "outbox_p000000000001", "2 hours")
-    db.root.do("INSERT INTO txb.relay_hold (source, kind, topic, key, lo, error) VALUES ('bank', 'key', 't', 'k', %s, 'x')", lo)
+    db.root.do(
+        "INSERT INTO txb.relay_hold (source, kind, topic, key, lo, error) VALUES ('bank', 'key', 't', 'k', %s, 'x')", lo
+    )
     assert drop_all(relay) == ([] if kept else ["outbox_p000000000001"])
 
 
@@ -204,7 +226,9 @@ def test_a_refused_intent_without_a_key_takes_its_payload_along(db):
     db.publish(app, '{"a": 1}', key=None)
     fill(db, 1500)
     row = db.acquire(relay)
-    relay.do("SELECT txb.relay_record_failed('bank', %s, %s, 1, 'MSG_SIZE_TOO_LARGE', 'x')", row["epoch"], row["instance"])
+    relay.do(
+        "SELECT txb.relay_record_failed('bank', %s, %s, 1, 'MSG_SIZE_TOO_LARGE', 'x')", row["epoch"], row["instance"]
+    )
     watermark(db, 1500)
     age(db, "outbox_p000000000001", "2 hours")
     assert db.root.one("SELECT payload FROM txb.failed") is None
@@ -328,8 +352,10 @@ def test_detaching_is_possible_neither_in_a_function_nor_without_the_role(db):
     relay.do("ROLLBACK")
 
 
-TAIL = """SELECT seq FROM (SELECT seq, sum(coalesce(octet_length(payload), 0)) OVER (ORDER BY seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
-                             FROM (SELECT * FROM txb.outbox WHERE seq > $1 AND seq <= $2 ORDER BY seq LIMIT $3) AS r) AS s
+TAIL = """SELECT seq FROM (SELECT seq, sum(coalesce(octet_length(payload),
+          0)) OVER (ORDER BY seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
+                             FROM (SELECT * FROM txb.outbox WHERE seq > $1 AND seq <= $2
+                               ORDER BY seq LIMIT $3) AS r) AS s
            WHERE coalesce(before, 0) < $4"""
 
 
@@ -340,26 +366,36 @@ def nodes(plan):
 
 
 def test_the_tail_is_read_by_index_from_the_partitions_in_its_range_only(db):
-    """No statistics yet, as on every new partition: without the settings it is a bitmap scan and a sort of the whole backlog."""
+    """No statistics yet, as on every new partition: without the settings it is a bitmap scan and a sort of the whole
+    backlog."""
     fill(db, 2500)
     relay = db.session("relay")
     relay.do("SET plan_cache_mode = force_custom_plan; SET enable_bitmapscan = off; SET enable_seqscan = off")
     relay.do(f"PREPARE tail(bigint, bigint, int, bigint) AS {TAIL}")
     plan = relay.one("EXPLAIN (FORMAT json) EXECUTE tail(1200, 2200, 500, 4000000)")[0]["Plan"]
     scans = [n for n in nodes(plan) if "Relation Name" in n]
-    assert [(n["Node Type"], n["Relation Name"]) for n in scans] == [("Index Scan", "outbox_p000000001001"), ("Index Scan", "outbox_p000000002001")]
+    assert [(n["Node Type"], n["Relation Name"]) for n in scans] == [
+        ("Index Scan", "outbox_p000000001001"),
+        ("Index Scan", "outbox_p000000002001"),
+    ]
     assert all(n["Node Type"] != "Sort" for n in nodes(plan))
     assert [r[0] for r in relay.do("EXECUTE tail(1200, 2200, 500, 4000000)")] == list(range(1201, 1701))
 
 
 def test_a_lock_queue_never_forms_under_load(db):
-    """Publishers without pause, partitions made and dropped beside them: no publisher ever waits as long as the lock_timeout."""
+    """Publishers without pause, partitions made and dropped beside them: no publisher ever waits as long as the
+    lock_timeout."""
     publishers = [db.session("app") for _ in range(3)]
     relay = db.session("relay")
     for session in publishers:
         session.do("SET lock_timeout = '3s'")
-    running = [s.start("""DO $$ BEGIN FOR i IN 1..700 LOOP PERFORM txb.publish('t', 'k', 'made', '1'); PERFORM pg_sleep(0.001); COMMIT; END LOOP; END $$""")
-               for s in publishers]
+    running = [
+        s.start(
+            """DO $$ BEGIN FOR i IN 1..700 LOOP PERFORM txb.publish('t', 'k', 'made', '1'); PERFORM pg_sleep(0.001);
+               COMMIT; END LOOP; END $$"""
+        )
+        for s in publishers
+    ]
     gone = []
 
     def maintain():

@@ -19,6 +19,7 @@ LIMITS = [
     ("topic", ".", "not a Kafka topic name"),
     ("topic", "..", "not a Kafka topic name"),
     ("key", "ä" * 513, "key has 1026 bytes, at most 1024"),
+    ("key", "k" * 1025, "key has 1025 bytes, at most 1024"),
     ("type", None, "type is null"),
     ("type", "", "type has 0 bytes"),
     ("type", "x" * 256, "type has 256 bytes, allowed are 1 to 255"),
@@ -41,14 +42,33 @@ LIMITS = [
     ("headers", {"content-type": "x"}, '"content-type" is reserved'),
 ]
 EDGES = [
-    ("topic", "a" * 249), ("topic", "..."), ("key", "k" * 1024), ("key", ""), ("key", None), ("type", "x" * 255), ("payload", b"x" * 1000000),
-    ("payload", None), ("content_type", "x" * 255), ("headers", {f"h{n}": "" for n in range(32)}), ("headers", {}),
-    ("headers", {"h": "x" * (16384 - len('{"h": ""}'))}), ("headers", {"0-a_b": "ü\n\""}), ("id", V7),
+    ("topic", "a" * 249),
+    ("topic", "..."),
+    ("key", "k" * 1024),
+    ("key", ""),
+    ("key", None),
+    ("type", "x" * 255),
+    ("payload", b"x" * 1000000),
+    ("payload", None),
+    ("content_type", "x" * 255),
+    ("headers", {f"h{n}": "" for n in range(32)}),
+    ("headers", {}),
+    ("headers", {"h": "x" * (16384 - len('{"h": ""}'))}),
+    ("headers", {"0-a_b": 'ü\n"'}),
+    ("id", V7),
 ]
 
 
 def intent(argument=None, value=None):
-    row = {"topic": "t", "key": "k", "type": "made", "payload": b"x", "content_type": "text/plain", "headers": None, "id": V7}
+    row = {
+        "topic": "t",
+        "key": "k",
+        "type": "made",
+        "payload": b"x",
+        "content_type": "text/plain",
+        "headers": None,
+        "id": V7,
+    }
     if argument:
         row[argument] = value
     if row["headers"] is not None:
@@ -57,27 +77,65 @@ def intent(argument=None, value=None):
 
 
 def by_function(app, row):
-    return app.one("""SELECT txb.publish(%s, %s, %s, %s::bytea, headers => %s::jsonb, id => %s::uuid, content_type => %s)""",
-                   row["topic"], row["key"], row["type"], row["payload"], row["headers"], row["id"], row["content_type"])
+    return app.one(
+        """SELECT txb.publish(%s, %s, %s, %s::bytea, headers => %s::jsonb, id => %s::uuid, content_type => %s)""",
+        row["topic"],
+        row["key"],
+        row["type"],
+        row["payload"],
+        row["headers"],
+        row["id"],
+        row["content_type"],
+    )
 
 
 def by_insert(app, row):
-    app.do("INSERT INTO txb.outbox (id, topic, key, type, payload, content_type, headers) VALUES (%s, %s, %s, %s, %s, %s, %s)",
-           row["id"], row["topic"], row["key"], row["type"], row["payload"], row["content_type"], row["headers"])
+    app.do(
+        "INSERT INTO txb.outbox (id, topic, key, type, payload, content_type, headers) VALUES (%s, %s, %s, %s, %s, "
+        "%s, %s)",
+        row["id"],
+        row["topic"],
+        row["key"],
+        row["type"],
+        row["payload"],
+        row["content_type"],
+        row["headers"],
+    )
 
 
 def by_schedule(app, row):
-    return app.one("""SELECT txb.publish(%s, %s, %s, %s::bytea, headers => %s::jsonb, id => %s::uuid, content_type => %s,
+    return app.one(
+        """SELECT txb.publish(%s, %s, %s, %s::bytea, headers => %s::jsonb, id => %s::uuid, content_type => %s,
                       not_before => now() + interval '1 hour')""",
-                   row["topic"], row["key"], row["type"], row["payload"], row["headers"], row["id"], row["content_type"])
+        row["topic"],
+        row["key"],
+        row["type"],
+        row["payload"],
+        row["headers"],
+        row["id"],
+        row["content_type"],
+    )
 
 
 def by_many(app, row):
-    other = {"topic": "t", "key": None, "type": "made", "payload": b"1", "content_type": "application/json", "headers": None, "id": None}
+    other = {
+        "topic": "t",
+        "key": None,
+        "type": "made",
+        "payload": b"1",
+        "content_type": "application/json",
+        "headers": None,
+        "id": None,
+    }
     rows = [other, other, row]
-    return [r[0] for r in app.do(
-        "SELECT * FROM txb.publish_many(%s::text[], %s::text[], %s::text[], %s::bytea[], %s::text[], %s::jsonb[], %s::uuid[])",
-        *([r[name] for r in rows] for name in ("topic", "key", "type", "payload", "content_type", "headers", "id")))]
+    return [
+        r[0]
+        for r in app.do(
+            "SELECT * FROM txb.publish_many(%s::text[], %s::text[], %s::text[], %s::bytea[], %s::text[], %s::jsonb[], "
+            "%s::uuid[])",
+            *([r[name] for r in rows] for name in ("topic", "key", "type", "payload", "content_type", "headers", "id")),
+        )
+    ]
 
 
 WAYS = {"function": by_function, "insert": by_insert, "schedule": by_schedule, "many": by_many}
@@ -119,8 +177,11 @@ def test_a_payload_that_is_not_json_is_refused_where_json_is_promised(db, payloa
     with refused("22023", "payload is not valid JSON"):
         app.do("SELECT txb.publish('t', 'k', 'made', %s::bytea, content_type => 'application/json')", payload.encode())
     with refused("22023", "row 2: payload is not valid JSON"):
-        app.do("""SELECT txb.publish_many('{t,t,t}', '{k,k,k}', '{m,m,m}', ARRAY['1', %s, '{']::bytea[],
-                  '{application/json,application/json,application/json}')""", payload.encode())
+        app.do(
+            """SELECT txb.publish_many('{t,t,t}', '{k,k,k}', '{m,m,m}', ARRAY['1', %s, '{']::bytea[],
+                  '{application/json,application/json,application/json}')""",
+            payload.encode(),
+        )
     app.do("SELECT txb.publish('t', 'k', 'made', %s::bytea, content_type => 'text/plain')", payload.encode())
     assert db.payloads() == [payload]
 
@@ -151,7 +212,10 @@ def test_publish_returns_the_id_that_it_wrote(db):
 
 
 def test_new_ids_are_of_version_7_and_of_now(db):
-    low, made, high = db.root.do("SELECT txb.uuid_v7_floor(clock_timestamp()), txb.uuid_v7(), txb.uuid_v7_floor(clock_timestamp() + interval '1 ms')")[0]
+    low, made, high = db.root.do(
+        "SELECT txb.uuid_v7_floor(clock_timestamp()), txb.uuid_v7(), txb.uuid_v7_floor(clock_timestamp() + interval "
+        "'1 ms')"
+    )[0]
     assert made.version == 7 and made.variant == uuid.RFC_4122
     assert low < made < high
     assert db.root.one("SELECT count(DISTINCT txb.uuid_v7()) FROM generate_series(1, 100000)") == 100000
@@ -170,8 +234,14 @@ def test_publish_many_keeps_the_order_of_the_arrays(db):
     app = db.session("app")
     count = 1500
     payloads = [str(n).encode() for n in range(count)]
-    ids = app.do("SELECT txb.publish_many(%s, %s, %s, %s, %s)", ["t"] * count, [str(n * 7919 % count) for n in range(count)], ["made"] * count, payloads,
-                 ["application/json"] * count)
+    ids = app.do(
+        "SELECT txb.publish_many(%s, %s, %s, %s, %s)",
+        ["t"] * count,
+        [str(n * 7919 % count) for n in range(count)],
+        ["made"] * count,
+        payloads,
+        ["application/json"] * count,
+    )
     assert db.payloads() == [str(n) for n in range(count)]
     assert [row[0] for row in ids] == [row[0] for row in db.root.do("SELECT id FROM txb.outbox ORDER BY seq")]
 
@@ -193,7 +263,10 @@ def test_publish_many_refuses_arrays_that_do_not_fit(db):
 def test_publish_many_writes_all_or_none(db):
     app = db.session("app")
     with refused("22023", "txb.publish_many: row 2: type has 0 bytes"):
-        app.do("SELECT txb.publish_many('{t,t}', '{k,k}', ARRAY['m', ''], '{1,2}', '{x,x}', NULL, NULL, ARRAY[now() + interval '1 h', null])")
+        app.do(
+            "SELECT txb.publish_many('{t,t}', '{k,k}', ARRAY['m', ''], '{1,2}', '{x,x}', NULL, NULL, ARRAY[now() + "
+            "interval '1 h', null])"
+        )
     with refused("22023", "row 1: not_before is"):
         app.do("SELECT txb.publish_many('{t,t}', '{k,k}', '{m,m}', '{1,2}', '{x,x}', NULL, NULL, '{2300-01-01,null}')")
     with refused("22023", "row 2: strict_order needs a key"):
@@ -256,16 +329,22 @@ def test_strict_order_needs_a_key(db):
 
 
 def test_publish_many_takes_its_locks_in_one_order(db):
-    """Both take the locks of a and b, named in opposite order: without sorting one of them would die of a deadlock."""
-    first, second = db.session("app", transaction=True), db.session("app", transaction=True)
-    many = "SELECT txb.publish_many(ARRAY[%s, %s], '{k,k}', '{m,m}', '{1,2}', '{x,x}', NULL, NULL, NULL, '{t,t}')"
-    first.do(many, "a", "b")
-    running = second.start(many, "b", "a")
-    db.wait_until_waiting(second)
-    first.do(many, "b", "a")
-    first.do("COMMIT")
+    """It waits for the lowest of its locks before it has any other: with the arrays' order, these two would
+    deadlock."""
+    one, many = db.session("app", transaction=True), db.session("app", transaction=True)
+    low, high = [r[0] for r in db.root.do("SELECT t FROM unnest('{a,b}'::text[]) AS t ORDER BY txb.order_lock(t, 'k')")]
+    strict = "SELECT txb.publish(%s, 'k', 'made', '1', strict_order => true)"
+    one.do(strict, low)
+    running = many.start(
+        "SELECT txb.publish_many(ARRAY[%s, %s], '{k,k}', '{m,m}', '{1,2}', '{x,x}', NULL, NULL, NULL, '{t,t}')",
+        high,
+        low,
+    )
+    db.wait_until_waiting(many)
+    one.do(strict, high)
+    one.do("COMMIT")
     running.finish()
-    second.do("COMMIT")
+    many.do("COMMIT")
 
 
 def test_not_before_keeps_an_intent_until_it_is_due(db):
@@ -285,8 +364,13 @@ def test_not_before_keeps_an_intent_until_it_is_due(db):
 
 def test_publish_many_schedules_some(db):
     app = db.session("app")
-    ids = [row[0] for row in app.do("""SELECT txb.publish_many('{t,t,t}', '{k,k,k}', '{m,m,m}', '{1,2,3}', '{x,x,x}', NULL, NULL,
-                                       ARRAY[NULL, now() + interval '1 hour', now() - interval '1 hour'])""")]
+    ids = [
+        row[0]
+        for row in app.do(
+            """SELECT txb.publish_many('{t,t,t}', '{k,k,k}', '{m,m,m}', '{1,2,3}', '{x,x,x}', NULL, NULL,
+                                       ARRAY[NULL, now() + interval '1 hour', now() - interval '1 hour'])"""
+        )
+    ]
     assert db.payloads() == ["1", "3"]
     assert db.root.do("SELECT id, convert_from(payload, 'UTF8') FROM txb.scheduled") == [(ids[1], "2")]
 
@@ -294,7 +378,11 @@ def test_publish_many_schedules_some(db):
 def deliver(session, message_id, group="g", sql="SELECT txb.publish('t', 'k', 'made', '1')", times=1):
     """Publishes in a delivery, as a handler would; the ids."""
     session.do("BEGIN")
-    session.do("SELECT txb.deliver(%s, ROW(NULL, %s, 't', 0, 7, NULL, 'made', now(), NULL, NULL, NULL, 1)::txb.message)", group, message_id)
+    session.do(
+        "SELECT txb.deliver(%s, ROW(NULL, %s, 't', 0, 7, NULL, 'made', now(), NULL, NULL, NULL, 1)::txb.message)",
+        group,
+        message_id,
+    )
     ids = [session.one(sql) for _ in range(times)]
     session.do("ROLLBACK")
     return ids
@@ -348,7 +436,9 @@ def test_the_delivery_ends_with_its_transaction(db):
 def test_savepoints_do_not_disturb_derived_ids(db):
     worker = db.session("worker")
     worker.do("BEGIN")
-    worker.do("SELECT txb.deliver('g', ROW(NULL, %s, 't', 0, 7, NULL, 'made', now(), NULL, NULL, NULL, 1)::txb.message)", V7)
+    worker.do(
+        "SELECT txb.deliver('g', ROW(NULL, %s, 't', 0, 7, NULL, 'made', now(), NULL, NULL, NULL, 1)::txb.message)", V7
+    )
     first = db.publish(worker)
     worker.do("SAVEPOINT s")
     undone = db.publish(worker)
@@ -368,18 +458,24 @@ def test_identity_needs_no_right_on_the_sequence_and_returning_is_refused(db):
         with refused("428C9" if column == "seq" else "42501"):
             app.do(f"INSERT INTO txb.outbox (topic, key, type, {column}) VALUES ('t', 'k', 'made', {value})")
         with refused("42501"):
-            app.do(f"INSERT INTO txb.outbox (topic, key, type, {column}) OVERRIDING SYSTEM VALUE VALUES ('t', 'k', 'made', {value})")
+            app.do(
+                f"INSERT INTO txb.outbox (topic, key, type, {column}) OVERRIDING SYSTEM VALUE VALUES ('t', 'k', "
+                f"'made', {value})"
+            )
 
 
 def test_a_hostile_search_path_changes_nothing(db):
-    """An application's own operator <= (or a function of a built-in's name) must not reach the functions that run as the owner, nor the limits."""
+    """An application's own operator <= (or a function of a built-in's name) must not reach the functions that run as
+    the owner, nor the limits."""
     db.root.do("CREATE SCHEMA evil; GRANT ALL ON SCHEMA evil TO login_app")
     app = db.session("app")
     app.do("CREATE FUNCTION evil.yes(int, int) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT true'")
     app.do("CREATE OPERATOR evil.<= (FUNCTION = evil.yes, LEFTARG = int, RIGHTARG = int)")
     app.do("CREATE OPERATOR evil.>= (FUNCTION = evil.yes, LEFTARG = int, RIGHTARG = int)")
     app.do("CREATE FUNCTION evil.octet_length(text) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 1'")
-    app.do("CREATE FUNCTION evil.clock_timestamp() RETURNS timestamptz LANGUAGE sql AS $$ SELECT 'epoch'::timestamptz $$")
+    app.do(
+        "CREATE FUNCTION evil.clock_timestamp() RETURNS timestamptz LANGUAGE sql AS $$ SELECT 'epoch'::timestamptz $$"
+    )
     app.do("SET search_path = evil, pg_catalog")
     for way in ("function", "insert"):
         with refused("22023", "topic has 300 bytes"):
@@ -389,7 +485,8 @@ def test_a_hostile_search_path_changes_nothing(db):
 
 
 def test_the_number_is_drawn_under_the_lock_that_the_relay_looks_for(db):
-    """R3: every transaction with a number of txb.outbox is listed as a holder until it has ended, by whichever way it published."""
+    """R3: every transaction with a number of txb.outbox is listed as a holder until it has ended,
+       by whichever way it published."""
     for way in ("function", "insert", "many"):
         app = db.session("app", transaction=True)
         WAYS[way](app, intent())
@@ -406,14 +503,26 @@ def test_json_headers_come_back_as_given(db):
 
 
 def test_many_publishers_at_once_lose_and_swap_nothing(db):
-    """Four sessions, one key each, in transactions of three: every session's intents stand in the order of its writing."""
+    """Four sessions, one key each, in transactions of three: every session's intents stand in the order of its
+    writing."""
     sessions = [db.session("app") for _ in range(4)]
-    running = [s.start("""DO $$ BEGIN FOR i IN 1..100 LOOP
-                 PERFORM txb.publish('t', pg_backend_pid()::text, 'made', (i * 10 + j)::text::jsonb) FROM generate_series(1, 3) AS j;
-                 COMMIT; END LOOP; END $$""") for s in sessions]
+    running = [
+        s.start(
+            """DO $$ BEGIN FOR i IN 1..100 LOOP
+                 PERFORM txb.publish('t', pg_backend_pid()::text, 'made', (i * 10 + j)::text::jsonb)
+                   FROM generate_series(1, 3) AS j;
+                 COMMIT; END LOOP; END $$"""
+        )
+        for s in sessions
+    ]
     for each in running:
         each.finish()
     for session in sessions:
-        mine = [int(r[0]) for r in db.root.do("SELECT convert_from(payload, 'UTF8') FROM txb.outbox WHERE key = %s ORDER BY seq", str(session.pid))]
+        mine = [
+            int(r[0])
+            for r in db.root.do(
+                "SELECT convert_from(payload, 'UTF8') FROM txb.outbox WHERE key = %s ORDER BY seq", str(session.pid)
+            )
+        ]
         assert len(mine) == 300 and mine == sorted(mine)
     process.wait_for(lambda: not db.root.do("SELECT FROM txb.outbox_holders()"), "all publishers to have ended", 10)

@@ -6,10 +6,12 @@ from sqltest import V7, refused
 OTHER = "00000000-0000-4000-8000-000000000002"
 FUNCTIONS = {
     "relay_renew": "SELECT txb.relay_renew('bank', %(epoch)s, %(instance)s, 30000)",
-    "relay_checkpoint": "SELECT txb.relay_checkpoint('bank', %(epoch)s, %(instance)s, %(checkpoint)s, 5, 5, 5, 30000, NULL, NULL)",
+    "relay_checkpoint": "SELECT txb.relay_checkpoint('bank', %(epoch)s, %(instance)s, %(checkpoint)s, 5, 5, 5, 30000, "
+                        "NULL, NULL)",
     "relay_hold_set": "SELECT txb.relay_hold_set('bank', %(epoch)s, %(instance)s, 'topic', 't', NULL, 1, 'missing')",
     "relay_hold_release": "SELECT txb.relay_hold_release('bank', %(epoch)s, %(instance)s, 'topic', 't', NULL)",
-    "relay_record_failed": "SELECT txb.relay_record_failed('bank', %(epoch)s, %(instance)s, 1, 'MSG_SIZE_TOO_LARGE', 'x')",
+    "relay_record_failed": "SELECT txb.relay_record_failed('bank', %(epoch)s, %(instance)s, 1, 'MSG_SIZE_TOO_LARGE', "
+                           "'x')",
     "scheduled_move": "SELECT txb.scheduled_move('bank', %(epoch)s, %(instance)s, 10)",
 }
 
@@ -25,17 +27,33 @@ def stored(db):
 
 
 def checkpoint(session, row, number, highest, watermark, pages=None, holes=None, published=0):
-    return session.one("SELECT txb.relay_checkpoint('bank', %s, %s, %s, %s, %s, %s, 30000, %s, %s)", row["epoch"], row["instance"], number, highest,
-                       watermark, published, pages, holes)
+    return session.one(
+        "SELECT txb.relay_checkpoint('bank', %s, %s, %s, %s, %s, %s, 30000, %s, %s)",
+        row["epoch"],
+        row["instance"],
+        number,
+        highest,
+        watermark,
+        published,
+        pages,
+        holes,
+    )
 
 
-# -- the lease --------------------------------------------------------------------------------------------------------------------------
+# -- the lease ------------------------------------------------------------------------------------
 
 
 def test_the_first_relay_gets_the_source_and_a_second_none(db):
     first, second = db.session("relay"), db.session("relay")
     row = db.acquire(first)
-    assert (row["epoch"], row["owner"], row["state"], row["checkpoint"], row["highest"], row["watermark"]) == (1, "r1", "running", 0, 0, 0)
+    assert (row["epoch"], row["owner"], row["state"], row["checkpoint"], row["highest"], row["watermark"]) == (
+        1,
+        "r1",
+        "running",
+        0,
+        0,
+        0,
+    )
     assert row["session_locked"] and row["backend_pid"] == first.pid and row["event_source"] == "txbroker:bank"
     assert db.acquire(second, "r2", OTHER) is None
     assert db.acquire(second, "r2", OTHER) is None
@@ -110,7 +128,9 @@ def test_a_renewed_lease_holds(db):
     row = db.acquire(first)
     expire(db)
     until = call(first, "relay_renew", row)
-    assert until == stored(db)["lease_until"] and db.root.one("SELECT lease_until > now() + interval '20 s' FROM txb.relay")
+    assert until == stored(db)["lease_until"] and db.root.one(
+        "SELECT lease_until > now() + interval '20 s' FROM txb.relay"
+    )
     assert db.acquire(second, "r2", OTHER) is None
 
 
@@ -138,7 +158,11 @@ def test_a_released_source_is_free_at_once(db):
 def test_a_holder_that_stopped_for_a_person_stays_visible(db):
     relay = db.session("relay")
     row = db.acquire(relay)
-    relay.do("SELECT txb.relay_renew('bank', %s, %s, 30000, 'stopped', 'the sequence is at 5, the position at 9')", row["epoch"], row["instance"])
+    relay.do(
+        "SELECT txb.relay_renew('bank', %s, %s, 30000, 'stopped', 'the sequence is at 5, the position at 9')",
+        row["epoch"],
+        row["instance"],
+    )
     relay.do("SELECT txb.relay_release('bank', %s, %s)", row["epoch"], row["instance"])
     assert (stored(db)["state"], stored(db)["last_error"]) == ("stopped", "the sequence is at 5, the position at 9")
     assert db.acquire(relay)["state"] == "running"
@@ -157,12 +181,15 @@ def test_two_at_once_get_one_epoch_each(db):
     """The row's lock decides; whoever loses sees the winner's lease."""
     sessions = [db.session("relay") for _ in range(4)]
     instances = [f"00000000-0000-4000-8000-0000000000{n}0" for n in range(1, 5)]
-    running = [s.start("SELECT owner FROM txb.relay_acquire('bank', %s, %s, 30000, NULL)", i, i) for s, i in zip(sessions, instances)]
+    running = [
+        s.start("SELECT owner FROM txb.relay_acquire('bank', %s, %s, 30000, NULL)", i, i)
+        for s, i in zip(sessions, instances)
+    ]
     winners = [rows for rows in (each.finish() for each in running) if rows]
     assert len(winners) == 1 and stored(db)["epoch"] == 1
 
 
-# -- the fence -----------------------------------------------------------------------------------------------------------------------------
+# -- the fence ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -201,7 +228,9 @@ def test_a_zombie_waits_for_the_successor_and_then_fails(db):
     row = db.acquire(first)
     expire(db)
     assert db.acquire(second, "r2", OTHER)["epoch"] == 2
-    running = first.start("SELECT txb.relay_checkpoint('bank', %s, %s, 0, 5, 5, 5, 30000, NULL, NULL)", row["epoch"], row["instance"])
+    running = first.start(
+        "SELECT txb.relay_checkpoint('bank', %s, %s, 0, 5, 5, 5, 30000, NULL, NULL)", row["epoch"], row["instance"]
+    )
     db.wait_until_waiting(first)
     second.do("COMMIT")
     with refused("TXB01"):
@@ -209,7 +238,20 @@ def test_a_zombie_waits_for_the_successor_and_then_fails(db):
     assert stored(db)["highest"] == 0
 
 
-# -- the checkpoint -------------------------------------------------------------------------------------------------------------------------
+def test_a_successor_waits_for_what_the_holder_is_just_writing(db):
+    """Without the row's lock the holder's hold would be committed after the epoch was raised."""
+    first, second = db.session("relay"), db.session("relay")
+    row = db.acquire(first)
+    expire(db)
+    first.do("BEGIN")
+    call(first, "relay_hold_set", row)
+    running = second.start("SELECT epoch FROM txb.relay_acquire('bank', 'r2', %s, 30000, NULL)", OTHER)
+    db.wait_until_waiting(second)
+    first.do("COMMIT")
+    assert running.finish() == [(2,)]
+
+
+# -- the checkpoint -------------------------------------------------------------------------------
 
 
 def test_a_checkpoint_moves_the_position_and_counts(db):
@@ -229,7 +271,10 @@ def test_only_the_pages_that_are_given_change_and_an_empty_one_goes(db):
     ctids = dict(db.root.do("SELECT page, ctid::text || xmin FROM txb.relay_holes"))
     checkpoint(relay, row, 1, 100000, 4, [1, 9], ["{}", "{[147456,147457)}"])
     assert db.root.do("SELECT page, holes::text FROM txb.relay_holes ORDER BY page") == [
-        (0, "{[5,9)}"), (5, "{[81920,81921)}"), (9, "{[147456,147457)}")]
+        (0, "{[5,9)}"),
+        (5, "{[81920,81921)}"),
+        (9, "{[147456,147457)}"),
+    ]
     after = dict(db.root.do("SELECT page, ctid::text || xmin FROM txb.relay_holes"))
     assert all(after[page] == ctids[page] for page in (0, 5))
     checkpoint(relay, row, 2, 100000, 4, [0, 2], ["{}", "{}"])
@@ -285,13 +330,17 @@ def test_twenty_thousand_holes_are_written_by_page(db):
 def test_the_oldest_hole_is_told_and_forgotten(db):
     relay = db.session("relay")
     row = db.acquire(relay)
-    relay.do("""SELECT txb.relay_renew('bank', %s, %s, 30000, NULL, NULL, 7, now(), '[{"pid": 1}]')""", row["epoch"], row["instance"])
+    relay.do(
+        """SELECT txb.relay_renew('bank', %s, %s, 30000, NULL, NULL, 7, now(), '[{"pid": 1}]')""",
+        row["epoch"],
+        row["instance"],
+    )
     assert (stored(db)["oldest_hole"], stored(db)["oldest_hole_holders"]) == (7, [{"pid": 1}])
     call(relay, "relay_renew", row)
     assert stored(db)["oldest_hole"] is None and stored(db)["oldest_hole_since"] is None
 
 
-# -- holds and failed intents ------------------------------------------------------------------------------------------------------------------
+# -- holds and failed intents ---------------------------------------------------------------------
 
 
 def test_a_topic_is_held_from_the_lowest_number_on(db):
@@ -300,8 +349,14 @@ def test_a_topic_is_held_from_the_lowest_number_on(db):
     hold = "SELECT txb.relay_hold_set('bank', %s, %s, 'topic', 'missing', NULL, %s, %s)"
     first = relay.one(hold, row["epoch"], row["instance"], 7, "unknown topic")
     assert relay.one(hold, row["epoch"], row["instance"], 9, "unknown topic") == first
+    assert relay.one("SELECT lo FROM txb.relay_hold") == 7
     assert relay.one(hold, row["epoch"], row["instance"], 5, "no right") == first
-    assert relay.row("SELECT lo, error, key, failed_id FROM txb.relay_hold") == {"lo": 5, "error": "no right", "key": None, "failed_id": None}
+    assert relay.row("SELECT lo, error, key, failed_id FROM txb.relay_hold") == {
+        "lo": 5,
+        "error": "no right",
+        "key": None,
+        "failed_id": None,
+    }
     release = "SELECT txb.relay_hold_release('bank', %s, %s, 'topic', 'missing', NULL)"
     assert relay.one(release, row["epoch"], row["instance"]) is True
     assert relay.one(release, row["epoch"], row["instance"]) is False
@@ -312,7 +367,13 @@ def test_a_hold_names_a_key_if_it_is_of_a_key(db):
     row = db.acquire(relay)
     for kind, key in (("topic", "k"), ("key", None)):
         with refused("23514", "relay_hold_key"):
-            relay.do("SELECT txb.relay_hold_set('bank', %s, %s, %s, 't', %s, 1, 'x')", row["epoch"], row["instance"], kind, key)
+            relay.do(
+                "SELECT txb.relay_hold_set('bank', %s, %s, %s, 't', %s, 1, 'x')",
+                row["epoch"],
+                row["instance"],
+                kind,
+                key,
+            )
     with refused("23514"):
         relay.do("SELECT txb.relay_hold_set('bank', %s, %s, 'other', 't', NULL, 1, 'x')", row["epoch"], row["instance"])
 
@@ -330,15 +391,35 @@ def test_a_refused_intent_is_recorded_by_reference_and_holds_its_key(db):
     for key in ("a", "a", None):
         app.do("""SELECT txb.publish('t', %s, 'made', '{"big": true}', headers => '{"h": "x"}')""", key)
     row = db.acquire(relay)
-    record = "SELECT txb.relay_record_failed('bank', %s, %s, %s, 'MSG_SIZE_TOO_LARGE', 'Broker: Message size too large')"
+    record = (
+        "SELECT txb.relay_record_failed('bank', %s, %s, %s, 'MSG_SIZE_TOO_LARGE', 'Broker: Message size too large')"
+    )
     number = relay.one(record, row["epoch"], row["instance"], 2)
     failed = db.root.row("SELECT * FROM txb.failed")
     intent = db.root.row("SELECT * FROM txb.outbox WHERE seq = 2")
-    assert (failed["side"], failed["state"], failed["source"], failed["seq"], failed["topic"], failed["id"], failed["type"], failed["attempts"]) == (
-        "outbox", "dead", "bank", 2, "t", intent["id"], "made", 1)
-    assert bytes(failed["key"]) == b"a" and failed["payload"] is None and failed["headers"] == {"h": "x"} and failed["time"] == intent["created_at"]
+    assert (
+        failed["side"],
+        failed["state"],
+        failed["source"],
+        failed["seq"],
+        failed["topic"],
+        failed["id"],
+        failed["type"],
+        failed["attempts"],
+    ) == ("outbox", "dead", "bank", 2, "t", intent["id"], "made", 1)
+    assert (
+        bytes(failed["key"]) == b"a"
+        and failed["payload"] is None
+        and failed["headers"] == {"h": "x"}
+        and failed["time"] == intent["created_at"]
+    )
     assert relay.row("SELECT kind, topic, key, lo, failed_id FROM txb.relay_hold") == {
-        "kind": "key", "topic": "t", "key": "a", "lo": 2, "failed_id": number}
+        "kind": "key",
+        "topic": "t",
+        "key": "a",
+        "lo": 2,
+        "failed_id": number,
+    }
     # Once more after a crash: the same record.
     assert relay.one(record, row["epoch"], row["instance"], 2) == number
     assert db.root.row("SELECT count(*), max(attempts) AS attempts FROM txb.failed") == {"count": 1, "attempts": 2}
@@ -352,13 +433,18 @@ def test_a_refused_intent_is_recorded_by_reference_and_holds_its_key(db):
         relay.do(record, row["epoch"], row["instance"], 99)
 
 
-# -- scheduled intents ------------------------------------------------------------------------------------------------------------------------------
+# -- scheduled intents ----------------------------------------------------------------------------
 
 
 def schedule(db, *names_and_hours):
     app = db.session("app")
     for name, hours in names_and_hours:
-        app.do("SELECT txb.publish('t', 'k', 'made', to_jsonb(%s::text), not_before => date_trunc('hour', now()) + %s * interval '1 hour')", name, hours)
+        app.do(
+            "SELECT txb.publish('t', 'k', 'made', to_jsonb(%s::text), not_before => date_trunc('hour', now()) + %s * "
+            "interval '1 hour')",
+            name,
+            hours,
+        )
 
 
 def make_due(db, hours):
@@ -376,9 +462,17 @@ def test_due_intents_are_moved_in_order_of_due_time_then_number(db):
     assert db.payloads() == ['"a"', '"b1"', '"b2"']
     assert call(relay, "scheduled_move", row) == 1
     assert call(relay, "scheduled_move", row) == 0
-    assert db.payloads() == ['"a"', '"b1"', '"b2"', '"c"']
-    assert [r[0] for r in db.root.do("SELECT id FROM txb.outbox ORDER BY seq")] == [ids[n] for n in ('"a"', '"b1"', '"b2"', '"c"')]
-    assert db.root.one("SELECT bool_and(created_at > now() - interval '1 minute') FROM txb.outbox"), "the outbox row is as old as the move"
+    schedule(db, ("z", 2), ("y", 1))
+    make_due(db, 10)
+    assert call(relay, "scheduled_move", row) == 2
+    assert db.payloads() == ['"a"', '"b1"', '"b2"', '"c"', '"y"', '"z"']
+    db.root.do("DELETE FROM txb.outbox WHERE payload IN ('\"y\"', '\"z\"')")
+    assert [r[0] for r in db.root.do("SELECT id FROM txb.outbox ORDER BY seq")] == [
+        ids[n] for n in ('"a"', '"b1"', '"b2"', '"c"')
+    ]
+    assert db.root.one(
+        "SELECT bool_and(created_at > now() - interval '1 minute') FROM txb.outbox"
+    ), "the outbox row is as old as the move"
     assert db.root.one("SELECT count(*) FROM txb.scheduled") == 1
 
 
@@ -409,7 +503,7 @@ def test_a_move_that_is_rolled_back_loses_nothing(db):
     assert db.root.one("SELECT count(*) FROM txb.scheduled") == 1 and db.payloads() == []
 
 
-# -- holders --------------------------------------------------------------------------------------------------------------------------------------------
+# -- holders --------------------------------------------------------------------------------------
 
 
 def test_a_prepared_transaction_is_a_holder_by_its_virtual_transaction(db):

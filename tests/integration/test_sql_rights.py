@@ -1,4 +1,5 @@
-"""Who may do what: every table, column, sequence, type and function under every role, by the catalog and by real statements."""
+"""Who may do what: every table, column, sequence, type and function under every role, by the catalog and by real
+statements."""
 
 import psycopg2
 import pytest
@@ -10,20 +11,59 @@ ALL = set(ROLES)
 
 # Function -> who may call it. What is missing here may be called by nobody.
 CALLS = {
-    "batch_close": WORKER, "batch_open": WORKER, "batch_stall": WORKER, "dead": APP | WORKER | ADMIN, "deliver": WORKER, "deliver_batch": WORKER,
-    "inbox_horizon": WORKER | LOOK, "inbox_partition_drop": WORKER | ADMIN, "inbox_partition_make": WORKER | ADMIN,
-    "intent_fits": APP, "intent_problem": APP, "intent_refuse": APP, "key_text": ALL, "offset_release": WORKER, "offset_set": ADMIN, "offset_take": WORKER,
-    "ok": APP | WORKER | ADMIN, "outbox_holders": RELAY | ADMIN, "outbox_partitions_ahead": RELAY | LOOK, "partition_drop": RELAY | ADMIN,
-    "partition_make": RELAY | ADMIN, "publish": APP | WORKER | ADMIN, "publish_many": APP | WORKER | ADMIN, "refuse": APP | WORKER | ADMIN,
-    "relay_acquire": RELAY, "relay_checkpoint": RELAY, "relay_hold_release": RELAY, "relay_hold_set": RELAY, "relay_record_failed": RELAY,
-    "relay_release": RELAY, "relay_renew": RELAY, "retry": APP | WORKER | ADMIN, "scheduled_move": RELAY, "suspect_mark": WORKER,
-    "uuid_v7": APP | RELAY | WORKER | ADMIN, "uuid_v7_floor": ALL, "uuid_v7_time": ALL,
+    "batch_close": WORKER,
+    "batch_open": WORKER,
+    "batch_stall": WORKER,
+    "dead": APP | WORKER | ADMIN,
+    "deliver": WORKER,
+    "deliver_batch": WORKER,
+    "inbox_horizon": WORKER | LOOK,
+    "inbox_partition_drop": WORKER | ADMIN,
+    "inbox_partition_make": WORKER | ADMIN,
+    "intent_fits": APP,
+    "intent_problem": APP,
+    "intent_refuse": APP,
+    "key_text": ALL,
+    "offset_release": WORKER,
+    "offset_set": ADMIN,
+    "offset_take": WORKER,
+    "ok": APP | WORKER | ADMIN,
+    "outbox_holders": RELAY | ADMIN,
+    "outbox_partitions_ahead": RELAY | LOOK,
+    "partition_drop": RELAY | ADMIN,
+    "partition_make": RELAY | ADMIN,
+    "publish": APP | WORKER | ADMIN,
+    "publish_many": APP | WORKER | ADMIN,
+    "refuse": APP | WORKER | ADMIN,
+    "relay_acquire": RELAY,
+    "relay_checkpoint": RELAY,
+    "relay_hold_release": RELAY,
+    "relay_hold_set": RELAY,
+    "relay_record_failed": RELAY,
+    "relay_release": RELAY,
+    "relay_renew": RELAY,
+    "retry": APP | WORKER | ADMIN,
+    "scheduled_move": RELAY,
+    "suspect_mark": WORKER,
+    "uuid_v7": APP | RELAY | WORKER | ADMIN,
+    "uuid_v7_floor": ALL,
+    "uuid_v7_time": ALL,
 }
 # Relation -> who may SELECT. Partitions and everything missing here: nobody.
 READS = {
-    "consumer_offset": WORKER | LOOK, "failed": RELAY | LOOK, "inbox": WORKER | LOOK, "inbox_partition": WORKER | LOOK, "inbox_state": WORKER | LOOK,
-    "outbox": RELAY | LOOK, "outbox_partition": RELAY | LOOK, "outbox_seq_seq": RELAY | LOOK, "relay": RELAY | LOOK, "relay_hold": RELAY | LOOK,
-    "relay_holes": RELAY | LOOK, "scheduled": RELAY | LOOK, "schema_migration": ALL,
+    "consumer_offset": WORKER | LOOK,
+    "failed": RELAY | LOOK,
+    "inbox": WORKER | LOOK,
+    "inbox_partition": WORKER | LOOK,
+    "inbox_state": WORKER | LOOK,
+    "outbox": RELAY | LOOK,
+    "outbox_partition": RELAY | LOOK,
+    "outbox_seq_seq": RELAY | LOOK,
+    "relay": RELAY | LOOK,
+    "relay_hold": RELAY | LOOK,
+    "relay_holes": RELAY | LOOK,
+    "scheduled": RELAY | LOOK,
+    "schema_migration": ALL,
 }
 # The only writing that is not done by functions: (relation, column) -> who may INSERT.
 WRITES = {("outbox", column): APP for column in ("id", "topic", "key", "type", "payload", "content_type", "headers")}
@@ -37,11 +77,20 @@ ROW = "INSERT INTO txb.outbox (topic, key, type) VALUES ('t', 'k', 'made')"
 # (statement, who may run it, what must have been done before it as the superuser)
 STATEMENTS = [
     ("SELECT txb.publish('t', 'k', 'made', '1')", APP | WORKER | ADMIN, []),
-    ("SELECT txb.publish('t', 'k', 'made', '1'::jsonb, not_before => now() + interval '1 h')", APP | WORKER | ADMIN, []),
+    (
+        "SELECT txb.publish('t', 'k', 'made', '1'::jsonb, not_before => now() + interval '1 h')",
+        APP | WORKER | ADMIN,
+        [],
+    ),
     ("SELECT txb.publish('t', 'k', 'made', '1'::bytea, strict_order => true)", APP | WORKER | ADMIN, []),
     ("SELECT txb.publish_many('{t}', '{k}', '{m}', '{1}', '{x}')", APP | WORKER | ADMIN, []),
     (ROW, APP, []),
-    ("INSERT INTO txb.outbox (id, topic, key, type, payload, content_type, headers) VALUES (txb.uuid_v7(), 't', 'k', 'made', '', 'x', '{\"a\": \"b\"}')", APP, []),
+    (
+        "INSERT INTO txb.outbox (id, topic, key, type, payload, content_type, headers) VALUES (txb.uuid_v7(), 't', "
+        "'k', 'made', '', 'x', '{\"a\": \"b\"}')",
+        APP,
+        [],
+    ),
     ("COPY txb.outbox (topic, key, type) FROM PROGRAM 'true'", set(), []),
     ("INSERT INTO txb.outbox (topic, type, created_at) VALUES ('t', 'm', now())", set(), []),
     ("INSERT INTO txb.outbox (seq, topic, type) OVERRIDING SYSTEM VALUE VALUES (1, 't', 'm')", set(), []),
@@ -67,11 +116,20 @@ STATEMENTS = [
     ("DELETE FROM txb.scheduled", set(), []),
     (HELD, RELAY, []),
     (f"SELECT txb.relay_renew('bank', 1, {UUID}, 30000)", RELAY, [HELD]),
-    (f"SELECT txb.relay_checkpoint('bank', 1, {UUID}, 0, 10, 5, 5, 30000, '{{0}}', ARRAY['{{[6,11)}}'])", RELAY, [HELD]),
+    (
+        f"SELECT txb.relay_checkpoint('bank', 1, {UUID}, 0, 10, 5, 5, 30000, '{{0}}', ARRAY['{{[6,11)}}'])",
+        RELAY,
+        [HELD],
+    ),
     (f"SELECT txb.relay_release('bank', 1, {UUID})", RELAY, [HELD]),
     (f"SELECT txb.relay_hold_set('bank', 1, {UUID}, 'topic', 't', NULL, 1, 'missing')", RELAY, [HELD]),
     (f"SELECT txb.relay_hold_release('bank', 1, {UUID}, 'topic', 't', NULL)", RELAY, [HELD]),
-    (f"SELECT txb.relay_record_failed('bank', 1, {UUID}, (SELECT min(seq) FROM txb.outbox), 'MSG_SIZE_TOO_LARGE', 'x')", RELAY, [HELD, ROW]),
+    (
+        f"SELECT txb.relay_record_failed('bank', 1, {UUID}, (SELECT min(seq) FROM txb.outbox), 'MSG_SIZE_TOO_LARGE', "
+        f"'x')",
+        RELAY,
+        [HELD, ROW],
+    ),
     (f"SELECT txb.scheduled_move('bank', 1, {UUID}, 10)", RELAY, [HELD]),
     ("SELECT * FROM txb.outbox_holders()", RELAY | ADMIN, []),
     ("SELECT txb.partition_make(1000, 10)", RELAY | ADMIN, []),
@@ -91,14 +149,28 @@ STATEMENTS = [
     ("SELECT txb.batch_stall('g', 't', 0, 1, 0, 1, now(), 'retry', 'x', NULL)", WORKER, [TAKEN]),
     ("SELECT txb.suspect_mark('g', 't', 0, 1, 0)", WORKER, [TAKEN]),
     (f"SELECT txb.batch_open('g', 't', 0, 1, 0, 1, 1, '{V7}', 0)", WORKER, [TAKEN]),
-    ("SELECT txb.batch_close('g', 't', 0, 1, 0)", WORKER, [TAKEN, f"SELECT txb.batch_open('g', 't', 0, 1, 0, 1, 1, '{V7}', 0)"]),
+    (
+        "SELECT txb.batch_close('g', 't', 0, 1, 0)",
+        WORKER,
+        [TAKEN, f"SELECT txb.batch_open('g', 't', 0, 1, 0, 1, 1, '{V7}', 0)"],
+    ),
     ("SELECT txb.offset_set('g', 't', 0, 5, 'c1', 'topic was recreated')", ADMIN, [TAKEN]),
     ("UPDATE txb.consumer_offset SET batch_open = false", set(), [TAKEN]),
     ("UPDATE txb.consumer_offset SET next_offset = 7", set(), [TAKEN]),
-    ("INSERT INTO txb.consumer_offset (group_name, topic, partition, next_offset, taken_offset, epoch) VALUES ('g', 'u', 0, 0, 0, 1)", set(), []),
+    (
+        "INSERT INTO txb.consumer_offset (group_name, topic, partition, next_offset, taken_offset, epoch) VALUES "
+        "('g', 'u', 0, 0, 0, 1)",
+        set(),
+        [],
+    ),
     ("DELETE FROM txb.consumer_offset", set(), [TAKEN]),
     ("ALTER TABLE txb.consumer_offset DISABLE TRIGGER batch_is_closed", set(), []),
-    (f"INSERT INTO txb.inbox (group_name, message_id) VALUES ('g', '{V7}') ON CONFLICT DO NOTHING RETURNING message_id", WORKER, []),
+    (
+        f"INSERT INTO txb.inbox (group_name, message_id) VALUES ('g', '{V7}') ON CONFLICT DO NOTHING RETURNING "
+        f"message_id",
+        WORKER,
+        [],
+    ),
     (f"INSERT INTO txb.inbox_default (group_name, message_id) VALUES ('g', '{V7}')", set(), []),
     ("UPDATE txb.inbox SET run = 1", set(), []),
     ("DELETE FROM txb.inbox", set(), []),
@@ -110,8 +182,16 @@ STATEMENTS = [
     ("SELECT txb.inbox_partition_drop(interval '30 days')", WORKER | ADMIN, []),
     (f"SELECT txb.deliver('g', {MESSAGE})", WORKER, []),
     (f"SELECT txb.deliver_batch('g', ARRAY[{MESSAGE}])", WORKER, []),
-    ("SELECT txb.ok(), txb.ok('{}'), txb.refuse('x'), txb.retry(interval '1 s', 'x'), txb.dead('x')", APP | WORKER | ADMIN, []),
-    ("CREATE FUNCTION pg_temp.handler(m txb.message) RETURNS txb.outcome LANGUAGE sql AS 'SELECT txb.ok()'", APP | WORKER | ADMIN, []),
+    (
+        "SELECT txb.ok(), txb.ok('{}'), txb.refuse('x'), txb.retry(interval '1 s', 'x'), txb.dead('x')",
+        APP | WORKER | ADMIN,
+        [],
+    ),
+    (
+        "CREATE FUNCTION pg_temp.handler(m txb.message) RETURNS txb.outcome LANGUAGE sql AS 'SELECT txb.ok()'",
+        APP | WORKER | ADMIN,
+        [],
+    ),
     ("SELECT txb.key_text('x')", ALL, []),
     ("SELECT txb.uuid_v7_time(txb.uuid_v7_floor(now()))", ALL, []),
     ("SELECT * FROM txb.schema_migration", ALL, []),
@@ -156,52 +236,90 @@ def test_the_statements_cover_every_function_that_anybody_may_call(db):
 
 def test_functions_are_granted_as_listed(db):
     found = {}
-    for name, role in db.root.do("""SELECT p.proname, r FROM pg_proc AS p, unnest(%s) AS r
-                                     WHERE p.pronamespace = 'txb'::regnamespace AND has_function_privilege('login_' || r, p.oid, 'EXECUTE')""", list(ROLES)):
+    for name, role in db.root.do(
+        """SELECT p.proname, r FROM pg_proc AS p, unnest(%s) AS r
+                                     WHERE p.pronamespace = 'txb'::regnamespace
+                                       AND has_function_privilege('login_' || r, p.oid, 'EXECUTE')""",
+        list(ROLES),
+    ):
         found.setdefault(name, set()).add(role)
     assert found == CALLS
 
 
 def test_relations_are_granted_as_listed(db):
-    relations = [r[0] for r in db.root.do("""SELECT relname FROM pg_class WHERE relnamespace = 'txb'::regnamespace AND relkind IN ('r', 'p', 'v', 'S')""")]
+    relations = [
+        r[0]
+        for r in db.root.do(
+            """SELECT relname FROM pg_class WHERE relnamespace = 'txb'::regnamespace AND relkind IN ('r', 'p', 'v',
+               'S')"""
+        )
+    ]
     reads = {}
-    for relation, role in db.root.do("""SELECT c.relname, r FROM pg_class AS c, unnest(%s) AS r
-                                         WHERE c.relnamespace = 'txb'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'S')
-                                           AND CASE c.relkind WHEN 'S' THEN has_sequence_privilege('login_' || r, c.oid, 'SELECT')
-                                                              ELSE has_any_column_privilege('login_' || r, c.oid, 'SELECT') END""", list(ROLES)):
+    for relation, role in db.root.do(
+        """SELECT c.relname, r FROM pg_class AS c, unnest(%s) AS r
+                                         WHERE c.relnamespace = 'txb'::regnamespace AND c.relkind IN ('r', 'p', 'v',
+                                           'S')
+                                           AND CASE c.relkind WHEN 'S' THEN has_sequence_privilege('login_' || r, c.oid,
+                                             'SELECT')
+                                                              ELSE has_any_column_privilege('login_' || r, c.oid,
+                    'SELECT') END""",
+        list(ROLES),
+    ):
         reads.setdefault(relation, set()).add(role)
     assert reads == READS and set(READS) <= set(relations)
     writes = {}
-    for relation, column, role, privilege in db.root.do("""
-        SELECT c.relname, a.attname, r, p FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped,
+    for relation, column, role, privilege in db.root.do(
+        """
+        SELECT c.relname, a.attname, r, p FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid
+          AND a.attnum > 0 AND NOT a.attisdropped,
                unnest(%s) AS r, unnest('{INSERT,UPDATE,REFERENCES}'::text[]) AS p
-         WHERE c.relnamespace = 'txb'::regnamespace AND c.relkind IN ('r', 'p', 'v') AND has_column_privilege('login_' || r, c.oid, a.attnum, p)""", list(ROLES)):
+         WHERE c.relnamespace = 'txb'::regnamespace AND c.relkind IN ('r', 'p', 'v')
+           AND has_column_privilege('login_' || r, c.oid, a.attnum, p)""",
+        list(ROLES),
+    ):
         assert privilege == "INSERT", (relation, column, role, privilege)
         writes.setdefault((relation, column), set()).add(role)
     assert writes == WRITES
-    assert db.root.do("""SELECT c.relname, r, p FROM pg_class AS c, unnest(%s) AS r, unnest('{DELETE,TRUNCATE,TRIGGER}'::text[]) AS p
-                          WHERE c.relnamespace = 'txb'::regnamespace AND c.relkind IN ('r', 'p', 'v') AND has_table_privilege('login_' || r, c.oid, p)""",
-                      list(ROLES)) == []
-    assert db.root.do("""SELECT c.relname, r, p FROM pg_class AS c, unnest(%s) AS r, unnest('{USAGE,UPDATE}'::text[]) AS p
-                          WHERE c.relnamespace = 'txb'::regnamespace AND c.relkind = 'S' AND has_sequence_privilege('login_' || r, c.oid, p)""",
-                      list(ROLES)) == []
+    assert (
+        db.root.do(
+            """SELECT c.relname, r, p FROM pg_class AS c, unnest(%s) AS r,
+               unnest('{DELETE,TRUNCATE,TRIGGER}'::text[]) AS p
+                          WHERE c.relnamespace = 'txb'::regnamespace AND c.relkind IN ('r', 'p', 'v')
+                            AND has_table_privilege('login_' || r, c.oid, p)""",
+            list(ROLES),
+        )
+        == []
+    )
+    assert (
+        db.root.do(
+            """SELECT c.relname, r, p FROM pg_class AS c, unnest(%s) AS r, unnest('{USAGE,UPDATE}'::text[]) AS p
+                          WHERE c.relnamespace = 'txb'::regnamespace AND c.relkind = 'S'
+                            AND has_sequence_privilege('login_' || r, c.oid, p)""",
+            list(ROLES),
+        )
+        == []
+    )
 
 
 PUBLIC = """
-SELECT 'schema txb' FROM pg_namespace AS n, aclexplode(coalesce(nspacl, acldefault('n', nspowner))) AS a WHERE nspname = 'txb' AND a.grantee = 0
+SELECT 'schema txb' FROM pg_namespace AS n, aclexplode(coalesce(nspacl, acldefault('n', nspowner))) AS a
+  WHERE nspname = 'txb' AND a.grantee = 0
 UNION ALL
 SELECT 'relation ' || c.oid::regclass FROM pg_class AS c,
        aclexplode(coalesce(relacl, acldefault(CASE relkind WHEN 'S' THEN 's' ELSE 'r' END::"char", relowner))) AS a
  WHERE relnamespace = 'txb'::regnamespace AND a.grantee = 0
 UNION ALL
-SELECT 'column ' || attrelid::regclass || '.' || attname FROM pg_attribute JOIN pg_class AS c ON c.oid = attrelid, aclexplode(attacl) AS a
+SELECT 'column ' || attrelid::regclass || '.' || attname FROM pg_attribute JOIN pg_class AS c ON c.oid = attrelid,
+  aclexplode(attacl) AS a
  WHERE relnamespace = 'txb'::regnamespace AND a.grantee = 0
 UNION ALL
-SELECT 'function ' || p.oid::regprocedure FROM pg_proc AS p, aclexplode(coalesce(proacl, acldefault('f', proowner))) AS a
+SELECT 'function ' || p.oid::regprocedure FROM pg_proc AS p, aclexplode(coalesce(proacl, acldefault('f',
+  proowner))) AS a
  WHERE pronamespace = 'txb'::regnamespace AND a.grantee = 0
 UNION ALL
 SELECT 'type ' || t.oid::regtype FROM pg_type AS t, aclexplode(coalesce(typacl, acldefault('T', typowner))) AS a
- WHERE typnamespace = 'txb'::regnamespace AND a.grantee = 0 AND NOT EXISTS (SELECT FROM pg_type AS e WHERE e.typarray = t.oid)
+ WHERE typnamespace = 'txb'::regnamespace AND a.grantee = 0 AND NOT EXISTS (SELECT FROM pg_type AS e
+   WHERE e.typarray = t.oid)
 """
 
 
@@ -211,42 +329,77 @@ def test_nothing_is_granted_to_public(db):
 
 def test_nothing_made_later_is_open_to_public(db):
     """Default privileges: what the next migration makes, and the partitions that functions make."""
-    db.root.do("""SET ROLE txb_owner; CREATE TABLE txb.later (a int GENERATED ALWAYS AS IDENTITY); CREATE TYPE txb.later_type AS (a int);
-                  CREATE FUNCTION txb.later() RETURNS int LANGUAGE sql AS 'SELECT 1'; RESET ROLE; DROP TABLE txb.later""")
+    db.root.do(
+        """SET ROLE txb_owner; CREATE TABLE txb.later (a int GENERATED ALWAYS AS IDENTITY);
+           CREATE TYPE txb.later_type AS (a int);
+                  CREATE FUNCTION txb.later() RETURNS int LANGUAGE sql AS 'SELECT 1'; RESET ROLE;
+                    DROP TABLE txb.later"""
+    )
     db.root.do("SELECT txb.partition_make(1000, 12), txb.inbox_partition_make(5, 5)")
     assert db.root.do(PUBLIC) == []
 
 
 def test_grants_go_to_the_roles_only(db):
-    grantees = {r[0] for r in db.root.do("""SELECT DISTINCT a.grantee::regrole::text FROM pg_proc, aclexplode(proacl) AS a WHERE pronamespace = 'txb'::regnamespace
-                                             UNION SELECT DISTINCT a.grantee::regrole::text FROM pg_class, aclexplode(relacl) AS a
-                                                    WHERE relnamespace = 'txb'::regnamespace""")}
+    grantees = {
+        r[0]
+        for r in db.root.do(
+            """SELECT DISTINCT a.grantee::regrole::text FROM pg_proc, aclexplode(proacl) AS a
+               WHERE pronamespace = 'txb'::regnamespace
+                                             UNION SELECT DISTINCT a.grantee::regrole::text FROM pg_class,
+                                               aclexplode(relacl) AS a
+                                                    WHERE relnamespace = 'txb'::regnamespace"""
+        )
+    }
     assert grantees == {f"txb_{role}" for role in ROLES} | {"txb_owner", "txb_retention"}
     # No role may pass its rights on.
-    assert db.root.do("""SELECT p.oid::regprocedure FROM pg_proc AS p, aclexplode(proacl) AS a WHERE pronamespace = 'txb'::regnamespace
-                          AND a.is_grantable""") == []
+    assert (
+        db.root.do(
+            """SELECT p.oid::regprocedure FROM pg_proc AS p, aclexplode(proacl) AS a
+               WHERE pronamespace = 'txb'::regnamespace
+                          AND a.is_grantable"""
+        )
+        == []
+    )
 
 
 def test_every_security_definer_function_pins_its_search_path(db):
     pinned = "search_path=pg_catalog, txb, pg_temp"
-    found = db.root.do("""SELECT oid::regprocedure::text, proconfig FROM pg_proc WHERE pronamespace = 'txb'::regnamespace AND prosecdef""")
+    found = db.root.do(
+        """SELECT oid::regprocedure::text, proconfig FROM pg_proc WHERE pronamespace = 'txb'::regnamespace
+           AND prosecdef"""
+    )
     assert len(found) > 20
     assert [name for name, config in found if pinned not in (config or [])] == []
 
 
 def test_everything_is_owned_by_the_owner_and_only_the_outbox_by_retention(db):
-    owned = db.root.do("""SELECT relowner::regrole::text, relname, relkind::text FROM pg_class WHERE relnamespace = 'txb'::regnamespace AND relowner <> 'txb_owner'::regrole
-                          UNION ALL SELECT proowner::regrole::text, proname, 'f' FROM pg_proc WHERE pronamespace = 'txb'::regnamespace AND proowner <> 'txb_owner'::regrole
-                          UNION ALL SELECT nspowner::regrole::text, nspname, 'n' FROM pg_namespace WHERE nspname = 'txb' AND nspowner <> 'txb_owner'::regrole""")
-    assert sorted(owned) == [("txb_retention", "outbox", "p"), ("txb_retention", "outbox_seq", "I"), ("txb_retention", "outbox_seq_seq", "S")]
+    owned = db.root.do(
+        """SELECT relowner::regrole::text, relname, relkind::text FROM pg_class WHERE relnamespace = 'txb'::regnamespace
+           AND relowner <> 'txb_owner'::regrole
+                          UNION ALL SELECT proowner::regrole::text, proname, 'f' FROM pg_proc
+                            WHERE pronamespace = 'txb'::regnamespace AND proowner <> 'txb_owner'::regrole
+                          UNION ALL SELECT nspowner::regrole::text, nspname, 'n' FROM pg_namespace WHERE nspname = 'txb'
+                            AND nspowner <> 'txb_owner'::regrole"""
+    )
+    assert sorted(owned) == [
+        ("txb_retention", "outbox", "p"),
+        ("txb_retention", "outbox_seq", "I"),
+        ("txb_retention", "outbox_seq_seq", "S"),
+    ]
     assert not db.root.one("SELECT has_schema_privilege('txb_retention', 'txb', 'CREATE')")
 
 
 def test_no_role_can_log_in_and_none_is_a_superuser(db):
     roles = db.root.do("SELECT rolname FROM pg_roles WHERE rolname ~ '^txb_'")
     assert {r[0] for r in roles} == {f"txb_{role}" for role in ROLES} | {"txb_owner", "txb_retention"}
-    assert db.root.do("""SELECT rolname FROM pg_roles WHERE rolname ~ '^txb_'
-                          AND (rolcanlogin OR rolsuper OR rolcreaterole OR rolcreatedb OR rolbypassrls OR rolreplication)""") == []
+    assert (
+        db.root.do(
+            """SELECT rolname FROM pg_roles WHERE rolname ~ '^txb_'
+                          AND (rolcanlogin OR rolsuper OR rolcreaterole OR rolcreatedb OR rolbypassrls OR
+                            rolreplication)"""
+        )
+        == []
+    )
 
 
 def test_a_relay_reaches_the_outbox_as_its_owner_only_by_set_role(db):
@@ -270,20 +423,31 @@ def test_the_relay_sees_the_statements_of_publishers_and_of_nobody_else(db):
 
 COMMENTS = """
 SELECT 'schema' FROM pg_namespace WHERE nspname = 'txb' AND obj_description(oid, 'pg_namespace') IS NULL
-UNION ALL SELECT 'relation ' || oid::regclass FROM pg_class WHERE relnamespace = 'txb'::regnamespace AND relkind IN ('r', 'p', 'v', 'S', 'c', 'i', 'I')
+UNION ALL SELECT 'relation ' || oid::regclass FROM pg_class WHERE relnamespace = 'txb'::regnamespace
+  AND relkind IN ('r', 'p', 'v', 'S', 'c', 'i', 'I')
              AND obj_description(oid, 'pg_class') IS NULL AND NOT (relispartition AND relkind = 'i')
-             AND NOT EXISTS (SELECT FROM pg_type AS t WHERE t.typrelid = pg_class.oid AND relkind = 'c' AND obj_description(t.oid, 'pg_type') IS NOT NULL)
-UNION ALL SELECT 'column ' || attrelid::regclass || '.' || attname FROM pg_attribute JOIN pg_class AS c ON c.oid = attrelid
-           WHERE relnamespace = 'txb'::regnamespace AND relkind IN ('r', 'p', 'v', 'c') AND attnum > 0 AND NOT attisdropped
+             AND NOT EXISTS (SELECT FROM pg_type AS t WHERE t.typrelid = pg_class.oid AND relkind = 'c'
+               AND obj_description(t.oid, 'pg_type') IS NOT NULL)
+UNION ALL SELECT 'column ' || attrelid::regclass || '.' || attname FROM pg_attribute
+  JOIN pg_class AS c ON c.oid = attrelid
+           WHERE relnamespace = 'txb'::regnamespace AND relkind IN ('r', 'p', 'v', 'c') AND attnum > 0
+             AND NOT attisdropped
              AND col_description(attrelid, attnum) IS NULL
-UNION ALL SELECT 'function ' || oid::regprocedure FROM pg_proc WHERE pronamespace = 'txb'::regnamespace AND obj_description(oid, 'pg_proc') IS NULL
-UNION ALL SELECT 'type ' || oid::regtype FROM pg_type WHERE typnamespace = 'txb'::regnamespace AND typtype IN ('e', 'd', 'r')
+UNION ALL SELECT 'function ' || oid::regprocedure FROM pg_proc WHERE pronamespace = 'txb'::regnamespace
+  AND obj_description(oid, 'pg_proc') IS NULL
+UNION ALL SELECT 'type ' || oid::regtype FROM pg_type WHERE typnamespace = 'txb'::regnamespace AND typtype IN ('e', 'd',
+  'r')
              AND obj_description(oid, 'pg_type') IS NULL
-UNION ALL SELECT 'constraint ' || conname || ' on ' || conrelid::regclass FROM pg_constraint AS k JOIN pg_class AS c ON c.oid = conrelid
-           WHERE relnamespace = 'txb'::regnamespace AND NOT relispartition AND contype <> 'n' AND obj_description(k.oid, 'pg_constraint') IS NULL
-UNION ALL SELECT 'trigger ' || tgname || ' on ' || tgrelid::regclass FROM pg_trigger AS g JOIN pg_class AS c ON c.oid = tgrelid
-           WHERE relnamespace = 'txb'::regnamespace AND NOT tgisinternal AND tgparentid = 0 AND obj_description(g.oid, 'pg_trigger') IS NULL
-UNION ALL SELECT 'role ' || rolname FROM pg_roles WHERE rolname ~ '^txb_' AND shobj_description(oid, 'pg_authid') IS NULL
+UNION ALL SELECT 'constraint ' || conname || ' on ' || conrelid::regclass FROM pg_constraint AS k
+  JOIN pg_class AS c ON c.oid = conrelid
+           WHERE relnamespace = 'txb'::regnamespace AND NOT relispartition AND contype <> 'n' AND obj_description(k.oid,
+             'pg_constraint') IS NULL
+UNION ALL SELECT 'trigger ' || tgname || ' on ' || tgrelid::regclass FROM pg_trigger AS g
+  JOIN pg_class AS c ON c.oid = tgrelid
+           WHERE relnamespace = 'txb'::regnamespace AND NOT tgisinternal AND tgparentid = 0 AND obj_description(g.oid,
+             'pg_trigger') IS NULL
+UNION ALL SELECT 'role ' || rolname FROM pg_roles WHERE rolname ~ '^txb_' AND shobj_description(oid,
+  'pg_authid') IS NULL
 """
 
 
