@@ -1,4 +1,5 @@
-/* Where something stands in a JSON text. It reads only within the text whatever that holds, but finds things only in valid JSON. */
+/* Where something stands in a JSON text. It reads only within the text whatever that holds, but finds things only in
+ * valid JSON. */
 #include "common/json_place.h"
 
 #define DEPTH_MAX 64

@@ -95,7 +95,8 @@ enum txb_rc txb_kafka_inspect_offsets(struct txb_kafka_inspect *k, const char *t
   return TXB_OK;
 }
 
-/* ---- settings of a topic ------------------------------------------------------------------------------------------------------------------ */
+/* ---- settings of a topic
+ * ------------------------------------------------------------------------------------------------------------------ */
 
 static rd_kafka_event_t *describe(struct txb_kafka_inspect *k, const char *topic) {
   char ignored[128];
@@ -144,7 +145,7 @@ enum txb_rc txb_kafka_inspect_settings(struct txb_kafka_inspect *k, const char *
   return rc;
 }
 
-/* ---- removing a topic ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- removing a topic ------------------------------------------------------------------------------------ */
 
 static rd_kafka_event_t *ask_delete(rd_kafka_t *client, const char *topic, int timeout_ms) {
   char ignored[128];

@@ -5,7 +5,8 @@
 #include "common/kafka.h"
 
 struct txb_kafka_inspect;
-/* Connects and waits for a first answer. TXB_RETRY (TXB_ORIGIN_KAFKA): none within the time, which also bounds each question below. */
+/* Connects and waits for a first answer. TXB_RETRY (TXB_ORIGIN_KAFKA): none within the time, which also bounds each
+ * question below. */
 enum txb_rc txb_kafka_inspect_open(const struct txb_kafka_cluster *cluster, int timeout_ms,
                                    struct txb_kafka_inspect **out, struct txb_error *err) TXB_MUST_CHECK;
 void txb_kafka_inspect_close(struct txb_kafka_inspect *k); /* NULL is fine */
@@ -18,7 +19,8 @@ enum txb_rc txb_kafka_inspect_partitions(struct txb_kafka_inspect *k, const char
 /* The first offset there is, and the one that the next message gets. */
 enum txb_rc txb_kafka_inspect_offsets(struct txb_kafka_inspect *k, const char *topic, int partition, int64_t *low_out,
                                       int64_t *high_out, struct txb_error *err) TXB_MUST_CHECK;
-/* Settings of a topic that are whole numbers: values_out[i] for names[i]. TXB_REFUSED: the cluster tells no settings (no right, or the mock cluster). */
+/* Settings of a topic that are whole numbers: values_out[i] for names[i]. TXB_REFUSED: the cluster tells no settings
+ * (no right, or the mock cluster). */
 enum txb_rc txb_kafka_inspect_settings(struct txb_kafka_inspect *k, const char *topic, const char *const *names,
                                        size_t count, int64_t *values_out, struct txb_error *err) TXB_MUST_CHECK;
 

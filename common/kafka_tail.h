@@ -1,4 +1,5 @@
-/* Reading a topic without a consumer group: for `tail`, nothing is committed anywhere and nobody's progress is touched. */
+/* Reading a topic without a consumer group: for `tail`, nothing is committed anywhere and nobody's progress is
+ * touched. */
 #ifndef TXB_COMMON_KAFKA_TAIL_H
 #define TXB_COMMON_KAFKA_TAIL_H
 
@@ -21,8 +22,9 @@ struct txb_tail;
 enum txb_rc txb_tail_open(const struct txb_tail_options *options, struct txb_tail **out,
                           struct txb_error *err) TXB_MUST_CHECK;
 void txb_tail_close(struct txb_tail *tail); /* NULL is fine */
-/* The next message of any partition; *out and all it points to are borrowed until the next call. TXB_AGAIN: none within the time. TXB_RETRY: the
- * cluster is away (librdkafka goes on trying; call again). TXB_REFUSED: it can't be read. */
+/* The next message of any partition; *out and all it points to are borrowed until the next call. TXB_AGAIN: none
+ * within the time. TXB_RETRY: the cluster is away (librdkafka goes on trying; call again). TXB_REFUSED: it can't be
+ * read. */
 enum txb_rc txb_tail_next(struct txb_tail *tail, int timeout_ms, struct txb_record *out,
                           struct txb_error *err) TXB_MUST_CHECK;
 /* Whether every partition was read up to the end that it had when last looked at. */

@@ -43,7 +43,7 @@ enum txb_rc txb_texts_add(struct txb_texts *texts, const char *text, size_t size
   return TXB_OK;
 }
 
-/* ---- one value -------------------------------------------------------------------------------------------------------------------- */
+/* ---- one value ------------------------------------------------------------------------------------------- */
 
 static enum txb_rc put_text(char **out, const struct txb_setting *setting, const char *text, const char *where,
                             struct txb_error *err) {
@@ -202,7 +202,8 @@ void txb_settings_mark(void *entry, const struct txb_section *section, const str
   head->from[number_of(section, setting)] = (unsigned char)from;
 }
 
-/* ---- sections and entries --------------------------------------------------------------------------------------------------------- */
+/* ---- sections and entries
+ * --------------------------------------------------------------------------------------------------------- */
 
 const struct txb_section *txb_settings_section(const char *name) {
   for (const struct txb_section *s = txb_sections; s->name != NULL; s++)
@@ -331,7 +332,8 @@ void txb_settings_fini(struct txb_settings *s) {
   memset(s, 0, sizeof(*s));
 }
 
-/* ---- unknown keys ------------------------------------------------------------------------------------------------------------------ */
+/* ---- unknown keys
+ * ------------------------------------------------------------------------------------------------------------------ */
 
 /* Keys as the section has them, and the names of its nested objects ("handler"). */
 #define NAMES_MAX (2 * TXB_SETTINGS_IN_SECTION_MAX)

@@ -1,7 +1,8 @@
 /* Settings: one table that everything else is made of (file parser, environment, flags, help, reference page, sample).
  *
- * Precedence: flag > environment > file > default. Load in that order reversed (init, file, environment, flags), then finish. A key that is not in the
- * table is refused with the nearest one that is. No message ever holds the value of a secret.
+ * Precedence: flag > environment > file > default. Load in that order reversed (init, file, environment, flags), then
+ * finish. A key that is not in the table is refused with the nearest one that is. No message ever holds the value of
+ * a secret.
  */
 #ifndef TXB_COMMON_SETTINGS_H
 #define TXB_COMMON_SETTINGS_H
@@ -134,7 +135,8 @@ static inline const struct txb_group_settings *txb_settings_group(const struct t
   return (const struct txb_group_settings *)s->workers.items + i;
 }
 
-/* ---- loading: each TXB_REFUSED with TXB_ORIGIN_USAGE names where, the key and what is wrong --------------------------------------- */
+/* ---- loading: each TXB_REFUSED with TXB_ORIGIN_USAGE names where, the key and what is wrong
+ * --------------------------------------- */
 /* The defaults. Also after a failure, fini is to be called. */
 enum txb_rc txb_settings_init(struct txb_settings *s, struct txb_error *err) TXB_MUST_CHECK;
 void txb_settings_fini(struct txb_settings *s);
@@ -143,29 +145,32 @@ enum txb_rc txb_settings_load_file(struct txb_settings *s, const char *path, str
 /* JSON text; `name` stands for the file in messages. */
 enum txb_rc txb_settings_load_json(struct txb_settings *s, const char *name, const char *text, size_t size,
                                    struct txb_error *err) TXB_MUST_CHECK;
-/* TXB_SECTION_KEY, for lists TXB_SECTION_NAME_KEY, of a NULL-ended environ. Every entry of a list must already be there. A variable that looks like a
- * mistyped one is refused; others of that prefix are somebody else's. */
+/* TXB_SECTION_KEY, for lists TXB_SECTION_NAME_KEY, of a NULL-ended environ. Every entry of a list must already be
+ * there. A variable that looks like a mistyped one is refused; others of that prefix are somebody else's. */
 enum txb_rc txb_settings_load_environment(struct txb_settings *s, const char *const *environment,
                                           struct txb_error *err) TXB_MUST_CHECK;
-/* One flag: "relay.lease_ms=5000", "workers.ledger.topics=a,b", "kafka.client.linger.ms=5". Makes the entry of a list that is not there. */
+/* One flag: "relay.lease_ms=5000", "workers.ledger.topics=a,b", "kafka.client.linger.ms=5". Makes the entry of a list
+ * that is not there. */
 enum txb_rc txb_settings_load_flag(struct txb_settings *s, const char *assignment,
                                    struct txb_error *err) TXB_MUST_CHECK;
 /* What only shows when everything is loaded: missing keys, entries of one name, values that don't go together. */
 enum txb_rc txb_settings_finish(const struct txb_settings *s, struct txb_error *err) TXB_MUST_CHECK;
 
-/* ---- one value, for those above and for shortcuts ---------------------------------------------------------------------------------- */
+/* ---- one value, for those above and for shortcuts
+ * ---------------------------------------------------------------------------------- */
 /* Sets section.key of an entry (its struct) from text. `where` begins every message ("--brokers"). */
 enum txb_rc txb_settings_put(void *entry, const struct txb_section *section, const struct txb_setting *setting,
                              const char *text, enum txb_setting_from from, const char *where,
                              struct txb_error *err) TXB_MUST_CHECK;
 const struct txb_section *txb_settings_section(const char *name);                               /* NULL: none */
 const struct txb_setting *txb_settings_key(const struct txb_section *section, const char *key); /* NULL: none */
-/* The entry of that name, made if it is missing (with its defaults). The entry lives in s, and moves when another is made. */
+/* The entry of that name, made if it is missing (with its defaults). The entry lives in s, and moves when another is
+ * made. */
 enum txb_rc txb_settings_entry(struct txb_settings *s, const struct txb_section *section, const char *name,
                                enum txb_setting_from from, const char *where, void **entry_out,
                                struct txb_error *err) TXB_MUST_CHECK;
 
-/* ---- printing ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- printing -------------------------------------------------------------------------------------------- */
 /* The environment's name of a setting: "TXB_RELAY_LEASE_MS"; for lists with NAME in the middle. */
 void txb_settings_environment_name(const struct txb_section *section, const struct txb_setting *setting,
                                    const char *name, struct txb_buffer *out);

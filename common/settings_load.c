@@ -19,7 +19,7 @@
 #define WHERE_SIZE       400
 #define FILE_BYTES_MAX   (1024 * 1024)
 
-/* ---- file --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- file ------------------------------------------------------------------------------------------------ */
 
 struct document {
   const char *name; /* of the file */
@@ -264,7 +264,7 @@ enum txb_rc txb_settings_load_file(struct txb_settings *s, const char *path, str
   return rc;
 }
 
-/* ---- environment -------------------------------------------------------------------------------------------------------------------- */
+/* ---- environment ----------------------------------------------------------------------------------------- */
 
 static void add_upper(struct txb_buffer *out, const char *text) {
   for (; *text != '\0'; text++) {
@@ -317,7 +317,7 @@ static enum txb_rc load_entry_environment(void *entry, const struct txb_section 
   return TXB_OK;
 }
 
-/* TXB_RELAY_LEASEMS is a typing error; TXB_KAFKA_SERVICE_HOST is what Kubernetes sets for a service called txb-kafka. */
+/* TXB_RELAY_LEASEMS is a typing error; TXB_KAFKA_SERVICE_HOST is what Kubernetes sets for a service txb-kafka. */
 static enum txb_rc find_mistyped(const char *const *environment, const struct txb_texts *known, struct txb_error *err) {
   for (; *environment != NULL; environment++) {
     size_t size = strcspn(*environment, "=");
@@ -352,9 +352,10 @@ enum txb_rc txb_settings_load_environment(struct txb_settings *s, const char *co
   return rc;
 }
 
-/* ---- flags -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- flags ----------------------------------------------------------------------------------------------- */
 
-/* A key that ends `path` after a dot: "ledger.eu.retry.first_ms" -> retry.first_ms, and *name_size = 9. The longest wins. */
+/* A key that ends `path` after a dot: "ledger.eu.retry.first_ms" -> retry.first_ms, and *name_size = 9. The longest
+ * wins. */
 static const struct txb_setting *key_at_end(const struct txb_section *section, const char *path, size_t *name_size) {
   for (const char *dot = strchr(path, '.'); dot != NULL; dot = strchr(dot + 1, '.')) {
     const struct txb_setting *setting = txb_settings_key(section, dot + 1);

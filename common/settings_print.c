@@ -19,9 +19,10 @@ const char *txb_setting_from_name(enum txb_setting_from from) {
   return "?";
 }
 
-/* ---- secrets ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- secrets --------------------------------------------------------------------------------------------- */
 
-/* postgresql://user:PASSWORD@host/db?password=PASSWORD: from the first colon after // to the last @ before the path; then the query. */
+/* postgresql://user:PASSWORD@host/db?password=PASSWORD: from the first colon after // to the last @ before the path;
+ * then the query. */
 static void mask_url(const char *uri, struct txb_buffer *out) {
   const char *authority = strstr(uri, "://") + 3;
   /* A password may hold unescaped / or @ by mistake: the last @ of all ends it. */
@@ -71,7 +72,7 @@ static const char *option_shown(const char *name, const char *value) {
   return is_secret_option(name) && !reference ? "***" : value;
 }
 
-/* ---- values ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- values ---------------------------------------------------------------------------------------------- */
 
 static void show_texts(const struct txb_texts *texts, const struct txb_setting *setting, struct txb_buffer *out) {
   bool map = setting->type == TXB_SETTING_MAP;
@@ -149,7 +150,8 @@ static bool has_value(const void *entry, const struct txb_setting *setting) {
   return true;
 }
 
-/* ---- a configuration file ------------------------------------------------------------------------------------------------------------ */
+/* ---- a configuration file
+ * ------------------------------------------------------------------------------------------------------------ */
 
 /* Writes "key": value pairs; keys of one prefix stand together in the table and become one nested object. */
 struct member_writer {
@@ -234,7 +236,8 @@ void txb_settings_print_sample(struct txb_buffer *out) {
   write_file(NULL, out);
 }
 
-/* ---- help and reference --------------------------------------------------------------------------------------------------------------- */
+/* ---- help and reference
+ * --------------------------------------------------------------------------------------------------------------- */
 
 static const char *type_name(enum txb_setting_type type) {
   switch (type) {

@@ -1,10 +1,12 @@
-/* The table of settings. Whatever a user can configure stands here once; text, limits and defaults are printed from it everywhere. */
+/* The table of settings. Whatever a user can configure stands here once; text, limits and defaults are printed from
+ * it everywhere. */
 #include "common/settings.h"
 
 #include <limits.h>
 #include <string.h>
 
-/* Kafka's own rule for topic names; group names and source names keep to it too, since they end in metrics, roles and environment names. */
+/* Kafka's own rule for topic names; group names and source names keep to it too, since they end in metrics, roles and
+ * environment names. */
 static const char *check_name(const char *text) {
   size_t size = strlen(text);
   if (size == 0 || size > 200)

@@ -1,4 +1,5 @@
-/* What every command gets, and how results and messages leave the program: results on standard output, messages on standard error. */
+/* What every command gets, and how results and messages leave the program: results on standard output, messages on
+ * standard error. */
 #ifndef TXB_BROKER_CLI_CLI_H
 #define TXB_BROKER_CLI_CLI_H
 
@@ -30,17 +31,18 @@ enum {
   TXB_EXIT_SAFETY = 5
 };
 
-/* ---- results -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- results --------------------------------------------------------------------------------------------- */
 void txb_print(const char *fmt, ...) TXB_PRINTF(1, 2);
 /* Bytes to standard output. */
 void txb_print_bytes(const void *data, size_t size);
 void txb_print_buffer(struct txb_buffer *b);
 /* A document: indented for json, on one line for jsonl. */
 void txb_print_json(const struct txb_cli *cli, const json_t *value);
-/* Writes out what is buffered; false (with a message) when standard output did not take it all. Called once at the end by main. */
+/* Writes out what is buffered; false (with a message) when standard output did not take it all. Called once at the
+ * end by main. */
 bool txb_print_flush(void);
 
-/* ---- messages ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- messages -------------------------------------------------------------------------------------------- */
 /* "txbroker: text" on standard error. */
 void txb_say(const char *fmt, ...) TXB_PRINTF(1, 2);
 /* The same for an error; gives the exit code that belongs to it. */
@@ -48,7 +50,7 @@ int txb_fail(const struct txb_error *err);
 /* One line that overwrites itself, only where cli->progress; NULL clears it. */
 void txb_progress(const struct txb_cli *cli, const char *text);
 
-/* ---- tables --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- tables ---------------------------------------------------------------------------------------------- */
 enum txb_align { TXB_LEFT, TXB_RIGHT };
 struct txb_column {
   const char *title;
@@ -72,14 +74,16 @@ void txb_format_age(int64_t ms, char out[24]);
 /* Colours a word if cli->color: "\033[31m" and so on, "" without. */
 const char *txb_color(const struct txb_cli *cli, const char *code);
 
-/* ---- settings -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- settings -------------------------------------------------------------------------------------------- */
 /* The cluster of the settings; client_id must live as long as the result. */
 struct txb_kafka_cluster txb_cli_cluster(const struct txb_cli *cli, const char *client_id);
 /* TXB_REFUSED (usage) when no brokers are set. */
 enum txb_rc txb_cli_need_brokers(const struct txb_cli *cli, struct txb_error *err) TXB_MUST_CHECK;
-/* The one database a command works on: --database, else the only source, else the only worker's database. Borrowed from the settings. */
+/* The one database a command works on: --database, else the only source, else the only worker's database. Borrowed
+ * from the settings. */
 enum txb_rc txb_cli_database(const struct txb_cli *cli, const char **uri_out, struct txb_error *err) TXB_MUST_CHECK;
-/* --database stands for the only source (made when there is none), for `worker` for the only group's database; with several it stands for itself. */
+/* --database stands for the only source (made when there is none), for `worker` for the only group's database; with
+ * several it stands for itself. */
 enum txb_rc txb_cli_apply_database(struct txb_cli *cli, struct txb_error *err) TXB_MUST_CHECK;
 /* Connects to it for a command: application name "txbroker COMMAND". */
 enum txb_rc txb_cli_connect(const struct txb_cli *cli, const char *uri, struct txb_pg **out,

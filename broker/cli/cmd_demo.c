@@ -1,4 +1,5 @@
-/* demo: the story from start to end. A crash of this process takes its children along; what is on disk is removed by the next start. */
+/* demo: the story from start to end. A crash of this process takes its children along; what is on disk is removed by
+ * the next start. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -19,7 +20,7 @@
 #define STUCK_US         (90 * 1000 * 1000LL)
 #define REFUSE(err, ...) TXB_FAIL_FROM((err), TXB_REFUSED, TXB_ORIGIN_USAGE, __VA_ARGS__)
 
-/* ---- setting up -------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- setting up ------------------------------------------------------------------------------------------ */
 
 static enum txb_rc take_options(struct txb_demo *demo, struct txb_error *err) {
   const struct txb_args *args = &demo->cli->args;
@@ -130,14 +131,15 @@ static void tear_down(struct txb_demo *demo) {
   txb_kafka_mock_close(demo->mock);
 }
 
-/* ---- under way ----------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- under way ------------------------------------------------------------------------------------------- */
 
 struct pace {
   int64_t last_us, progress_us, moved_us, moved; /* moved: a sum that grows while anything happens */
   double allowance;                              /* transfers that may have been begun by now */
 };
 
-/* Transfers go on at a steady rate up to the next kill's share, and trickle until it was made: there is always something to interrupt. */
+/* Transfers go on at a steady rate up to the next kill's share, and trickle until it was made: there is always
+ * something to interrupt. */
 static void let_writers_go(struct txb_demo *demo, struct pace *pace, int64_t now) {
   double share = (double)demo->transfers * 0.85 / (demo->kills_wanted + 1);
   double gate = demo->kills >= demo->kills_wanted ? (double)demo->transfers : share * (demo->kills + 1);
@@ -213,7 +215,8 @@ static enum txb_rc tell(struct txb_demo *demo, int signal_fd, struct txb_demo_ve
   TXB_TRY(set_up(demo, &money, err));
   TXB_TRY(txb_demo_writers_start(demo, err));
   TXB_TRY(play(demo, signal_fd, err));
-  /* Stopped before the verifier looks: nothing is to move while it counts, and what a late repetition would double must have had its chance. */
+  /* Stopped before the verifier looks: nothing is to move while it counts, and what a late repetition would double
+   * must have had its chance. */
   txb_demo_writers_stop(demo);
   txb_demo_processes_stop(demo);
   TXB_TRY(txb_demo_look(demo, err));

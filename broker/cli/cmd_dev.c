@@ -1,5 +1,5 @@
-/* dev: a private PostgreSQL, the mock cluster, and every role in this process, until Ctrl-C. A crash ends the server (death signal); the next start
- * removes what is on disk, but for a directory given with --data. */
+/* dev: a private PostgreSQL, the mock cluster, and every role in this process, until Ctrl-C. A crash ends the server
+ * (death signal); the next start removes what is on disk, but for a directory given with --data. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>

@@ -99,7 +99,8 @@ static enum txb_rc prepare(struct txb_cli *cli, struct txb_roles *roles, bool re
   return TXB_OK;
 }
 
-/* What must be there before anything starts: a server that is down at the start is a mistake to be told; one that goes away later is waited for. */
+/* What must be there before anything starts: a server that is down at the start is a mistake to be told; one that
+ * goes away later is waited for. */
 static enum txb_rc check_database(const struct txb_cli *cli, const char *uri, struct txb_error *err) {
   struct txb_pg *pg = NULL;
   TXB_TRY(txb_cli_connect(cli, uri, &pg, err));

@@ -1,4 +1,5 @@
-/* demo: money moves between two banks through outbox, Kafka and worker while relay and worker processes are killed; a verifier counts.
+/* demo: money moves between two banks through outbox, Kafka and worker while relay and worker processes are killed; a
+ * verifier counts.
  *
  *   cmd_demo.c     the story: servers, start, progress, end
  *   demo_bank.c    the two databases, and the connections that make transfers
@@ -43,8 +44,8 @@ struct txb_demo_process {
   struct txb_child child;
   const char *name; /* the command */
   char log[100];
-  int64_t
-      progress_at_start; /* what its kind had done when it was started: it must do something before it is killed again */
+  /* what its kind had done when it was started: it must do something before it is killed again */
+  int64_t progress_at_start;
   int kills;
 };
 
@@ -92,7 +93,8 @@ void txb_demo_writers_stop(struct txb_demo *demo);
 enum txb_rc txb_demo_processes_start(struct txb_demo *demo, struct txb_error *err) TXB_MUST_CHECK;
 /* Fails when one ended by itself. */
 enum txb_rc txb_demo_processes_check(struct txb_demo *demo, struct txb_error *err) TXB_MUST_CHECK;
-/* Kills the next one in the plan if it has work under way, and starts it again. *killed_out: whether it was and still had. */
+/* Kills the next one in the plan if it has work under way, and starts it again. *killed_out: whether it was and still
+ * had. */
 enum txb_rc txb_demo_kill_next(struct txb_demo *demo, bool *killed_out, struct txb_error *err) TXB_MUST_CHECK;
 void txb_demo_processes_stop(struct txb_demo *demo);
 

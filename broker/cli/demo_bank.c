@@ -21,7 +21,7 @@ static enum txb_rc connect_to(const char *uri, const char *name, struct txb_pg *
   return txb_pg_open(&options, out, err);
 }
 
-/* ---- databases ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- databases ------------------------------------------------------------------------------------------- */
 
 /* The same server, another database: what comes last in a connection string counts. */
 static void uri_of(const struct txb_demo *demo, const char *database, char *out, size_t out_size) {
@@ -124,7 +124,7 @@ enum txb_rc txb_demo_money(struct txb_demo *demo, int64_t *out, struct txb_error
   return TXB_OK;
 }
 
-/* ---- writers ---------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- writers --------------------------------------------------------------------------------------------- */
 
 struct transfer {
   struct txb_uuid id;

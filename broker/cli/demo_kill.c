@@ -1,6 +1,7 @@
 /* demo: relay and worker as child processes that are killed while they have work.
  *
- * A kill counts only if the tables show work under way before it and still show it once the process is gone: then nothing but a successor can do it.
+ * A kill counts only if the tables show work under way before it and still show it once the process is gone: then
+ * nothing but a successor can do it.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -14,7 +15,7 @@
 
 #define STOP_MS 20000
 
-/* ---- configuration ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- configuration --------------------------------------------------------------------------------------- */
 
 static json_t *group_of(const struct txb_demo_bank *bank) {
   return json_pack("{s:s, s:[s], s:s, s:{s:s, s:s}, s:i, s:{s:i, s:i}}", "group", bank->group, "topics", bank->topic,
@@ -52,7 +53,7 @@ static enum txb_rc write_config(struct txb_demo *demo, struct txb_error *err) {
   return written ? TXB_OK : TXB_FAIL(err, TXB_REFUSED, "can't write %s: %s", demo->config, strerror(errno));
 }
 
-/* ---- processes ---------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- processes ------------------------------------------------------------------------------------------- */
 
 /* What the kind has done so far, by the tables. */
 static int64_t progress_of(const struct txb_demo *demo, enum txb_demo_role role) {
@@ -60,7 +61,8 @@ static int64_t progress_of(const struct txb_demo *demo, enum txb_demo_role role)
   return role == TXB_DEMO_RELAY ? b[0].watermark + b[1].watermark : b[0].credited + b[1].credited;
 }
 
-/* Relay: intents written and not known to be published. Worker: transfers committed in one bank and not applied in the other. */
+/* Relay: intents written and not known to be published. Worker: transfers committed in one bank and not applied in
+ * the other. */
 static int64_t work_of(const struct txb_demo *demo, enum txb_demo_role role) {
   const struct txb_demo_bank *b = demo->banks;
   if (role == TXB_DEMO_RELAY)
@@ -123,7 +125,8 @@ enum txb_rc txb_demo_processes_check(struct txb_demo *demo, struct txb_error *er
   return TXB_OK;
 }
 
-/* Relay, worker, relay, relay, worker, relay, ...: a worker's successor waits for the session timeout of the dead member, a relay's does not. */
+/* Relay, worker, relay, relay, worker, relay, ...: a worker's successor waits for the session timeout of the dead
+ * member, a relay's does not. */
 static enum txb_demo_role victim_of(int number) {
   return number % 3 == 1 ? TXB_DEMO_WORKER : TXB_DEMO_RELAY;
 }

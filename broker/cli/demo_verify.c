@@ -1,4 +1,5 @@
-/* demo: the verifier. It reads the banks' own tables with SQL of its own and compares row by row; nothing of the product's functions or counters. */
+/* demo: the verifier. It reads the banks' own tables with SQL of its own and compares row by row; nothing of the
+ * product's functions or counters. */
 #include <inttypes.h>
 #include <string.h>
 

@@ -41,7 +41,7 @@ void txb_doctor_kafka(struct txb_doctor *d) {
                  txb_kafka_inspect_cluster_id(d->kafka), txb_kafka_inspect_brokers(d->kafka));
 }
 
-/* ---- topics ------------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- topics ---------------------------------------------------------------------------------------------- */
 
 static void check_settings(struct txb_doctor *d, const char *topic, int64_t keep_ms) {
   static const char *const names[] = {"max.message.bytes", "retention.ms"};
@@ -89,7 +89,7 @@ void txb_doctor_topic(struct txb_doctor *d, const char *topic, const char *of, i
   check_settings(d, topic, keep_ms);
 }
 
-/* ---- positions of a group ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- positions of a group -------------------------------------------------------------------------------- */
 
 static void check_position(struct txb_doctor *d, const char *group, const struct txb_pg_result *rows, int i) {
   const char *topic = txb_pg_text(rows, i, 0), *stored = txb_pg_text(rows, i, 3),

@@ -18,7 +18,7 @@ static const struct txb_pg_statement topics_statement = {"cli_doctor_topics", tx
 static const struct txb_pg_statement prepared_statement = {"cli_doctor_prepared", txb_text_cli_doctor_prepared};
 static const struct txb_pg_statement idle_statement = {"cli_doctor_idle", txb_text_cli_doctor_idle};
 
-/* ---- the server ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the server ------------------------------------------------------------------------------------------ */
 
 static void check_durability(struct txb_doctor *d, const char *of, const char *synchronous, const char *fsync,
                              const char *pages, bool source) {
@@ -86,7 +86,7 @@ static enum txb_rc check_transactions(struct txb_doctor *d, struct txb_pg *pg, s
   return TXB_OK;
 }
 
-/* ---- schema and rights ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- schema and rights ----------------------------------------------------------------------------------- */
 
 /* True when the other checks of schema txb can be made. */
 static bool check_schema(struct txb_doctor *d, struct txb_pg *pg, const struct txb_schema *schema) {
@@ -132,7 +132,7 @@ static void check_role(struct txb_doctor *d, const char *of, const char *user, c
   txb_buffer_fini(&remedy);
 }
 
-/* ---- sources ---------------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- sources --------------------------------------------------------------------------------------------- */
 
 static enum txb_rc check_partitions(struct txb_doctor *d, struct txb_pg *pg, struct txb_error *err) {
   TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *row = NULL;

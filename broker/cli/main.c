@@ -1,4 +1,5 @@
-/* The program: parse, load the settings, run the command. A crash here leaves nothing: commands that change something say what they leave. */
+/* The program: parse, load the settings, run the command. A crash here leaves nothing: commands that change something
+ * say what they leave. */
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>

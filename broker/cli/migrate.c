@@ -51,7 +51,7 @@ static enum txb_rc hash(struct txb_pg *pg, const struct txb_embedded_file *file,
   return rc;
 }
 
-/* ---- looking -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- looking --------------------------------------------------------------------------------------------- */
 
 /* Compares what is recorded with what this program has. */
 static enum txb_rc compare(struct txb_pg *pg, struct txb_schema *out, struct txb_error *err) {
@@ -134,7 +134,7 @@ enum txb_rc txb_schema_need(struct txb_pg *pg, struct txb_error *err) {
   return refuse_state(pg, &schema, false, err);
 }
 
-/* ---- applying --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- applying -------------------------------------------------------------------------------------------- */
 
 static enum txb_rc record(struct txb_pg *pg, const struct txb_embedded_file *file, struct txb_error *err) {
   char mine[65] = "";
@@ -172,7 +172,8 @@ static enum txb_rc apply(struct txb_pg *pg, const struct txb_embedded_file *file
   return rc;
 }
 
-/* Calls a function that makes partitions until it has nothing left to make; its short lock_timeout makes it give way to publishers. */
+/* Calls a function that makes partitions until it has nothing left to make; its short lock_timeout makes it give way
+ * to publishers. */
 static enum txb_rc make_partitions(struct txb_pg *pg, const struct txb_pg_statement *statement,
                                    const struct txb_pg_params *params, int *made_out, struct txb_error *err) {
   int tries = 0, total = 0;
@@ -211,7 +212,7 @@ static enum txb_rc first_partitions(struct txb_pg *pg, const struct txb_migrate_
   return TXB_OK;
 }
 
-/* ---- roles ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- roles ----------------------------------------------------------------------------------------------- */
 
 static bool is_group_role(const char *name) {
   for (size_t i = 0; i < TXB_ARRAY_SIZE(group_roles); i++)

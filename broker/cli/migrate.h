@@ -1,6 +1,7 @@
 /* The schema txb of a database: what it is, and making it what this program needs. Forward only.
  *
- * Each migration and its record are one transaction: a crash leaves it applied and recorded, or neither, and the next init goes on from there.
+ * Each migration and its record are one transaction: a crash leaves it applied and recorded, or neither, and the next
+ * init goes on from there.
  */
 #ifndef TXB_BROKER_CLI_MIGRATE_H
 #define TXB_BROKER_CLI_MIGRATE_H
@@ -36,8 +37,9 @@ struct txb_migrate_options {
   int partitions_ahead;
   const char *const *grants; /* "USER=ROLE", NULL-ended; NULL: none */
 };
-/* Brings the schema up to date, makes the first partitions, grants roles. report (an object) gets version, applied, partitions, inbox_partitions, granted.
- * Several at once wait for each other. TXB_REFUSED with TXB_ORIGIN_SAFETY: newer or changed schema, standby, no permission. */
+/* Brings the schema up to date, makes the first partitions, grants roles. report (an object) gets version, applied,
+ * partitions, inbox_partitions, granted. Several at once wait for each other. TXB_REFUSED with TXB_ORIGIN_SAFETY:
+ * newer or changed schema, standby, no permission. */
 enum txb_rc txb_migrate(struct txb_pg *pg, const struct txb_migrate_options *options, json_t *report,
                         struct txb_error *err) TXB_MUST_CHECK;
 

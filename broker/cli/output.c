@@ -63,7 +63,7 @@ void txb_progress(const struct txb_cli *cli, const char *text) {
   (void)fflush(stderr);
 }
 
-/* ---- tables --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- tables ---------------------------------------------------------------------------------------------- */
 
 void txb_table_init(struct txb_table *t, const struct txb_column *columns, size_t count) {
   *t = (struct txb_table){.columns = columns, .column_count = count};

@@ -50,7 +50,8 @@ int txb_lock_file(const char *path) {
   return -1;
 }
 
-/* The process of data/postmaster.pid, if its second line names this directory and the process works in it; 0 otherwise. */
+/* The process of data/postmaster.pid, if its second line names this directory and the process works in it; 0
+ * otherwise. */
 static pid_t server_of(const char *data) {
   char path[300], text[600] = "", cwd[300];
   (void)snprintf(path, sizeof(path), "%s/postmaster.pid", data);
@@ -90,7 +91,8 @@ bool txb_end_server_of(const char *data) {
   return server_of(data) == 0;
 }
 
-/* One directory that may be a dead owner's. Only what belongs to us counts: the name alone proves nothing in a directory that everybody can write to. */
+/* One directory that may be a dead owner's. Only what belongs to us counts: the name alone proves nothing in a
+ * directory that everybody can write to. */
 static void clean_one(const char *name) {
   char path[300], inside[340];
   struct stat st;

@@ -27,7 +27,8 @@
 
 #define REFUSE(err, ...) TXB_FAIL_FROM((err), TXB_REFUSED, TXB_ORIGIN_USAGE, __VA_ARGS__)
 
-/* ---- where the programs are -------------------------------------------------------------------------------------------------------------- */
+/* ---- where the programs are
+ * -------------------------------------------------------------------------------------------------------------- */
 
 static bool has_programs(const char *dir) {
   static const char *const programs[] = {"initdb", "postgres"};
@@ -89,7 +90,7 @@ static bool search_usual(struct txb_private_postgres *p) {
   return p->binaries[0] != '\0';
 }
 
-/* ---- who it runs as ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- who it runs as -------------------------------------------------------------------------------------- */
 
 static enum txb_rc choose_user(struct txb_private_postgres *p, struct txb_error *err) {
   if (geteuid() != 0)
@@ -113,7 +114,7 @@ static enum txb_rc make_dir(const struct txb_private_postgres *p, const char *pa
   return TXB_OK;
 }
 
-/* ---- data directory ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- data directory -------------------------------------------------------------------------------------- */
 
 /* The password is the server's user's to read, once; in a kept directory it stays, so that addresses stay the same. */
 static enum txb_rc settle_password(struct txb_private_postgres *p, const char *file, struct txb_error *err) {
@@ -191,7 +192,7 @@ static enum txb_rc make_data(const struct txb_private_postgres *p, const char *p
   return rename(fresh, p->data) == 0 ? TXB_OK : REFUSE(err, "can't rename %s: %s", fresh, strerror(errno));
 }
 
-/* ---- the server ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- the server ------------------------------------------------------------------------------------------ */
 
 /* A port that was free a moment ago. */
 static int free_port(void) {

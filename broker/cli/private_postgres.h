@@ -1,7 +1,8 @@
 /* A PostgreSQL server of our own: private directory, private socket, gone with us.
  *
- * As root it runs as user postgres or nobody, since the server refuses root. A crash of this process ends the server (death signal); what is left on disk
- * is removed by the next start (private_directory.h), but for a data directory that the user asked to keep.
+ * As root it runs as user postgres or nobody, since the server refuses root. A crash of this process ends the server
+ * (death signal); what is left on disk is removed by the next start (private_directory.h), but for a data directory
+ * that the user asked to keep.
  */
 #ifndef TXB_BROKER_CLI_PRIVATE_POSTGRES_H
 #define TXB_BROKER_CLI_PRIVATE_POSTGRES_H

@@ -82,7 +82,8 @@ static enum txb_rc decode(const json_t *value, struct txb_arena *arena, struct t
   return rc;
 }
 
-/* payload is any JSON, published byte for byte as it stands in the line; without any of the three the message has no value. */
+/* payload is any JSON, published byte for byte as it stands in the line; without any of the three the message has no
+ * value. */
 static enum txb_rc payload_member(const json_t *root, struct txb_slice text, struct txb_arena *arena,
                                   struct txb_intent *out, struct txb_error *err) {
   const json_t *json = json_object_get(root, "payload"), *plain = json_object_get(root, "payload_text");
@@ -189,7 +190,7 @@ void txb_line_fini(struct txb_line *line) {
   *line = (struct txb_line){0};
 }
 
-/* ---- a stream ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- a stream -------------------------------------------------------------------------------------------- */
 
 struct stream {
   int fd;

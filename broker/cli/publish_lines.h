@@ -22,8 +22,9 @@ void txb_line_fini(struct txb_line *line);
 /* "2026-01-31T12:00:00Z", or "+30" for seconds from now, to wall microseconds. */
 enum txb_rc txb_not_before_parse(const char *text, int64_t *out, struct txb_error *err) TXB_MUST_CHECK;
 
-/* Publishes every line of a stream in one transaction: all of them, or none. ids gets the id of each, a newline after it. *count_out: how many.
- * A crash before the COMMIT leaves nothing; after it, everything. The error names the line. */
+/* Publishes every line of a stream in one transaction: all of them, or none. ids gets the id of each, a newline after
+ * it. *count_out: how many. A crash before the COMMIT leaves nothing; after it, everything. The error names the
+ * line. */
 enum txb_rc txb_publish_lines(void *pgconn, int fd, struct txb_buffer *ids, size_t *count_out,
                               struct txb_error *err) TXB_MUST_CHECK;
 

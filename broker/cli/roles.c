@@ -1,4 +1,5 @@
-/* Relays and workers as threads. They keep nothing in memory that a crash of this process would lose: see outbox/relay.h and consumer/worker.h. */
+/* Relays and workers as threads. They keep nothing in memory that a crash of this process would lose: see
+ * outbox/relay.h and consumer/worker.h. */
 #include "broker/cli/roles.h"
 
 #include <stdio.h>
@@ -130,7 +131,7 @@ enum txb_rc txb_roles_add_worker(struct txb_roles *roles, const struct txb_setti
   return TXB_OK;
 }
 
-/* ---- running -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- running --------------------------------------------------------------------------------------------- */
 
 static void *role_main(void *argument) {
   struct txb_role *role = argument;

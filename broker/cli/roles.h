@@ -1,4 +1,5 @@
-/* Relays and workers as threads of this process: from settings to their options, started, watched, started again, stopped. */
+/* Relays and workers as threads of this process: from settings to their options, started, watched, started again,
+ * stopped. */
 #ifndef TXB_BROKER_CLI_ROLES_H
 #define TXB_BROKER_CLI_ROLES_H
 
@@ -47,9 +48,9 @@ enum txb_rc txb_roles_add_worker(struct txb_roles *roles, const struct txb_setti
                                  const struct txb_group_settings *group, const char *database,
                                  struct txb_error *err) TXB_MUST_CHECK;
 enum txb_rc txb_roles_start(struct txb_roles *roles, struct txb_error *err) TXB_MUST_CHECK;
-/* Until a signal comes or a role ends that is not to be started again; then all are stopped and joined. restart: a role that fails after a while is
- * started again after a growing pause. A second signal ends the process at once. *signal_out: the signal, or 0. TXB_OK when all ended well; else
- * the first error. */
+/* Until a signal comes or a role ends that is not to be started again; then all are stopped and joined. restart: a
+ * role that fails after a while is started again after a growing pause. A second signal ends the process at once.
+ * *signal_out: the signal, or 0. TXB_OK when all ended well; else the first error. */
 enum txb_rc txb_roles_watch(struct txb_roles *roles, int signal_fd, bool restart, int *signal_out,
                             struct txb_error *err) TXB_MUST_CHECK;
 

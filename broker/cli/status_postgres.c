@@ -11,7 +11,7 @@ static const struct txb_pg_statement holders_statement = {"cli_status_holders", 
 static const struct txb_pg_statement holds_statement = {"cli_status_holds", txb_text_cli_status_holds};
 static const struct txb_pg_statement groups_statement = {"cli_status_groups", txb_text_cli_status_groups};
 
-/* ---- cells to JSON ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- cells to JSON --------------------------------------------------------------------------------------- */
 
 struct cells {
   const struct txb_pg_result *rows;
@@ -51,7 +51,7 @@ static void put_jsonb(json_t *object, const char *name, struct cells *c) {
   put(object, name, text.data == NULL ? NULL : json_loadb(text.data, text.size, JSON_DECODE_ANY, &ignored));
 }
 
-/* ---- sources ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- sources --------------------------------------------------------------------------------------------- */
 
 /* Who may fill a hole now, for a source whose relay does not say. */
 static enum txb_rc live_holders(struct txb_pg *pg, json_t **out, struct txb_error *err) {
@@ -105,7 +105,8 @@ static json_t *source_of_row(const struct txb_pg_result *rows, int row, const ch
   json_int_t holes = json_integer_value(json_object_get(source, "holes"));
   put(source, "backlog", json_integer((drawn > highest ? drawn - highest : 0) + holes));
   if (drawn < highest) {
-    /* Never a silence: the server lost what was published (restored from a backup, or failed over to a standby that was behind). */
+    /* Never a silence: the server lost what was published (restored from a backup, or failed over to a standby that
+     * was behind). */
     put(source, "alarm",
         json_sprintf("the sequence of txb.outbox stands at %" JSON_INTEGER_FORMAT
                      ", behind the relay's position %" JSON_INTEGER_FORMAT
@@ -117,7 +118,8 @@ static json_t *source_of_row(const struct txb_pg_result *rows, int row, const ch
   return source;
 }
 
-/* The relay writes down the oldest hole when it is older than a second; without a running relay the lowest stored one counts, with whoever is there. */
+/* The relay writes down the oldest hole when it is older than a second; without a running relay the lowest stored one
+ * counts, with whoever is there. */
 static enum txb_rc settle_hole(struct txb_pg *pg, json_t *source, bool may_list, struct txb_error *err) {
   json_t *hole = json_object_get(source, "oldest_hole"), *lowest = json_object_get(hole, "lowest");
   if (json_is_null(json_object_get(hole, "seq")) && json_is_integer(lowest) && may_list) {
@@ -201,7 +203,7 @@ static enum txb_rc add_sources(struct txb_status *status, struct txb_pg *pg, con
   return add_holds(pg, status->sources, first, err);
 }
 
-/* ---- groups --------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- groups ---------------------------------------------------------------------------------------------- */
 
 static json_t *stall_of_row(struct cells *c) {
   json_t *stall = json_object();

@@ -4,7 +4,8 @@ SELECT current_user::text AS who,
        pg_catalog.pg_is_in_recovery() AS recovery,
        pg_catalog.current_setting('max_connections')::int4 AS max_connections,
        pg_catalog.current_setting('superuser_reserved_connections')::int4 AS reserved,
-       (SELECT count(*)::int4 FROM pg_catalog.pg_stat_activity AS a WHERE a.backend_type = 'client backend') AS connections,
+       (SELECT count(*)::int4 FROM pg_catalog.pg_stat_activity AS a
+         WHERE a.backend_type = 'client backend') AS connections,
        pg_catalog.current_setting('synchronous_commit') AS synchronous_commit,
        pg_catalog.current_setting('fsync') AS fsync,
        pg_catalog.current_setting('full_page_writes') AS full_page_writes

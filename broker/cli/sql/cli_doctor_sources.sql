@@ -1,4 +1,5 @@
-SELECT r.source, r.state, r.highest, s.last_value - CASE WHEN s.is_called THEN 0 ELSE 1 END AS drawn, nullif(r.last_error, '') AS last_error,
+SELECT r.source, r.state, r.highest, s.last_value - CASE WHEN s.is_called THEN 0 ELSE 1 END AS drawn,
+       nullif(r.last_error, '') AS last_error,
        r.lease_until < pg_catalog.clock_timestamp() AS lease_expired,
        (SELECT count(*) FROM txb.relay_hold AS h WHERE h.source = r.source) AS holds,
        (SELECT pg_catalog.min(h.error) FROM txb.relay_hold AS h WHERE h.source = r.source) AS hold_error

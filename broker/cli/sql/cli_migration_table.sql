@@ -1,6 +1,7 @@
 -- Whether there is a schema at all, whether this user may read its record, and whether the server takes writes.
 SELECT pg_catalog.to_regclass('txb.schema_migration') IS NOT NULL AS present,
-       coalesce(pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_table_privilege(c.oid, 'SELECT'), false) AS readable,
+       coalesce(pg_catalog.has_schema_privilege(n.oid, 'USAGE')
+                AND pg_catalog.has_table_privilege(c.oid, 'SELECT'), false) AS readable,
        pg_catalog.pg_is_in_recovery() AS recovery,
        current_user::text AS who
   FROM (SELECT) AS one

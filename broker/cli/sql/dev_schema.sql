@@ -13,7 +13,8 @@ CREATE OR REPLACE FUNCTION dev.apply(m txb.message) RETURNS txb.outcome
 LANGUAGE plpgsql
 AS $$
 BEGIN
-  INSERT INTO dev.note (id, key, type, body) VALUES (m.id, txb.key_text(m.key), m.type, convert_from(m.payload, 'UTF8'));
+  INSERT INTO dev.note (id, key, type, body)
+  VALUES (m.id, txb.key_text(m.key), m.type, convert_from(m.payload, 'UTF8'));
   RETURN txb.ok();
 END
 $$;
