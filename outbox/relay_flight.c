@@ -76,8 +76,14 @@ enum txb_rc txb_flight_take(struct txb_relay_core *core, enum txb_row_kind kind,
     topic->lo = row->seq < topic->lo ? row->seq : topic->lo;
     return TXB_OK;
   }
-  /* A late row below the drain's place goes out now: nothing before it waits. One above it is there for the drain's own page to find. */
-  if (topic->hold == TXB_TOPIC_DRAINING && (kind == TXB_ROW_TAIL || (kind == TXB_ROW_HOLE && row->seq >= topic->lo)))
+  /* A late row below the drain's place goes out now: nothing before it waits. One above it is there for the drain's own page to find. A
+   * tail row below it takes the drain back, else it would be lost: a stored position may lie below a stored hold, and the topic be
+   * found before the first read. */
+  if (topic->hold == TXB_TOPIC_DRAINING && kind == TXB_ROW_TAIL) {
+    topic->lo = row->seq < topic->lo ? row->seq : topic->lo;
+    return TXB_OK;
+  }
+  if (topic->hold == TXB_TOPIC_DRAINING && kind == TXB_ROW_HOLE && row->seq >= topic->lo)
     return TXB_OK;
   TXB_ASSERT(core->head - core->tail <= core->mask);
   *txb_flight_slot(core, core->head++) = (struct txb_slot){.seq = row->seq,

@@ -664,6 +664,22 @@ Test(relay_core, keeps_the_tail_of_a_topic_back_until_its_pages_reach_it) {
   EXPECT_SENT(8, 11, 13, 14);
 }
 
+/* 5 was unacknowledged when 6 was refused and the hold stored: the position lies below the hold. */
+Test(relay_core, takes_a_drain_back_to_a_tail_row_below_the_stored_hold) {
+  const struct txb_relay_topic_hold hold = {.topic = T, .lo = 6};
+  acquire((struct txb_relay_position){.highest = 4, .topics = &hold, .topic_count = 1});
+  drawn = 6;
+  step((struct txb_relay_event){.kind = TXB_RELAY_PROBED, .u.probe = {T, true}});
+  polled(NONE, ROWS(5, 6)); /* the poll that was under way when the topic was found */
+  EXPECT_SENT(0, 0);
+  tick_after(MS);
+  cr_assert(poll_sent.drain);
+  cr_assert_eq(poll_sent.drain_from, 5);
+  polled_all(NONE, ROWS(5, 6), NONE);
+  report(0, TXB_REPORT_ACKED);
+  EXPECT_SENT(0, 5, 6);
+}
+
 Test(relay_core, holds_a_topic_again_from_the_first_row_that_failed) {
   begin_drain();
   polled_all(NONE, ROWS(2, 4, 7), NONE);
