@@ -1,26 +1,37 @@
 -- The consumer's side: progress per partition, the fence of every batch, what handlers get and answer.
 --
---   txb.offset_register(group_name text, topic text, partitions int[], offsets bigint[], cluster_id text) returns int (rows made)
---   txb.offset_take(group_name text, topic text, partition int, owner text, instance uuid, cluster_id text) returns one row: the position and what is open
+--   txb.offset_register(group_name text, topic text, partitions int[], offsets bigint[], cluster_id text)
+--       returns int (rows made)
+--   txb.offset_take(group_name text, topic text, partition int, owner text, instance uuid, cluster_id text)
+--       returns one row, the position and what is open, or none: there is no position yet
 --   txb.offset_release(group_name text, topic text, partition int, epoch bigint) returns boolean
---   txb.offset_evict(group_name text, topic text, partition int) returns int (pid)   ends the backend of a stopped owner (W3)
---   txb.offset_set(group_name text, topic text, partition int, next_offset bigint, cluster_id text, reason text) returns bigint (epoch)   the operator's decision
---   txb.batch_open(group_name text, topic text, partition int, epoch bigint, expected_next bigint, new_next bigint, consumed int, last_id uuid,
---                  last_timestamp_ms bigint) returns void
---   txb.batch_close(group_name text, topic text, partition int, applied int, duplicate int, failed int = 0) returns void
---   txb.batch_stall(group_name text, topic text, partition int, epoch bigint, stalled_offset bigint, attempts int, delay_ms bigint,
---                   last_outcome text, last_error text, last_sqlstate text, keep_suspect boolean) returns void
---   txb.suspect_mark(group_name text, topic text, partition int, epoch bigint, suspect_offset bigint, suspect_count int) returns int (deaths)
---   txb.not_ok(message_offset bigint, answer txb.outcome) returns bigint   raises TXB02
---   txb.deliver(group_name text, m txb.message) returns txb.message             sets the delivery of what the handler publishes (W14)
+--   txb.offset_evict(group_name text, topic text, partition int) returns int (pid)
+--       ends the backend of a stopped owner (W3)
+--   txb.offset_set(group_name text, topic text, partition int, next_offset bigint, cluster_id text, reason text)
+--       returns bigint (epoch): the operator's decision
+--   txb.batch_open(group_name text, topic text, partition int, epoch bigint, expected_next bigint, new_next bigint,
+--                  consumed int, last_id uuid, last_timestamp_ms bigint) returns void
+--   txb.batch_close(group_name text, topic text, partition int, applied int, duplicate int, failed int = 0)
+--       returns void
+--   txb.batch_stall(group_name text, topic text, partition int, epoch bigint, stalled_offset bigint, attempts int,
+--                   delay_ms bigint, last_outcome text, last_error text, last_sqlstate text, keep_suspect boolean)
+--       returns void
+--   txb.suspect_mark(group_name text, topic text, partition int, epoch bigint, suspect_offset bigint,
+--                    suspect_count int) returns int (deaths)
+--   txb.not_ok(message_offset bigint, answer txb.outcome) returns bigint: raises TXB02
+--   txb.deliver(group_name text, m txb.message) returns txb.message
+--       sets the delivery of what the handler publishes (W14)
 --   txb.deliver_batch(group_name text, m txb.message[]) returns txb.message[]
---   txb.ok([output jsonb]), txb.refuse(reason text), txb.retry(after interval, reason text), txb.dead(reason text)  returns txb.outcome
+--   txb.ok([output jsonb]), txb.refuse(reason text), txb.retry(after interval, reason text), txb.dead(reason text)
+--       returns txb.outcome
 --
--- SQLSTATEs: TXB01 the compare-and-set missed: another owner, or another position; roll back and ask the group (W4). TXB02 an outcome other than ok, raised
--- by the worker's statement. TXB03 a commit while a batch is open (W11). TXB04 the position can't be used as it is: another cluster, an unknown topic.
+-- SQLSTATEs: TXB01 the compare-and-set missed: another owner, or another position; roll back and ask the group (W4).
+-- TXB02 an outcome other than ok, raised by the worker's statement. TXB03 a commit while a batch is open (W11). TXB04
+-- the position can't be used as it is: another cluster, an unknown topic.
 --
--- A batch is one transaction: batch_open moves next_offset and locks the row, then come inbox and effects, then batch_close. Committed: all of it, and
--- next_offset tells so. Anything else: none of it, and the batch is fetched again from next_offset.
+-- A batch is one transaction: batch_open moves next_offset and locks the row, then come inbox and effects, then
+-- batch_close. Committed: all of it, and next_offset tells so. Anything else: none of it, and the batch is fetched
+-- again from next_offset.
 
 SET LOCAL ROLE txb_owner;
 
@@ -83,22 +94,26 @@ CREATE FUNCTION txb.deliver(group_name text, m txb.message) RETURNS txb.message
 LANGUAGE plpgsql
 AS $$
 BEGIN
-  PERFORM pg_catalog.set_config('txb.delivery', group_name || '/' || m.id, true), pg_catalog.set_config('txb.ordinal', '0', true);
+  PERFORM pg_catalog.set_config('txb.delivery', group_name || '/' || m.id, true),
+    pg_catalog.set_config('txb.ordinal', '0', true);
   RETURN m;
 END
 $$;
 COMMENT ON FUNCTION txb.deliver(text, txb.message) IS
-  'Returns the message, and makes txb.publish derive ids from its delivery to the group until the next call or the transaction''s end (W14)';
+  'Returns the message, and makes txb.publish derive ids from its delivery to the group until the next call or the '
+  'transaction''s end (W14)';
 
 CREATE FUNCTION txb.deliver_batch(group_name text, m txb.message[]) RETURNS txb.message[]
 LANGUAGE plpgsql
 AS $$
 BEGIN
-  PERFORM pg_catalog.set_config('txb.delivery', group_name || '/' || m[1].id, true), pg_catalog.set_config('txb.ordinal', '0', true);
+  PERFORM pg_catalog.set_config('txb.delivery', group_name || '/' || m[1].id, true),
+    pg_catalog.set_config('txb.ordinal', '0', true);
   RETURN m;
 END
 $$;
-COMMENT ON FUNCTION txb.deliver_batch(text, txb.message[]) IS 'The same for a handler that gets the whole batch: ids are derived from its first message';
+COMMENT ON FUNCTION txb.deliver_batch(text, txb.message[]) IS
+  'The same for a handler that gets the whole batch: ids are derived from its first message';
 
 CREATE TABLE txb.consumer_offset (
   group_name text COLLATE "C" CONSTRAINT consumer_offset_group CHECK (octet_length(group_name) BETWEEN 1 AND 255),
@@ -136,7 +151,8 @@ CREATE TABLE txb.consumer_offset (
   CONSTRAINT consumer_offset_balance CHECK (batch_open OR consumed = applied + duplicate + failed)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
 COMMENT ON TABLE txb.consumer_offset IS
-  'The truth about progress: where each group stands in each partition, and the fence that every batch locks first. The offsets in Kafka are a copy';
+  'The truth about progress: where each group stands in each partition, and the fence that every batch locks first. '
+  'The offsets in Kafka are a copy';
 COMMENT ON COLUMN txb.consumer_offset.group_name IS 'Kafka consumer group';
 COMMENT ON COLUMN txb.consumer_offset.topic IS 'Kafka topic';
 COMMENT ON COLUMN txb.consumer_offset.partition IS 'Kafka partition';
@@ -144,38 +160,49 @@ COMMENT ON COLUMN txb.consumer_offset.next_offset IS 'Every message below it has
 COMMENT ON COLUMN txb.consumer_offset.epoch IS 'Fencing token: grows with every owner';
 COMMENT ON COLUMN txb.consumer_offset.cluster_id IS 'Kafka cluster that the offsets belong to';
 COMMENT ON COLUMN txb.consumer_offset.owner IS 'Worker that took the partition last; null: it gave it back';
-COMMENT ON COLUMN txb.consumer_offset.instance IS 'Which life of that worker: the same one that comes back has not died (W10)';
-COMMENT ON COLUMN txb.consumer_offset.backend_pid IS 'Server process of its connection: a successor blocked by it may end it (W3)';
-COMMENT ON COLUMN txb.consumer_offset.last_id IS 'Id of the message at next_offset - 1, compared with Kafka''s at assignment (W9)';
+COMMENT ON COLUMN txb.consumer_offset.instance IS
+  'Which life of that worker: the same one that comes back has not died (W10)';
+COMMENT ON COLUMN txb.consumer_offset.backend_pid IS
+  'Server process of its connection: a successor blocked by it may end it (W3)';
+COMMENT ON COLUMN txb.consumer_offset.last_id IS
+  'Id of the message at next_offset - 1, compared with Kafka''s at assignment (W9)';
 COMMENT ON COLUMN txb.consumer_offset.last_timestamp_ms IS 'Its record timestamp (W9)';
 COMMENT ON COLUMN txb.consumer_offset.busy IS 'Taken and not given back in good order (W10)';
-COMMENT ON COLUMN txb.consumer_offset.taken_offset IS 'next_offset when the owner took it: busy at an unmoved offset means go carefully (W10)';
+COMMENT ON COLUMN txb.consumer_offset.taken_offset IS
+  'next_offset when the owner took it: busy at an unmoved offset means go carefully (W10)';
 COMMENT ON COLUMN txb.consumer_offset.taken_at IS 'When it did';
-COMMENT ON COLUMN txb.consumer_offset.suspect_offset IS 'The first message of those that run, or ran last, under a committed marker (W10)';
+COMMENT ON COLUMN txb.consumer_offset.suspect_offset IS
+  'The first message of those that run, or ran last, under a committed marker (W10)';
 COMMENT ON COLUMN txb.consumer_offset.suspect_count IS 'How many they are';
 COMMENT ON COLUMN txb.consumer_offset.suspect_marked IS 'The marker is out: whoever dies now died under it';
-COMMENT ON COLUMN txb.consumer_offset.suspect_deaths IS 'How often an owner died while that message ran alone under its marker';
+COMMENT ON COLUMN txb.consumer_offset.suspect_deaths IS
+  'How often an owner died while that message ran alone under its marker';
 COMMENT ON COLUMN txb.consumer_offset.consumed IS 'Messages consumed = applied + duplicate + failed (W15)';
 COMMENT ON COLUMN txb.consumer_offset.applied IS 'Messages whose handler ran and whose effect is committed';
 COMMENT ON COLUMN txb.consumer_offset.duplicate IS 'Messages that the inbox knew already';
 COMMENT ON COLUMN txb.consumer_offset.failed IS 'Messages set aside';
-COMMENT ON COLUMN txb.consumer_offset.stalled_offset IS 'The message that could not be applied and is retried in place; null: none';
+COMMENT ON COLUMN txb.consumer_offset.stalled_offset IS
+  'The message that could not be applied and is retried in place; null: none';
 COMMENT ON COLUMN txb.consumer_offset.stalled_since IS 'Since when';
 COMMENT ON COLUMN txb.consumer_offset.attempts IS 'How often it was tried';
 COMMENT ON COLUMN txb.consumer_offset.next_attempt_at IS 'When it is tried again';
 COMMENT ON COLUMN txb.consumer_offset.last_error IS 'Text of its last error';
 COMMENT ON COLUMN txb.consumer_offset.last_sqlstate IS 'SQLSTATE of its last error';
-COMMENT ON COLUMN txb.consumer_offset.last_outcome IS 'error, crash, what its handler answered (refuse, retry, dead), or stopped: a person must decide';
-COMMENT ON COLUMN txb.consumer_offset.batch_open IS 'A batch is under way in this very transaction: never true in a committed row (W11)';
+COMMENT ON COLUMN txb.consumer_offset.last_outcome IS
+  'error, crash, what its handler answered (refuse, retry, dead), or stopped: a person must decide';
+COMMENT ON COLUMN txb.consumer_offset.batch_open IS
+  'A batch is under way in this very transaction: never true in a committed row (W11)';
 COMMENT ON COLUMN txb.consumer_offset.updated_at IS 'Last change';
 COMMENT ON CONSTRAINT consumer_offset_key ON txb.consumer_offset IS 'One row per group, topic and partition';
 COMMENT ON INDEX txb.consumer_offset_key IS 'One row per group, topic and partition';
 COMMENT ON CONSTRAINT consumer_offset_group ON txb.consumer_offset IS 'group_name: 1 to 255 bytes';
 COMMENT ON CONSTRAINT consumer_offset_partition ON txb.consumer_offset IS 'partition: not negative';
 COMMENT ON CONSTRAINT consumer_offset_next ON txb.consumer_offset IS 'next_offset: not negative';
-COMMENT ON CONSTRAINT consumer_offset_balance ON txb.consumer_offset IS 'Invariant Q: consumed = applied + duplicate + failed whenever no batch is open';
+COMMENT ON CONSTRAINT consumer_offset_balance ON txb.consumer_offset IS
+  'Invariant Q: consumed = applied + duplicate + failed whenever no batch is open';
 
--- W11. A handler that commits or rolls back by itself would leave half a batch behind. SET CONSTRAINTS can only make the check come earlier.
+-- W11. A handler that commits or rolls back by itself would leave half a batch behind. SET CONSTRAINTS can only make
+-- the check come earlier.
 CREATE FUNCTION txb.batch_is_closed() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
 AS $$
@@ -183,10 +210,12 @@ BEGIN
   PERFORM FROM txb.consumer_offset AS c
     WHERE c.group_name = NEW.group_name AND c.topic = NEW.topic AND c.partition = NEW.partition AND c.batch_open;
   IF FOUND THEN
-    RAISE EXCEPTION 'txb: the transaction of an open batch can''t be committed (group %, topic %, partition %)', NEW.group_name, NEW.topic, NEW.partition
+    RAISE EXCEPTION 'txb: the transaction of an open batch can''t be committed (group %, topic %, partition %)',
+      NEW.group_name, NEW.topic, NEW.partition
       USING ERRCODE = 'TXB03',
             DETAIL = 'The batch was opened by txb.batch_open and not closed by txb.batch_close.',
-            HINT = 'A handler must not end the transaction that it runs in, nor say SET CONSTRAINTS ALL IMMEDIATE: name the constraints.';
+            HINT = 'A handler must not end the transaction that it runs in, nor say SET CONSTRAINTS ALL IMMEDIATE:'
+                   ' name the constraints.';
   END IF;
   RETURN NULL;
 END
@@ -196,20 +225,24 @@ COMMENT ON FUNCTION txb.batch_is_closed() IS 'Refuses the commit of a batch that
 CREATE CONSTRAINT TRIGGER batch_is_closed AFTER INSERT OR UPDATE ON txb.consumer_offset DEFERRABLE INITIALLY DEFERRED
 FOR EACH ROW WHEN (NEW.batch_open) EXECUTE FUNCTION txb.batch_is_closed();
 COMMENT ON TRIGGER batch_is_closed ON txb.consumer_offset IS 'Refuses the commit of a batch that was not closed (W11)';
-COMMENT ON CONSTRAINT batch_is_closed ON txb.consumer_offset IS 'Refuses the commit of a batch that was not closed (W11)';
+COMMENT ON CONSTRAINT batch_is_closed ON txb.consumer_offset IS
+  'Refuses the commit of a batch that was not closed (W11)';
 
-CREATE FUNCTION txb.offset_register(group_name text, topic text, partitions int[], offsets bigint[], cluster_id text) RETURNS int
+CREATE FUNCTION txb.offset_register(group_name text, topic text, partitions int[], offsets bigint[], cluster_id text)
+  RETURNS int
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
 AS $$
 DECLARE
   made int;
 BEGIN
   IF cardinality(partitions) IS DISTINCT FROM cardinality(offsets) THEN
-    RAISE EXCEPTION 'txb.offset_register: % partitions and % offsets', cardinality(partitions), cardinality(offsets) USING ERRCODE = '22023';
+    RAISE EXCEPTION 'txb.offset_register: % partitions and % offsets', cardinality(partitions), cardinality(offsets)
+      USING ERRCODE = '22023';
   END IF;
   -- Several workers of a new group may come here at once: the first one's positions stand.
   INSERT INTO txb.consumer_offset AS c (group_name, topic, partition, next_offset, epoch, cluster_id)
-  SELECT offset_register.group_name, offset_register.topic, u.partition, u.next_offset, 0, nullif(offset_register.cluster_id, '')
+  SELECT offset_register.group_name, offset_register.topic, u.partition, u.next_offset, 0,
+         nullif(offset_register.cluster_id, '')
     FROM unnest(partitions, offsets) AS u (partition, next_offset)
    ORDER BY u.partition
   ON CONFLICT ON CONSTRAINT consumer_offset_key DO NOTHING;
@@ -220,9 +253,11 @@ $$;
 COMMENT ON FUNCTION txb.offset_register(text, text, int[], bigint[], text) IS
   'Where a group begins in a topic''s partitions; positions that exist stay as they are. Returns the number made';
 
-CREATE FUNCTION txb.offset_take(group_name text, topic text, partition int, owner text, instance uuid, cluster_id text,
-  OUT epoch bigint, OUT next_offset bigint, OUT last_id uuid, OUT last_timestamp_ms bigint, OUT suspect boolean, OUT suspect_offset bigint,
-  OUT suspect_count int, OUT suspect_deaths int, OUT suspect_died boolean, OUT stalled_offset bigint, OUT attempts int, OUT due_ms bigint)
+CREATE FUNCTION txb.offset_take(
+  group_name text, topic text, partition int, owner text, instance uuid, cluster_id text,
+  OUT epoch bigint, OUT next_offset bigint, OUT last_id uuid, OUT last_timestamp_ms bigint,
+  OUT suspect boolean, OUT suspect_offset bigint, OUT suspect_count int, OUT suspect_deaths int, OUT suspect_died boolean,
+  OUT stalled_offset bigint, OUT attempts int, OUT due_ms bigint)
 RETURNS SETOF record
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
 AS $$
@@ -240,7 +275,8 @@ BEGIN
   IF was.cluster_id <> nullif(offset_take.cluster_id, '') THEN
     RAISE EXCEPTION 'group "%" has its position in topic "%" partition % for Kafka cluster %, but this is cluster %',
       offset_take.group_name, offset_take.topic, offset_take.partition, was.cluster_id, offset_take.cluster_id
-      USING ERRCODE = 'TXB04', HINT = 'If the topic was moved to this cluster, decide where to go on with txb.offset_set().';
+      USING ERRCODE = 'TXB04',
+            HINT = 'If the topic was moved to this cluster, decide where to go on with txb.offset_set().';
   END IF;
   -- The same instance that comes back (its connection was lost) has not died.
   died := was.busy AND was.instance IS DISTINCT FROM offset_take.instance;
@@ -248,8 +284,9 @@ BEGIN
   suspect := (died AND was.next_offset = was.taken_offset) OR was.suspect_offset IS NOT NULL;
   suspect_deaths := was.suspect_deaths + suspect_died::int;
   UPDATE txb.consumer_offset AS c
-     SET epoch = c.epoch + 1, owner = offset_take.owner, instance = offset_take.instance, backend_pid = pg_backend_pid(),
-         cluster_id = coalesce(c.cluster_id, nullif(offset_take.cluster_id, '')), busy = true, taken_offset = c.next_offset, taken_at = clock_timestamp(),
+     SET epoch = c.epoch + 1, owner = offset_take.owner, instance = offset_take.instance,
+         backend_pid = pg_backend_pid(), cluster_id = coalesce(c.cluster_id, nullif(offset_take.cluster_id, '')),
+         busy = true, taken_offset = c.next_offset, taken_at = clock_timestamp(),
          suspect_marked = false, suspect_deaths = offset_take.suspect_deaths, updated_at = clock_timestamp()
    WHERE c.group_name = offset_take.group_name AND c.topic = offset_take.topic AND c.partition = offset_take.partition;
   epoch := was.epoch + 1;
@@ -265,7 +302,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION txb.offset_take(text, text, int, text, uuid, text) IS
-  'Makes the caller the owner: raises the epoch, marks the partition busy, tells what its last owner left. No row: there is no position yet';
+  'Makes the caller the owner: raises the epoch, marks the partition busy, tells what its last owner left. No row: '
+  'there is no position yet';
 
 CREATE FUNCTION txb.offset_evict(group_name text, topic text, partition int) RETURNS int
 LANGUAGE plpgsql SET search_path = pg_catalog, txb, pg_temp
@@ -277,8 +315,9 @@ BEGIN
   SELECT a.pid INTO pid
     FROM txb.consumer_offset AS c
     JOIN pg_stat_activity AS a ON a.pid = c.backend_pid
-   WHERE c.group_name = offset_evict.group_name AND c.topic = offset_evict.topic AND c.partition = offset_evict.partition
-     AND a.usename = current_user AND a.application_name LIKE 'txbroker worker%' AND a.backend_start <= c.taken_at AND a.pid <> pg_backend_pid();
+   WHERE c.group_name = offset_evict.group_name AND c.topic = offset_evict.topic
+     AND c.partition = offset_evict.partition AND a.usename = current_user AND a.pid <> pg_backend_pid()
+     AND a.application_name LIKE 'txbroker worker%' AND a.backend_start <= c.taken_at;
   IF pid IS NOT NULL THEN
     PERFORM pg_terminate_backend(pid);
   END IF;
@@ -286,22 +325,26 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION txb.offset_evict(text, text, int) IS
-  'Ends the backend of the partition''s owner, which was stopped in the middle of a transaction (W3); null: it is gone. With the caller''s own rights';
+  'Ends the backend of the partition''s owner, which was stopped in the middle of a transaction (W3); null: it is '
+  'gone. With the caller''s own rights';
 
 CREATE FUNCTION txb.offset_release(group_name text, topic text, partition int, epoch bigint) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
 AS $$
 BEGIN
   UPDATE txb.consumer_offset AS c
-     SET busy = false, owner = NULL, instance = NULL, backend_pid = NULL, suspect_marked = false, updated_at = clock_timestamp()
-   WHERE c.group_name = offset_release.group_name AND c.topic = offset_release.topic AND c.partition = offset_release.partition
-     AND c.epoch = offset_release.epoch;
+     SET busy = false, owner = NULL, instance = NULL, backend_pid = NULL, suspect_marked = false,
+         updated_at = clock_timestamp()
+   WHERE c.group_name = offset_release.group_name AND c.topic = offset_release.topic
+     AND c.partition = offset_release.partition AND c.epoch = offset_release.epoch;
   RETURN FOUND;
 END
 $$;
-COMMENT ON FUNCTION txb.offset_release(text, text, int, bigint) IS 'Gives a partition back in good order; false: another owner has it already';
+COMMENT ON FUNCTION txb.offset_release(text, text, int, bigint) IS
+  'Gives a partition back in good order; false: another owner has it already';
 
-CREATE FUNCTION txb.offset_set(group_name text, topic text, partition int, next_offset bigint, cluster_id text, reason text) RETURNS bigint
+CREATE FUNCTION txb.offset_set(group_name text, topic text, partition int, next_offset bigint, cluster_id text,
+                               reason text) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
 AS $$
 DECLARE
@@ -310,20 +353,23 @@ BEGIN
   IF coalesce(offset_set.reason, '') = '' THEN
     RAISE EXCEPTION 'txb.offset_set: a reason is needed' USING ERRCODE = '22023';
   END IF;
-  INSERT INTO txb.consumer_offset AS c (group_name, topic, partition, next_offset, taken_offset, epoch, cluster_id, last_error)
-  VALUES (offset_set.group_name, offset_set.topic, offset_set.partition, offset_set.next_offset, offset_set.next_offset, 1, offset_set.cluster_id,
-          format('position set by %s: %s', session_user, offset_set.reason))
+  INSERT INTO txb.consumer_offset AS c (group_name, topic, partition, next_offset, taken_offset, epoch, cluster_id,
+                                        last_error)
+  VALUES (offset_set.group_name, offset_set.topic, offset_set.partition, offset_set.next_offset, offset_set.next_offset,
+          1, offset_set.cluster_id, format('position set by %s: %s', session_user, offset_set.reason))
   ON CONFLICT ON CONSTRAINT consumer_offset_key DO UPDATE
-     SET epoch = c.epoch + 1, next_offset = excluded.next_offset, taken_offset = excluded.next_offset, cluster_id = excluded.cluster_id,
-         owner = NULL, instance = NULL, backend_pid = NULL, busy = false, last_id = NULL, last_timestamp_ms = NULL, suspect_offset = NULL,
-         suspect_count = 0, suspect_marked = false, suspect_deaths = 0, stalled_offset = NULL, stalled_since = NULL, attempts = 0, next_attempt_at = NULL,
+     SET epoch = c.epoch + 1, next_offset = excluded.next_offset, taken_offset = excluded.next_offset,
+         cluster_id = excluded.cluster_id, owner = NULL, instance = NULL, backend_pid = NULL, busy = false,
+         last_id = NULL, last_timestamp_ms = NULL, suspect_offset = NULL, suspect_count = 0, suspect_marked = false,
+         suspect_deaths = 0, stalled_offset = NULL, stalled_since = NULL, attempts = 0, next_attempt_at = NULL,
          last_error = excluded.last_error, last_sqlstate = NULL, last_outcome = NULL, updated_at = clock_timestamp()
   RETURNING c.epoch INTO result;
   RETURN result;
 END
 $$;
 COMMENT ON FUNCTION txb.offset_set(text, text, int, bigint, text, text) IS
-  'The operator''s decision where a group goes on in a partition (W9); whoever owns it is fenced and asks again. Returns the epoch';
+  'The operator''s decision where a group goes on in a partition (W9); whoever owns it is fenced and asks again. '
+  'Returns the epoch';
 
 CREATE FUNCTION txb.fence_missed(caller text, group_name text, topic text, partition int) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, txb, pg_temp
@@ -332,17 +378,21 @@ DECLARE
   now_is txb.consumer_offset;
 BEGIN
   SELECT * INTO now_is FROM txb.consumer_offset AS c
-   WHERE c.group_name = fence_missed.group_name AND c.topic = fence_missed.topic AND c.partition = fence_missed.partition;
-  RAISE EXCEPTION '%: group "%" does not stand in topic "%" partition % as this worker expects', caller, group_name, topic, partition USING
-    ERRCODE = 'TXB01',
+   WHERE c.group_name = fence_missed.group_name AND c.topic = fence_missed.topic
+     AND c.partition = fence_missed.partition;
+  RAISE EXCEPTION '%: group "%" does not stand in topic "%" partition % as this worker expects',
+    caller, group_name, topic, partition
+    USING ERRCODE = 'TXB01',
     DETAIL = CASE WHEN now_is.topic IS NULL THEN 'It has no position there.'
-                  ELSE format('It has epoch %s, next offset %s, owner %s.', now_is.epoch, now_is.next_offset, coalesce(now_is.owner, 'none')) END;
+                  ELSE format('It has epoch %s, next offset %s, owner %s.', now_is.epoch, now_is.next_offset,
+                              coalesce(now_is.owner, 'none')) END;
 END
 $$;
-COMMENT ON FUNCTION txb.fence_missed(text, text, text, int) IS 'Raises TXB01: the compare-and-set of a worker missed (W1)';
+COMMENT ON FUNCTION txb.fence_missed(text, text, text, int) IS
+  'Raises TXB01: the compare-and-set of a worker missed (W1)';
 
-CREATE FUNCTION txb.batch_open(group_name text, topic text, partition int, epoch bigint, expected_next bigint, new_next bigint, consumed int, last_id uuid,
-                               last_timestamp_ms bigint) RETURNS void
+CREATE FUNCTION txb.batch_open(group_name text, topic text, partition int, epoch bigint, expected_next bigint,
+                               new_next bigint, consumed int, last_id uuid, last_timestamp_ms bigint) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
 AS $$
 BEGIN
@@ -358,40 +408,49 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION txb.batch_open(text, text, int, bigint, bigint, bigint, int, uuid, bigint) IS
-  'Moves the position if epoch and next offset are as expected, and locks it to the transaction''s end; raises TXB01 otherwise (W1). A statement of its own (W2)';
+  'Moves the position if epoch and next offset are as expected, and locks it to the transaction''s end; raises TXB01 '
+  'otherwise (W1). A statement of its own (W2)';
 
-CREATE FUNCTION txb.batch_close(group_name text, topic text, partition int, applied int, duplicate int, failed int DEFAULT 0) RETURNS void
+CREATE FUNCTION txb.batch_close(group_name text, topic text, partition int, applied int, duplicate int,
+                                failed int DEFAULT 0) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
 AS $$
 BEGIN
   -- The CHECK consumer_offset_balance compares with what batch_open consumed.
   UPDATE txb.consumer_offset AS c
-     SET applied = c.applied + batch_close.applied, duplicate = c.duplicate + batch_close.duplicate, failed = c.failed + batch_close.failed,
-         batch_open = false,
-         stalled_offset = NULL, stalled_since = NULL, attempts = 0, next_attempt_at = NULL, last_error = NULL, last_sqlstate = NULL, last_outcome = NULL,
-         suspect_offset = NULL, suspect_count = 0, suspect_marked = false, suspect_deaths = 0, updated_at = clock_timestamp()
-   WHERE c.group_name = batch_close.group_name AND c.topic = batch_close.topic AND c.partition = batch_close.partition AND c.batch_open;
+     SET applied = c.applied + batch_close.applied, duplicate = c.duplicate + batch_close.duplicate,
+         failed = c.failed + batch_close.failed, batch_open = false,
+         stalled_offset = NULL, stalled_since = NULL, attempts = 0, next_attempt_at = NULL,
+         last_error = NULL, last_sqlstate = NULL, last_outcome = NULL,
+         suspect_offset = NULL, suspect_count = 0, suspect_marked = false, suspect_deaths = 0,
+         updated_at = clock_timestamp()
+   WHERE c.group_name = batch_close.group_name AND c.topic = batch_close.topic AND c.partition = batch_close.partition
+     AND c.batch_open;
   -- Another transaction than the one that opened the batch: that one rolled back, or its commit was refused (W11).
   IF NOT FOUND THEN
-    RAISE EXCEPTION 'txb.batch_close: no batch of group "%" is open in topic "%" partition % in this transaction', batch_close.group_name,
-      batch_close.topic, batch_close.partition
+    RAISE EXCEPTION 'txb.batch_close: no batch of group "%" is open in topic "%" partition % in this transaction',
+      batch_close.group_name, batch_close.topic, batch_close.partition
       USING ERRCODE = 'TXB03', HINT = 'A handler must not end the transaction that it runs in.';
   END IF;
 END
 $$;
 COMMENT ON FUNCTION txb.batch_close(text, text, int, int, int, int) IS
-  'Counts what became of the batch and lets the transaction commit; clears a stall. The counts must add up to what batch_open was told';
+  'Counts what became of the batch and lets the transaction commit; clears a stall. The counts must add up to what '
+  'batch_open was told';
 
-CREATE FUNCTION txb.batch_stall(group_name text, topic text, partition int, epoch bigint, stalled_offset bigint, attempts int, delay_ms bigint,
-                                last_outcome text, last_error text, last_sqlstate text, keep_suspect boolean) RETURNS void
+CREATE FUNCTION txb.batch_stall(group_name text, topic text, partition int, epoch bigint, stalled_offset bigint,
+                                attempts int, delay_ms bigint, last_outcome text, last_error text,
+                                last_sqlstate text, keep_suspect boolean) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
 AS $$
 BEGIN
   UPDATE txb.consumer_offset AS c
-     SET stalled_since = CASE WHEN c.stalled_offset = batch_stall.stalled_offset THEN c.stalled_since ELSE clock_timestamp() END,
+     SET stalled_since = CASE WHEN c.stalled_offset = batch_stall.stalled_offset
+                              THEN c.stalled_since ELSE clock_timestamp() END,
          stalled_offset = batch_stall.stalled_offset, attempts = batch_stall.attempts,
          next_attempt_at = clock_timestamp() + delay_ms * interval '1 millisecond',
-         last_outcome = batch_stall.last_outcome, last_error = left(batch_stall.last_error, 4000), last_sqlstate = batch_stall.last_sqlstate,
+         last_outcome = batch_stall.last_outcome, last_error = left(batch_stall.last_error, 4000),
+         last_sqlstate = batch_stall.last_sqlstate,
          suspect_marked = false, suspect_offset = CASE WHEN keep_suspect THEN c.suspect_offset END,
          suspect_count = CASE WHEN keep_suspect THEN c.suspect_count ELSE 0 END,
          suspect_deaths = CASE WHEN keep_suspect THEN c.suspect_deaths ELSE 0 END, updated_at = clock_timestamp()
@@ -403,9 +462,11 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION txb.batch_stall(text, text, int, bigint, bigint, int, bigint, text, text, text, boolean) IS
-  'Records the message that could not be applied and when it is tried again (delay_ms null: a person must decide); takes the marker in. TXB01: not the owner';
+  'Records the message that could not be applied and when it is tried again (delay_ms null: a person must decide); '
+  'takes the marker in. TXB01: not the owner';
 
-CREATE FUNCTION txb.suspect_mark(group_name text, topic text, partition int, epoch bigint, suspect_offset bigint, suspect_count int) RETURNS int
+CREATE FUNCTION txb.suspect_mark(group_name text, topic text, partition int, epoch bigint, suspect_offset bigint,
+                                 suspect_count int) RETURNS int
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
 AS $$
 DECLARE
@@ -413,9 +474,11 @@ DECLARE
 BEGIN
   UPDATE txb.consumer_offset AS c
      SET suspect_deaths = CASE WHEN c.suspect_offset = suspect_mark.suspect_offset THEN c.suspect_deaths ELSE 0 END,
-         suspect_offset = suspect_mark.suspect_offset, suspect_count = suspect_mark.suspect_count, suspect_marked = true, updated_at = clock_timestamp()
-   WHERE c.group_name = suspect_mark.group_name AND c.topic = suspect_mark.topic AND c.partition = suspect_mark.partition
-     AND c.epoch = suspect_mark.epoch AND c.next_offset <= suspect_mark.suspect_offset
+         suspect_offset = suspect_mark.suspect_offset, suspect_count = suspect_mark.suspect_count,
+         suspect_marked = true, updated_at = clock_timestamp()
+   WHERE c.group_name = suspect_mark.group_name AND c.topic = suspect_mark.topic
+     AND c.partition = suspect_mark.partition AND c.epoch = suspect_mark.epoch
+     AND c.next_offset <= suspect_mark.suspect_offset
   RETURNING c.suspect_deaths INTO deaths;
   IF deaths IS NULL THEN
     PERFORM txb.fence_missed('txb.suspect_mark', suspect_mark.group_name, suspect_mark.topic, suspect_mark.partition);
@@ -424,26 +487,31 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION txb.suspect_mark(text, text, int, bigint, bigint, int) IS
-  'The marker under which messages run that may kill, committed before they run (W10); offset_take counts who died under it. Returns the deaths so far';
+  'The marker under which messages run that may kill, committed before they run (W10); offset_take counts who died '
+  'under it. Returns the deaths so far';
 
--- The worker's statements call it for an outcome other than ok, so that the whole batch is undone (W5). The worker reads the message's form.
+-- The worker's statements call it for an outcome other than ok, so that the whole batch is undone (W5). The worker
+-- reads the message's form.
 CREATE FUNCTION txb.not_ok(message_offset bigint, answer txb.outcome) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, txb, pg_temp
 AS $$
 BEGIN
   RAISE EXCEPTION 'offset=% outcome=% after_ms=%: %', message_offset, coalesce(answer.outcome, 'null'),
     greatest(0, coalesce(floor(extract(epoch FROM answer.after) * 1000)::bigint, 0)),
-    coalesce(answer.reason, CASE WHEN answer.outcome IS NULL THEN 'the handler returned no outcome: return txb.ok()' ELSE 'no reason given' END)
+    coalesce(answer.reason, CASE WHEN answer.outcome IS NULL THEN 'the handler returned no outcome: return txb.ok()'
+             ELSE 'no reason given' END)
     USING ERRCODE = 'TXB02';
 END
 $$;
-COMMENT ON FUNCTION txb.not_ok(bigint, txb.outcome) IS 'Raises TXB02: the message at that offset was answered with something else than ok';
+COMMENT ON FUNCTION txb.not_ok(bigint, txb.outcome) IS
+  'Raises TXB02: the message at that offset was answered with something else than ok';
 
 REVOKE ALL ON TYPE txb.consumer_offset, txb.message, txb.outcome FROM PUBLIC;
 -- Whoever writes a handler names these types in its signature.
 GRANT USAGE ON TYPE txb.message, txb.outcome TO txb_app, txb_worker, txb_admin;
 GRANT SELECT ON txb.consumer_offset TO txb_worker, txb_reader;
-GRANT EXECUTE ON FUNCTION txb.ok(jsonb), txb.refuse(text), txb.retry(interval, text), txb.dead(text) TO txb_app, txb_worker, txb_admin;
+GRANT EXECUTE ON FUNCTION txb.ok(jsonb), txb.refuse(text), txb.retry(interval, text), txb.dead(text)
+TO txb_app, txb_worker, txb_admin;
 GRANT EXECUTE ON FUNCTION
   txb.deliver(text, txb.message),
   txb.deliver_batch(text, txb.message[]),
