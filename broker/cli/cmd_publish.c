@@ -83,6 +83,21 @@ struct flags {
   struct txb_buffer payload, headers;
 };
 
+/* Told here by the flag's name: what is not UTF-8 is refused by the server before it knows which argument it was. */
+static enum txb_rc check_texts(const struct txb_args *args, struct txb_error *err) {
+  static const char *const texts[] = {"topic", "type", "key", "content-type", "id"};
+  struct txb_uuid id;
+  for (size_t i = 0; i < TXB_ARRAY_SIZE(texts); i++) {
+    const char *text = txb_args_text(args, texts[i]);
+    if (text != NULL && !txb_slice_is_text(txb_bytes(text)))
+      return REFUSE(err, "--%s is not UTF-8", texts[i]);
+  }
+  const char *text = txb_args_text(args, "id");
+  if (text != NULL && txb_uuid_parse(txb_bytes(text), &id, err) != TXB_OK)
+    return txb_error_prefix(err, "--id");
+  return TXB_OK;
+}
+
 static enum txb_rc take_flags(const struct txb_args *args, struct flags *out, struct txb_error *err) {
   struct txb_intent *intent = &out->intent;
   intent->topic = txb_args_text(args, "topic");
@@ -91,6 +106,7 @@ static enum txb_rc take_flags(const struct txb_args *args, struct flags *out, st
   intent->content_type = txb_args_text(args, "content-type");
   intent->id = txb_args_text(args, "id");
   intent->strict_order = txb_args_has(args, "strict-order");
+  TXB_TRY(check_texts(args, err));
   if (intent->topic == NULL)
     return REFUSE(err, "publish wants --topic TOPIC (or --jsonl)");
   if (intent->type == NULL)
