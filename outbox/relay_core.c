@@ -39,7 +39,7 @@ static void forget(struct txb_relay_core *core) {
   txb_flight_reset(core);
   txb_generations_clear(&core->generations);
   core->held = core->dirty = core->everything = core->came_up = false;
-  core->poll_out = core->list_out = core->look_out = core->checkpoint_out = core->renew_out = false;
+  core->poll_out = core->list_out = core->look_out = core->checkpoint_out = core->renew_out = core->probe_out = false;
   core->published = 0;
 }
 
@@ -127,7 +127,22 @@ static enum txb_rc note(struct txb_relay_core *core, int64_t lo, int64_t hi, int
   return txb_generations_note(&core->generations, lo, hi, now_us, err);
 }
 
+/* What was passed over lies in the same result as the rows that were taken, and goes with the last of them: it counts with that one, or a held topic's
+ * traffic would fill the memory behind a few unacknowledged rows. */
+static void charge_passed_over(struct txb_relay_core *core, const struct txb_relay_read *read, uint64_t head_before) {
+  int64_t rest = 0;
+  if (core->head == head_before)
+    return;
+  for (size_t i = 0; i < read->count; i++)
+    rest += read->rows[i].bytes;
+  for (uint64_t t = head_before; t < core->head; t++)
+    rest -= txb_flight_slot(core, t)->bytes;
+  txb_flight_slot(core, core->head - 1)->bytes += (uint32_t)rest;
+  core->bytes += rest;
+}
+
 static enum txb_rc take_holes(struct txb_relay_core *core, const struct txb_relay_read *read, struct txb_error *err) {
+  uint64_t head = core->head;
   for (size_t i = 0; i < read->count; i++) {
     struct txb_range was_out;
     TXB_TRY(txb_generations_remove(&core->generations, read->rows[i].seq, &was_out, err));
@@ -136,6 +151,7 @@ static enum txb_rc take_holes(struct txb_relay_core *core, const struct txb_rela
     else
       TXB_TRY(txb_flight_take(core, TXB_ROW_HOLE, &read->rows[i], read->owner, err));
   }
+  charge_passed_over(core, read, head);
   return TXB_OK;
 }
 
@@ -148,8 +164,10 @@ static enum txb_rc take_drain(struct txb_relay_core *core, const struct txb_rela
   uint32_t id = core->read.drain_topic;
   if (core->topics[id].hold != TXB_TOPIC_DRAINING || core->topics[id].lo != core->read.drain_from)
     return TXB_OK;
+  uint64_t head = core->head;
   for (size_t i = 0; i < read->count; i++)
     TXB_TRY(txb_flight_take(core, TXB_ROW_DRAIN, &read->rows[i], read->owner, err));
+  charge_passed_over(core, read, head);
   struct txb_topic *topic = &core->topics[id];
   topic->lo = read->cut ? read->rows[read->count - 1].seq + 1 : core->read.drain_to + 1;
   core->drain_span = read->count == 0 ? earlier(core->drain_span * 2, SPAN_MAX) : core->options.drain_span;
@@ -163,6 +181,7 @@ static enum txb_rc take_drain(struct txb_relay_core *core, const struct txb_rela
 static enum txb_rc take_tail(struct txb_relay_core *core, const struct txb_relay_answer *a, int64_t now_us,
                              struct txb_error *err) {
   int64_t expected = core->read.after + 1, bound = core->read.bound;
+  uint64_t head = core->head;
   if (bound == core->read.after)
     return TXB_OK;
   for (size_t i = 0; i < a->tail.count; i++) {
@@ -172,6 +191,7 @@ static enum txb_rc take_tail(struct txb_relay_core *core, const struct txb_relay
     TXB_TRY(txb_flight_take(core, TXB_ROW_TAIL, row, a->tail.owner, err));
     expected = row->seq + 1;
   }
+  charge_passed_over(core, &a->tail, head);
   bool whole_span = !a->tail.cut && a->drawn >= bound;
   int64_t top = earlier(a->drawn, bound);
   /* Numbers up to `drawn` were drawn by sessions that held the lock by then: they may be holes although no row stands behind them. */
@@ -336,12 +356,14 @@ static enum txb_rc due_checkpoint(struct txb_relay_core *core, int64_t now_us, s
 }
 
 static void due_probe(struct txb_relay_core *core, int64_t now_us, struct txb_relay_actions *actions) {
+  if (core->probe_out) /* one at a time: the process has one place for it */
+    return;
   for (uint32_t id = 0; core->hold_count > 0 && !core->replace && !core->stopping && id < core->topic_count; id++) {
     struct txb_topic *topic = &core->topics[id];
     if (topic->hold != TXB_TOPIC_HELD || topic->probe_us > now_us)
       continue;
     topic->probe_us = INT64_MAX;
-    actions->probe = true;
+    core->probe_out = actions->probe = true;
     actions->probe_topic = id;
     return;
   }
@@ -374,7 +396,7 @@ static int64_t wake_time(const struct txb_relay_core *core, int64_t now_us) {
     wake = earlier(wake, core->poll_us);
   if (!core->list_out && wants_listing(core))
     wake = earlier(wake, core->list_us + core->list_pause_us);
-  for (size_t id = 0; core->hold_count > 0 && !core->replace && id < core->topic_count; id++)
+  for (size_t id = 0; core->hold_count > 0 && !core->replace && !core->probe_out && id < core->topic_count; id++)
     if (core->topics[id].hold == TXB_TOPIC_HELD)
       wake = earlier(wake, core->topics[id].probe_us);
   return wake;
@@ -443,6 +465,7 @@ static enum txb_rc take_event(struct txb_relay_core *core, const struct txb_rela
   case TXB_RELAY_RECORDED:
     return txb_flight_recorded(core, err);
   case TXB_RELAY_PROBED:
+    core->probe_out = false;
     probed(core, event->u.probe.topic, event->u.probe.there, event->now_us);
     return TXB_OK;
   case TXB_RELAY_TICK:

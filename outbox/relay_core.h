@@ -244,7 +244,7 @@ struct txb_relay_core {
   int64_t highest;          /* every number up to here is published, in the ring, a hole, dead, failed or held */
   int64_t span, drain_span; /* grow while they bring nothing: a gap of any size is passed in few reads */
   struct txb_generations generations;
-  bool poll_out, list_out, look_out, checkpoint_out, renew_out, everything;
+  bool poll_out, list_out, look_out, checkpoint_out, renew_out, probe_out, everything;
   uint64_t poll_number, poll_checkpoint; /* the last poll sent, and the counter that it must see */
   struct txb_relay_poll read;
   int64_t poll_us, pause_us; /* when the next may go, and the pause before it */

@@ -17,6 +17,8 @@ static const struct txb_pg_statement list_statement = {"relay_list_holders", txb
 static const struct txb_pg_statement look_statement = {"relay_last_look", txb_text_relay_last_look};
 static const struct txb_pg_statement flushed_statement = {"relay_flushed", txb_text_relay_flushed};
 
+#define ROW_OVERHEAD 200 /* what libpq's result holds for a row beside payload and key */
+
 enum { BRANCH_HOLES, BRANCH_DRAIN, BRANCH_TAIL, BRANCHES };
 
 /* ---- results ------------------------------------------------------------------------------------- */
@@ -190,7 +192,7 @@ static enum txb_rc take_rows(struct txb_relay *r, int branch, const struct txb_p
     int32_t size = txb_pg_int4(result, (int)i, 9);
     row->seq = txb_pg_int8(result, (int)i, 0);
     row->key = txb_pg_bytes(result, (int)i, 3);
-    row->bytes = (uint32_t)size + (uint32_t)row->key.size;
+    row->bytes = (uint32_t)size + (uint32_t)row->key.size + ROW_OVERHEAD;
     row->row = (uint32_t)i;
     bytes += size;
     TXB_TRY(txb_relay_topics_number(&r->topics, txb_pg_bytes(result, (int)i, 2), &row->topic, err));

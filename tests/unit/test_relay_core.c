@@ -697,6 +697,31 @@ Test(relay_core, holds_a_topic_again_from_the_first_row_that_failed) {
   cr_assert_eq(poll_sent.drain_from, 4);
 }
 
+Test(relay_core, probes_one_held_topic_after_the_other) {
+  const struct txb_relay_topic_hold holds[] = {{.topic = T, .lo = 2}, {.topic = U, .lo = 3}};
+  acquire((struct txb_relay_position){.highest = 4, .topics = holds, .topic_count = 2});
+  drawn = 4;
+  cr_assert(actions.probe);
+  uint32_t first = actions.probe_topic;
+  polled(NONE, NONE);
+  cr_assert_not(actions.probe, "the first one is not answered yet");
+  step((struct txb_relay_event){.kind = TXB_RELAY_PROBED, .u.probe = {first, false}});
+  cr_assert(actions.probe);
+  cr_assert_neq(actions.probe_topic, first);
+}
+
+Test(relay_core, counts_rows_passed_over_with_the_row_that_keeps_their_memory) {
+  const struct txb_relay_topic_hold hold = {.topic = U, .lo = 1};
+  acquire((struct txb_relay_position){.highest = 0, .topics = &hold, .topic_count = 1});
+  struct rows tail = rows_of(U, "k", (const int64_t[]){1, 2, 3, 0}), other = ROWS(4);
+  tail.rows[tail.count++] = other.rows[0];
+  polled(NONE, tail);
+  EXPECT_SENT(0, 4);
+  cr_assert_eq(core.bytes, 40);
+  report(0, TXB_REPORT_ACKED);
+  cr_assert_eq(core.bytes, 0);
+}
+
 Test(relay_core, sends_what_a_broken_producer_had_again_in_the_same_order) {
   prove_topic();
   polled(NONE, ROWS(2, 3, 4));
