@@ -225,17 +225,30 @@ enum txb_rc txb_kafka_consumer_fetch(struct txb_kafka_consumer *c, const char *t
   return TXB_OK;
 }
 
-enum txb_rc txb_kafka_consumer_pause(struct txb_kafka_consumer *c, const char *topic, int32_t partition, bool pause,
+enum txb_rc txb_kafka_consumer_pause(struct txb_kafka_consumer *c, const char *topic, int32_t partition,
                                      struct txb_error *err) {
   TXB_CLEANUP(list_free) rd_kafka_topic_partition_list_t *list = NULL;
   TXB_TRY(list_new(1, &list, err));
   rd_kafka_topic_partition_t *one = rd_kafka_topic_partition_list_add(list, topic, partition);
-  rd_kafka_resp_err_t code =
-      pause ? rd_kafka_pause_partitions(c->client, list) : rd_kafka_resume_partitions(c->client, list);
+  rd_kafka_resp_err_t code = rd_kafka_pause_partitions(c->client, list);
   code = code == RD_KAFKA_RESP_ERR_NO_ERROR ? one->err : code;
-  if (code == RD_KAFKA_RESP_ERR_NO_ERROR)
-    return TXB_OK;
-  return TXB_KAFKA_FAIL(err, code, NULL, "%s %s partition %d", pause ? "pausing" : "resuming", topic, (int)partition);
+  return code == RD_KAFKA_RESP_ERR_NO_ERROR
+             ? TXB_OK
+             : TXB_KAFKA_FAIL(err, code, NULL, "pausing %s partition %d", topic, (int)partition);
+}
+
+/* The seek is there because it wakes librdkafka's thread for the broker: after a resume alone that one goes on idling for up to a second (2.0.2). */
+enum txb_rc txb_kafka_consumer_resume(struct txb_kafka_consumer *c, const char *topic, int32_t partition,
+                                      int64_t offset, struct txb_error *err) {
+  TXB_CLEANUP(list_free) rd_kafka_topic_partition_list_t *list = NULL;
+  TXB_TRY(list_new(1, &list, err));
+  rd_kafka_topic_partition_t *one = rd_kafka_topic_partition_list_add(list, topic, partition);
+  rd_kafka_resp_err_t code = rd_kafka_resume_partitions(c->client, list);
+  code = code == RD_KAFKA_RESP_ERR_NO_ERROR ? one->err : code;
+  if (code != RD_KAFKA_RESP_ERR_NO_ERROR)
+    return TXB_KAFKA_FAIL(err, code, NULL, "resuming %s partition %d", topic, (int)partition);
+  one->offset = offset;
+  return assigned_error(rd_kafka_seek_partitions(c->client, list, 0), "resuming", topic, partition, err);
 }
 
 enum txb_rc txb_kafka_consumer_commit(struct txb_kafka_consumer *c, const char *topic, int32_t partition,
@@ -425,7 +438,7 @@ static enum txb_rc on_error(struct txb_kafka_consumer *c, rd_kafka_event_t *even
     (void)TXB_KAFKA_FAIL(&out->err, code, text, "Kafka client");
     out->rc = out->err.rc = TXB_FATAL;
   } else if (txb_kafka_weather_error(&c->weather, code)) {
-    out->rc = TXB_KAFKA_FAIL(&out->err, code, rd_kafka_event_error_string(event), "Kafka");
+    out->rc = TXB_KAFKA_FAIL(&out->err, code, rd_kafka_event_error_string(event), "Kafka client");
   } else {
     return TXB_AGAIN;
   }

@@ -78,9 +78,11 @@ enum txb_rc txb_kafka_consumer_fetch(struct txb_kafka_consumer *c, const char *t
                                      int place, struct txb_error *err) TXB_MUST_CHECK;
 enum txb_rc txb_kafka_consumer_unfetch(struct txb_kafka_consumer *c, const char *topic, int32_t partition,
                                        struct txb_error *err) TXB_MUST_CHECK;
-/* What librdkafka holds of it is dropped by a pause and fetched again after it. */
-enum txb_rc txb_kafka_consumer_pause(struct txb_kafka_consumer *c, const char *topic, int32_t partition, bool pause,
+/* What librdkafka holds of it is dropped by a pause, and fetched again after the resume, from `offset` on: that of the record behind the last one seen. */
+enum txb_rc txb_kafka_consumer_pause(struct txb_kafka_consumer *c, const char *topic, int32_t partition,
                                      struct txb_error *err) TXB_MUST_CHECK;
+enum txb_rc txb_kafka_consumer_resume(struct txb_kafka_consumer *c, const char *topic, int32_t partition,
+                                      int64_t offset, struct txb_error *err) TXB_MUST_CHECK;
 /* Commits an offset under the present generation, without waiting; COMMITTED follows. */
 enum txb_rc txb_kafka_consumer_commit(struct txb_kafka_consumer *c, const char *topic, int32_t partition,
                                       int64_t offset, uint64_t token, struct txb_error *err) TXB_MUST_CHECK;

@@ -105,6 +105,31 @@ enum txb_rc txb_partition_push(struct txb_partition *p, const struct txb_worker_
   return TXB_OK;
 }
 
+/* Records from index `base` on, at most max: as many as the bytes allow, and none from the isolated one on unless it stands first. */
+static int32_t cut(const struct txb_partition *p, const struct txb_worker_core_options *o, int32_t base, int32_t max,
+                   int64_t *bytes, bool *full) {
+  int32_t n = 0;
+  while (!*full && n < max && (size_t)(base + n) < p->count) {
+    const struct txb_worker_record *r = at(p, (size_t)(base + n));
+    *full = n > 0 && (r->offset == p->isolate_offset || *bytes + r->size > o->batch_bytes);
+    if (!*full) {
+      *bytes += r->size;
+      n++;
+    }
+  }
+  *full = *full || n == max;
+  return n;
+}
+
+int32_t txb_partition_full(const struct txb_partition *p, const struct txb_worker_core_options *o, int32_t base) {
+  bool special = (size_t)base >= p->count || at(p, (size_t)base)->offset == p->stalled_offset ||
+                 at(p, (size_t)base)->offset == p->isolate_offset;
+  int64_t bytes = 0;
+  bool full = false;
+  int32_t n = special ? 0 : cut(p, o, base, p->limit, &bytes, &full);
+  return full ? n : 0;
+}
+
 int32_t txb_partition_batch(const struct txb_partition *p, const struct txb_worker_core_options *o, int64_t now_us,
                             int64_t share) {
   if (p->count == 0)
@@ -119,18 +144,10 @@ int32_t txb_partition_batch(const struct txb_partition *p, const struct txb_work
     int32_t step = p->singles_left > 0 ? 1 : p->suspect_step;
     max = step < max ? step : max;
   }
-  int32_t n = 0;
   int64_t bytes = 0;
   bool full = false;
-  while (!full && n < max && (size_t)n < p->count) {
-    const struct txb_worker_record *r = at(p, (size_t)n);
-    full = n > 0 && (r->offset == p->isolate_offset || bytes + r->size > o->batch_bytes);
-    if (!full) {
-      bytes += r->size;
-      n++;
-    }
-  }
-  full = full || n == max || p->paused || bytes >= share;
+  int32_t n = cut(p, o, 0, max, &bytes, &full);
+  full = full || p->paused || bytes >= share;
   return full || now_us - p->waiting_since_us >= o->batch_wait_us ? n : 0;
 }
 

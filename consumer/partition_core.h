@@ -133,6 +133,9 @@ void txb_partition_pop(struct txb_partition *p, const struct txb_worker_core_opt
 int32_t txb_partition_batch(const struct txb_partition *p, const struct txb_worker_core_options *o, int64_t now_us,
                             int64_t share);
 
+/* How many records a full batch behind the first `base` takes; 0: there are not enough for a full one. */
+int32_t txb_partition_full(const struct txb_partition *p, const struct txb_worker_core_options *o, int32_t base);
+
 /* What the stored row said. */
 struct txb_position {
   int64_t epoch, next_offset;

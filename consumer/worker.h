@@ -20,17 +20,23 @@ struct txb_worker_settings {
   int stop_fd;
   enum txb_start start;
   enum txb_handler_kind handler;
-  const char *function;        /* SQL: "schema.name" or "name" */
+  const char *function; /* SQL: "schema.name" or "name" */
   const char *plugin_path, *plugin_symbol, *plugin_argument;
   txb_handler_fn callback;
   void *callback_context;
   int batch_messages, batch_bytes, batch_wait_ms;
   int session_timeout_ms;
   int64_t retry_first_ms, retry_cap_ms;
-  int64_t inbox_keep_ms;  /* how long ids are remembered; must exceed the topics' retention (doctor compares) */
-  bool exit_when_idle;    /* tests and benchmarks: end once every assigned partition is applied to its end */
+  int64_t inbox_keep_ms; /* how long ids are remembered; must exceed the topics' retention (doctor compares) */
+  bool exit_when_idle;   /* tests and benchmarks: end once every assigned partition is applied to its end */
 };
 void txb_worker_settings_init(struct txb_worker_settings *settings);
+
+/* Whether the settings make sense by themselves. TXB_REFUSED (TXB_ORIGIN_USAGE) names the wrong one. */
+enum txb_rc txb_worker_settings_check(const struct txb_worker_settings *settings, struct txb_error *err) TXB_MUST_CHECK;
+/* Whether the database is there, has the schema and the rights, and the handler can be called: what the process checks before it joins the group.
+ * TXB_REFUSED: something must be changed, and the message says what. TXB_RETRY: unreachable, or a standby. */
+enum txb_rc txb_worker_database_check(const struct txb_worker_settings *settings, struct txb_error *err) TXB_MUST_CHECK;
 
 /* Runs until stop_fd is signalled (TXB_OK) or something needs a person (TXB_REFUSED: unknown function, no permission, wrong schema; TXB_FATAL). */
 enum txb_rc txb_worker_process(const struct txb_worker_settings *settings, struct txb_error *err) TXB_MUST_CHECK;

@@ -328,7 +328,9 @@ static bool tell_kafka(struct txb_worker_core *core, int slot, int64_t now_us, s
   }
   if (p->fetching && p->paused && p->bytes < share(core) / 2) {
     p->paused = false;
-    return give(out, TXB_WA_RESUME, slot, p);
+    give(out, TXB_WA_RESUME, slot, p);
+    out->offset = p->fetch_offset;
+    return true;
   }
   return false;
 }
@@ -436,6 +438,27 @@ bool txb_worker_core_next(struct txb_worker_core *core, int64_t now_us, struct t
       core->turn = slot + 1;
       return true;
     }
+  }
+  return false;
+}
+
+/* A guess, and nothing but time is lost when it is wrong: who runs is decided by next. */
+bool txb_worker_core_ahead(const struct txb_worker_core *core, int *slot_out, int32_t *base_out, int32_t *count_out) {
+  if (core->busy_slot < 0 || core->busy_kind != TXB_WA_RUN || core->exclusive >= 0 || core->stopping)
+    return false;
+  for (size_t i = 0; i < core->slots; i++) {
+    size_t slot = (core->turn + i) % core->slots;
+    const struct txb_partition *p = &core->partitions[slot];
+    int32_t base = (int)slot == core->busy_slot ? core->busy_count : 0;
+    if (!p->used || p->leaving || p->own != TXB_OWN_OWNED || p->probing || !p->fetching || p->suspect_left > 0)
+      continue;
+    int32_t count = txb_partition_full(p, &core->options, base);
+    if (count == 0)
+      continue;
+    *slot_out = (int)slot;
+    *base_out = base;
+    *count_out = count;
+    return true;
   }
   return false;
 }

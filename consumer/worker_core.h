@@ -80,9 +80,9 @@ enum txb_worker_action_kind {
   TXB_WA_FETCH,   /* offset: fetch from there, whatever was fetched before is void */
   TXB_WA_UNFETCH,
   TXB_WA_PAUSE,
-  TXB_WA_RESUME,
-  TXB_WA_COPY,  /* offset: for the lag tools */
-  TXB_WA_LEAVE, /* the slot is free from now on */
+  TXB_WA_RESUME, /* offset: fetch from there */
+  TXB_WA_COPY,   /* offset: for the lag tools */
+  TXB_WA_LEAVE,  /* the slot is free from now on */
   /* the log */
   TXB_WA_TELL, /* stop: a person must decide; at most once until the reason changes */
 };
@@ -116,6 +116,8 @@ bool txb_worker_core_next(struct txb_worker_core *core, int64_t now_us, struct t
 int64_t txb_worker_core_due_us(const struct txb_worker_core *core);
 /* Record `index` of a slot's RUN. */
 const struct txb_worker_record *txb_worker_core_running(const struct txb_worker_core *core, int slot, int32_t index);
+/* While a RUN is under way: the batch that will most likely follow it, `base` records behind the head of its slot. False: none that is full. */
+bool txb_worker_core_ahead(const struct txb_worker_core *core, int *slot_out, int32_t *base_out, int32_t *count_out);
 /* Everything assigned is applied to the end that Kafka told, and at least one partition is assigned. */
 bool txb_worker_core_idle(const struct txb_worker_core *core);
 /* For status: what this slot's fetched records hold. */

@@ -1,0 +1,133 @@
+/* The public txb_worker_*: the worker process in an application's thread, with its own handler. See txbroker/consumer.h. */
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/error.h"
+#include "common/loop.h"
+#include "common/memory.h"
+#include "common/pg.h"
+#include "consumer/worker.h"
+
+#define PROBE_MS 5000
+
+struct txb_worker {
+  struct txb_worker_settings settings;
+  int stop_fd;
+  char *strings[3];         /* group, database, brokers */
+  char **topics, **options; /* NULL-ended copies */
+  char owner[80];
+};
+
+static enum txb_rc copy_list(const char *const *list, char ***out, struct txb_error *err) {
+  size_t count = 0;
+  void *memory = NULL;
+  while (list != NULL && list[count] != NULL)
+    count++;
+  TXB_TRY(txb_alloc_array(count + 1, sizeof **out, &memory, err));
+  *out = memory; /* zeroed: ended by NULL at any time */
+  for (size_t i = 0; i < count; i++)
+    TXB_TRY(txb_strdup(list[i], &(*out)[i], err));
+  return TXB_OK;
+}
+
+static void free_list(char **list) {
+  for (size_t i = 0; list != NULL && list[i] != NULL; i++)
+    txb_free(list[i]);
+  txb_free(list);
+}
+
+void txb_worker_free(struct txb_worker *worker) {
+  if (worker == NULL)
+    return;
+  if (worker->stop_fd >= 0)
+    close(worker->stop_fd);
+  for (size_t i = 0; i < TXB_ARRAY_SIZE(worker->strings); i++)
+    txb_free(worker->strings[i]);
+  free_list(worker->topics);
+  free_list(worker->options);
+  txb_free(worker);
+}
+
+static void free_ptr(struct txb_worker **worker) {
+  txb_worker_free(*worker);
+}
+
+static int given_or(int value, int otherwise) {
+  return value != 0 ? value : otherwise;
+}
+
+#define REFUSE(err, ...) TXB_FAIL_FROM((err), TXB_REFUSED, TXB_ORIGIN_USAGE, __VA_ARGS__)
+
+static enum txb_rc check(const struct txb_worker_options *o, txb_handler_fn handler, struct txb_error *err) {
+  size_t needed = offsetof(struct txb_worker_options, retry_cap_ms) + sizeof o->retry_cap_ms;
+  if (o->struct_size < needed)
+    return REFUSE(err, "txb_worker_options.struct_size is %zu: set it to sizeof(struct txb_worker_options)",
+                  o->struct_size);
+  if (handler == NULL)
+    return REFUSE(err, "a worker needs a handler");
+  if (o->group == NULL || o->topics == NULL || o->database == NULL || o->brokers == NULL)
+    return REFUSE(err, "a worker needs group, topics, database and brokers");
+  if (o->start != TXB_START_EARLIEST && o->start != TXB_START_LATEST && o->start != TXB_START_ERROR)
+    return REFUSE(err, "txb_worker_options.start is %d, which is none of enum txb_start", (int)o->start);
+  return TXB_OK;
+}
+
+static enum txb_rc copy(struct txb_worker *worker, const struct txb_worker_options *o, txb_handler_fn handler,
+                        void *context, struct txb_error *err) {
+  struct txb_worker_settings *s = &worker->settings;
+  TXB_TRY(txb_strdup(o->group, &worker->strings[0], err));
+  TXB_TRY(txb_strdup(o->database, &worker->strings[1], err));
+  TXB_TRY(txb_strdup(o->brokers, &worker->strings[2], err));
+  TXB_TRY(copy_list(o->topics, &worker->topics, err));
+  TXB_TRY(copy_list(o->kafka_options, &worker->options, err));
+  TXB_TRY(txb_wake_open(&worker->stop_fd, err));
+  char host[48] = "";
+  (void)gethostname(host, sizeof host - 1);
+  snprintf(worker->owner, sizeof worker->owner, "%s/%ld", host, (long)getpid());
+  txb_worker_settings_init(s);
+  s->group = worker->strings[0];
+  s->database = worker->strings[1];
+  s->topics = (const char *const *)worker->topics;
+  s->kafka = (struct txb_kafka_cluster){
+      .brokers = worker->strings[2], .options = (const char *const *)worker->options, .client_id = "txbroker-worker"};
+  s->owner = worker->owner;
+  s->stop_fd = worker->stop_fd;
+  s->start = o->start;
+  s->handler = TXB_HANDLER_CALLBACK;
+  s->callback = handler;
+  s->callback_context = context;
+  s->batch_messages = given_or(o->batch_messages, s->batch_messages);
+  s->batch_bytes = given_or(o->batch_bytes, s->batch_bytes);
+  s->batch_wait_ms = given_or(o->batch_wait_ms, s->batch_wait_ms);
+  s->session_timeout_ms = given_or(o->session_timeout_ms, s->session_timeout_ms);
+  s->retry_first_ms = o->retry_first_ms != 0 ? o->retry_first_ms : s->retry_first_ms;
+  s->retry_cap_ms = o->retry_cap_ms != 0 ? o->retry_cap_ms : s->retry_cap_ms;
+  return TXB_OK;
+}
+
+enum txb_rc txb_worker_new(const struct txb_worker_options *options, txb_handler_fn handler, void *context,
+                           struct txb_worker **out, struct txb_error *err) {
+  TXB_CLEANUP(free_ptr) struct txb_worker *worker = NULL;
+  TXB_CLEANUP(txb_free_ptr) char *cluster_id = NULL;
+  void *memory = NULL;
+  TXB_TRY(check(options, handler, err));
+  TXB_TRY(txb_alloc(sizeof *worker, &memory, err));
+  worker = memory;
+  worker->stop_fd = -1;
+  TXB_TRY(copy(worker, options, handler, context, err));
+  TXB_TRY(txb_worker_settings_check(&worker->settings, err));
+  TXB_TRY(txb_kafka_options_check(worker->settings.kafka.options, err));
+  TXB_TRY(txb_worker_database_check(&worker->settings, err));
+  TXB_TRY(txb_kafka_probe(&worker->settings.kafka, PROBE_MS, &cluster_id, err));
+  *out = txb_steal(worker);
+  return TXB_OK;
+}
+
+enum txb_rc txb_worker_run(struct txb_worker *worker, struct txb_error *err) {
+  return txb_worker_process(&worker->settings, err);
+}
+
+void txb_worker_stop(struct txb_worker *worker) {
+  txb_wake_signal(worker->stop_fd);
+}

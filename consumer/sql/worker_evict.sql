@@ -1,0 +1,1 @@
+SELECT txb.offset_evict($1, $2, $3)

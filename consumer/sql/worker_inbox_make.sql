@@ -1,0 +1,1 @@
+SELECT txb.inbox_partition_make($1, $2)

@@ -1,0 +1,1 @@
+SELECT txb.offset_release($1, $2, $3, $4)

@@ -1,0 +1,2 @@
+-- What a plugin may have changed of the session (W11). The worker's own settings came with the connection and are what RESET goes back to.
+RESET ALL

@@ -1,0 +1,319 @@
+/* The worker's loop: one thread, one connection, one member of the group. It waits in one place, for the database's socket, Kafka's descriptor, the next
+ * due time and the stop descriptor. */
+#include "consumer/worker.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "common/fault.h"
+#include "common/log.h"
+#include "common/loop.h"
+#include "common/memory.h"
+#include "common/random.h"
+#include "consumer/worker_internal.h"
+#include "consumer_sql.h"
+
+#define MS                1000
+#define BUFFER_BYTES      (INT64_C(24) << 20) /* fetched and waiting, over all partitions */
+#define STOP_PATIENCE_MS  20000               /* a stop waits so long for the batch under way */
+#define LEAVE_PATIENCE_MS 5000
+#define LEAVE_LOOK_MS     10
+
+static const struct txb_pg_statement check_statement = {"txb_worker_check", txb_text_worker_check};
+
+void txb_worker_settings_init(struct txb_worker_settings *s) {
+  *s = (struct txb_worker_settings){.owner = "worker",
+                                    .stop_fd = -1,
+                                    .batch_messages = 1000,
+                                    .batch_bytes = 4 << 20,
+                                    .batch_wait_ms = 5,
+                                    .session_timeout_ms = 45000,
+                                    .retry_first_ms = 200,
+                                    .retry_cap_ms = 60000,
+                                    .inbox_keep_ms = INT64_C(14) * 86400000};
+}
+
+struct txb_worker_event txb_worker_event_now(enum txb_worker_event_kind kind, int slot) {
+  return (struct txb_worker_event){
+      .kind = kind, .slot = slot, .now_us = txb_clock_steady_us(), .random = txb_random_u64(), .at = -1};
+}
+
+void txb_worker_step(txb_worker_t *w, const struct txb_worker_event *event) {
+  txb_worker_core_step(&w->core, event);
+}
+
+/* ---- the connection ------------------------------------------------------------------------------------------------------------------------- */
+
+void txb_worker_connection_lost(txb_worker_t *w, const struct txb_error *why) {
+  int64_t pause_ms = txb_backoff_next_ms(&w->reconnect, txb_random_u64());
+  if (w->reconnect.failures == 1)
+    txb_log(TXB_LOG_WARN, TXB_MSG("database away, connecting again"), TXB_F("group", w->settings->group),
+            TXB_F("error", why->message));
+  w->reconnect_us = txb_clock_steady_us() + pause_ms * MS;
+  txb_pg_close(w->pg);
+  w->pg = NULL;
+  txb_worker_operation_clear(w);
+  struct txb_worker_event e = txb_worker_event_now(TXB_WE_DOWN, -1);
+  txb_worker_step(w, &e);
+}
+
+/* Whether this database can be worked in at all; every connection, since the address may lead to another server now. */
+static enum txb_rc check_database(txb_worker_t *w, struct txb_error *err) {
+  TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *r = NULL;
+  TXB_TRY(txb_pg_query(w->pg, &check_statement, NULL, &r, err));
+  if (txb_pg_bool(r, 0, 1))
+    return TXB_FAIL_FROM(err, TXB_RETRY, TXB_ORIGIN_POSTGRES, "%s is a standby: waiting until it is promoted",
+                         txb_pg_name(w->pg));
+  if (!txb_pg_is_null(r, 0, 0))
+    return TXB_FAIL_FROM(
+        err, TXB_REFUSED, TXB_ORIGIN_SAFETY,
+        "%s is not ready for workers of role %s: %.240s. Run `txbroker init` there; GRANT txb_worker TO %s",
+        txb_pg_name(w->pg), txb_pg_text(r, 0, 2), txb_pg_text(r, 0, 0), txb_pg_text(r, 0, 2));
+  if (w->handler_checked)
+    return TXB_OK;
+  bool sql = w->settings->handler == TXB_HANDLER_SQL || w->settings->handler == TXB_HANDLER_SQL_BATCH;
+  TXB_TRY(sql ? txb_worker_handler_sql_open(w, err) : txb_worker_handler_plugin_open(w, err));
+  w->handler_checked = true;
+  return TXB_OK;
+}
+
+/* A stopped or cut off worker must let go of the row that it locked before others wait for it in earnest (W3): the server ends a session that stands idle
+ * in a transaction before the group's time-out, and notices a client that is gone while a statement runs. */
+static enum txb_rc open_connection(txb_worker_t *w, struct txb_error *err) {
+  char settings[200];
+  int idle_ms = w->settings->session_timeout_ms * 2 / 3;
+  snprintf(settings, sizeof settings,
+           "-c idle_in_transaction_session_timeout=%d -c client_connection_check_interval=%d", idle_ms, idle_ms / 4);
+  struct txb_pg_options options = {.uri = w->settings->database,
+                                   .application_name = w->name,
+                                   .stop_fd = w->settings->stop_fd,
+                                   .settings = settings,
+                                   .tcp_user_timeout_ms = idle_ms};
+  TXB_TRY(txb_pg_open(&options, &w->pg, err));
+  TXB_TRY(check_database(w, err));
+  return txb_pg_pipeline_begin(w->pg, err);
+}
+
+static enum txb_rc connect_when_due(txb_worker_t *w, struct txb_error *err) {
+  if (w->pg != NULL || txb_clock_steady_us() < w->reconnect_us || w->stopping)
+    return TXB_OK;
+  enum txb_rc rc = open_connection(w, err);
+  if (rc == TXB_RETRY) {
+    txb_worker_connection_lost(w, err);
+    return TXB_OK;
+  }
+  TXB_TRY(rc);
+  if (w->reconnect.failures > 0)
+    txb_log(TXB_LOG_INFO, TXB_MSG("connected to the database"), TXB_F("group", w->settings->group),
+            TXB_F("database", txb_pg_name(w->pg)));
+  txb_backoff_reset(&w->reconnect);
+  struct txb_worker_event e = txb_worker_event_now(TXB_WE_UP, -1);
+  txb_worker_step(w, &e);
+  return TXB_OK;
+}
+
+/* ---- one round of the loop -------------------------------------------------------------------------------------------------------------------- */
+
+static enum txb_rc progress(txb_worker_t *w, struct txb_error *err) {
+  if (w->pg == NULL)
+    return TXB_OK;
+  enum txb_rc rc = txb_pg_pump(w->pg, err);
+  if (rc == TXB_OK)
+    rc = txb_worker_operation_progress(w, err);
+  return rc;
+}
+
+static bool upkeep_is_due(const txb_worker_t *w) {
+  return w->pg != NULL && !w->operation.active && !w->stopping && w->core.busy_slot < 0 && w->core.exclusive < 0 &&
+         txb_clock_steady_us() >= w->upkeep_us;
+}
+
+static enum txb_rc act(txb_worker_t *w, struct txb_error *err) {
+  struct txb_worker_action action = {.kind = TXB_WA_NONE};
+  if (upkeep_is_due(w))
+    TXB_TRY(txb_worker_operation_begin(w, &action, err));
+  bool upkeep = w->operation.active && w->operation.action.kind == TXB_WA_NONE;
+  while (!upkeep && txb_worker_core_next(&w->core, txb_clock_steady_us(), &action)) {
+    if (txb_worker_is_database_action(action.kind))
+      TXB_TRY(txb_worker_operation_begin(w, &action, err));
+    else
+      TXB_TRY(txb_worker_tell_kafka(w, &action, err));
+  }
+  if (w->operation.active && w->operation.action.kind == TXB_WA_RUN)
+    return txb_worker_batch_ahead(w, err);
+  return TXB_OK;
+}
+
+static void begin_stop(txb_worker_t *w) {
+  if (w->stopping)
+    return;
+  w->stopping = true;
+  w->stop_deadline_us = txb_clock_steady_us() + STOP_PATIENCE_MS * MS;
+  struct txb_worker_event e = txb_worker_event_now(TXB_WE_STOP, -1);
+  txb_worker_step(w, &e);
+}
+
+/* Everything is given back: the group is left. */
+static enum txb_rc leave_when_done(txb_worker_t *w, struct txb_error *err) {
+  if (!w->stopping || w->leaving || w->core.used > 0 || w->operation.active)
+    return TXB_OK;
+  w->leaving = true;
+  w->stop_deadline_us = txb_clock_steady_us() + LEAVE_PATIENCE_MS * MS;
+  return txb_kafka_consumer_leave(w->kafka, err);
+}
+
+static bool is_over(txb_worker_t *w) {
+  if (!w->stopping)
+    return false;
+  if (w->left)
+    return true;
+  bool late = txb_clock_steady_us() >= w->stop_deadline_us;
+  if (late) /* as after a kill: the batch rolls back, the group times us out */
+    txb_log(TXB_LOG_WARN, TXB_MSG("ending without waiting any longer"), TXB_F("group", w->settings->group),
+            TXB_F("for", w->leaving ? "the group" : "the batch under way"));
+  return late;
+}
+
+static int64_t earlier(int64_t a, int64_t b) {
+  return a < b ? a : b;
+}
+
+static int64_t pause_us(const txb_worker_t *w) {
+  int64_t due = txb_worker_core_due_us(&w->core);
+  if (w->pg == NULL && !w->stopping)
+    due = earlier(due, w->reconnect_us);
+  if (w->pg != NULL && !w->stopping && !w->operation.active)
+    due = earlier(due, w->upkeep_us);
+  if (w->stopping)
+    due = earlier(due, w->stop_deadline_us);
+  if (w->leaving) /* that the group is left comes without a sign on the descriptor */
+    due = earlier(due, txb_clock_steady_us() + LEAVE_LOOK_MS * MS);
+  if (due == INT64_MAX)
+    return -1;
+  int64_t left = due - txb_clock_steady_us();
+  return left > 0 ? left : 0;
+}
+
+static enum txb_rc wait_for_news(const txb_worker_t *w, bool more, struct txb_error *err) {
+  struct pollfd fds[3] = {
+      {.fd = txb_kafka_consumer_fd(w->kafka), .events = POLLIN},
+      {.fd = w->pg != NULL ? txb_pg_socket(w->pg) : -1, .events = w->pg != NULL ? txb_pg_poll_events(w->pg) : (short)0},
+      {.fd = w->stopping ? -1 : w->settings->stop_fd, .events = POLLIN}};
+  return txb_wait(fds, 3, more ? 0 : pause_us(w), NULL, err);
+}
+
+static enum txb_rc loop(txb_worker_t *w, struct txb_error *err) {
+  while (!is_over(w)) {
+    bool more = false;
+    if (txb_stopped(w->settings->stop_fd) || (w->settings->exit_when_idle && txb_worker_core_idle(&w->core)))
+      begin_stop(w);
+    TXB_TRY(connect_when_due(w, err));
+    TXB_TRY(txb_worker_take_notices(w, &more, err));
+    enum txb_rc rc = progress(w, err);
+    if (rc == TXB_OK)
+      rc = act(w, err);
+    if (rc == TXB_RETRY) {
+      txb_worker_connection_lost(w, err);
+      continue;
+    }
+    TXB_TRY(rc);
+    TXB_TRY(leave_when_done(w, err));
+    TXB_TRY(wait_for_news(w, more, err));
+  }
+  return TXB_OK;
+}
+
+/* ---- the process ------------------------------------------------------------------------------------------------------------------------------ */
+
+enum txb_rc txb_worker_settings_check(const struct txb_worker_settings *s, struct txb_error *err) {
+  if (s->group == NULL || s->group[0] == '\0' || strlen(s->group) > 255)
+    return TXB_FAIL_FROM(err, TXB_REFUSED, TXB_ORIGIN_USAGE, "a worker needs a group of 1 to 255 bytes");
+  if (s->topics == NULL || s->topics[0] == NULL)
+    return TXB_FAIL_FROM(err, TXB_REFUSED, TXB_ORIGIN_USAGE, "group %s has no topics", s->group);
+  if (s->database == NULL)
+    return TXB_FAIL_FROM(err, TXB_REFUSED, TXB_ORIGIN_USAGE, "group %s has no database", s->group);
+  if (s->batch_messages < 1 || s->batch_bytes < 1 || s->batch_wait_ms < 0 || s->session_timeout_ms < 100 ||
+      s->retry_first_ms < 1 || s->retry_cap_ms < s->retry_first_ms)
+    return TXB_FAIL_FROM(err, TXB_REFUSED, TXB_ORIGIN_USAGE,
+                         "group %s: batch_messages, batch_bytes and retry.first_ms must be at least 1, batch_wait_ms "
+                         "0, session_timeout_ms 100, and "
+                         "retry.cap_ms not below retry.first_ms",
+                         s->group);
+  return TXB_OK;
+}
+
+static void process_init(txb_worker_t *w, const struct txb_worker_settings *s) {
+  *w = (txb_worker_t){.settings = s, .prepared = -1, .reconnect = {.first_ms = 100, .cap_ms = 5000}};
+  struct txb_worker_core_options options = {.batch_messages = s->batch_messages,
+                                            .batch_bytes = s->batch_bytes,
+                                            .batch_wait_us = (int64_t)s->batch_wait_ms * MS,
+                                            .buffer_bytes = BUFFER_BYTES,
+                                            .retry_first_ms = s->retry_first_ms,
+                                            .retry_cap_ms = s->retry_cap_ms,
+                                            .evict_us = (int64_t)s->session_timeout_ms * MS / 3,
+                                            .copy_us = 1000 * MS,
+                                            .recheck_us = 10000 * MS,
+                                            .drop = txb_worker_drop_message,
+                                            .bug_error_skips = txb_bug("worker_error_skips"),
+                                            .bug_commit_tag_ignored = txb_bug("worker_commit_tag_ignored")};
+  txb_worker_core_init(&w->core, &options);
+  txb_random_bytes(w->instance.bytes, sizeof w->instance.bytes);
+  snprintf(w->name, sizeof w->name, "txbroker worker %s", s->group);
+  txb_pg_params_init(&w->params);
+  txb_buffer_init(&w->text);
+  for (size_t i = 0; i < TXB_ARRAY_SIZE(w->batches); i++)
+    txb_pg_params_init(&w->batches[i].apply);
+}
+
+static void process_fini(txb_worker_t *w) {
+  txb_worker_core_fini(&w->core); /* its records before the consumer that they came from */
+  txb_kafka_consumer_close(w->kafka);
+  txb_worker_operation_clear(w);
+  txb_pg_close(w->pg);
+  txb_worker_places_fini(w);
+  txb_worker_handler_plugin_close(w);
+  txb_worker_batches_fini(w);
+  txb_pg_params_fini(&w->params);
+  txb_buffer_fini(&w->text);
+  txb_free(w->apply_sql);
+}
+
+static enum txb_rc run(txb_worker_t *w, struct txb_error *err) {
+  struct txb_kafka_consumer_options options = {.cluster = w->settings->kafka,
+                                               .group = w->settings->group,
+                                               .topics = w->settings->topics,
+                                               .session_timeout_ms = w->settings->session_timeout_ms};
+  /* The database first: what is wrong with the handler is said before the group is disturbed. */
+  while (w->pg == NULL && !txb_stopped(w->settings->stop_fd)) {
+    TXB_TRY(connect_when_due(w, err));
+    if (w->pg == NULL)
+      (void)txb_pause(w->settings->stop_fd, pause_us(w));
+  }
+  if (w->pg == NULL)
+    return TXB_OK;
+  TXB_TRY(txb_kafka_consumer_open(&options, &w->kafka, err));
+  txb_log(TXB_LOG_INFO, TXB_MSG("worker started"), TXB_F("group", w->settings->group),
+          TXB_F("owner", w->settings->owner), TXB_F("database", txb_pg_name(w->pg)));
+  TXB_TRY(loop(w, err));
+  txb_log(TXB_LOG_INFO, TXB_MSG("worker stopped"), TXB_F("group", w->settings->group), TXB_FI("consumed", w->consumed));
+  return TXB_OK;
+}
+
+enum txb_rc txb_worker_process(const struct txb_worker_settings *settings, struct txb_error *err) {
+  txb_worker_t w;
+  TXB_TRY(txb_worker_settings_check(settings, err));
+  process_init(&w, settings);
+  enum txb_rc rc = run(&w, err);
+  process_fini(&w);
+  return rc;
+}
+
+enum txb_rc txb_worker_database_check(const struct txb_worker_settings *settings, struct txb_error *err) {
+  txb_worker_t w;
+  TXB_TRY(txb_worker_settings_check(settings, err));
+  process_init(&w, settings);
+  enum txb_rc rc = open_connection(&w, err);
+  process_fini(&w);
+  return rc;
+}
