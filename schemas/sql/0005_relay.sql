@@ -384,7 +384,7 @@ BEGIN
   PERFORM txb.relay_fence('txb.scheduled_move', scheduled_move.source, scheduled_move.epoch, scheduled_move.instance);
   WITH due AS (
     DELETE FROM txb.scheduled AS s
-     WHERE s.number IN (SELECT d.number FROM txb.scheduled AS d WHERE d.due <= clock_timestamp()
+     WHERE s.number IN (SELECT d.number FROM txb.scheduled AS d WHERE d.due <= statement_timestamp()
                          ORDER BY d.due, d.number LIMIT max_rows)
     RETURNING s.*)
   INSERT INTO txb.outbox (id, topic, key, type, payload, content_type, headers)

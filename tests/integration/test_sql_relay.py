@@ -1,5 +1,7 @@
 """The relay's functions: lease, fence, checkpoint, holds, scheduled intents, holders."""
 
+from pathlib import Path
+
 import pytest
 from sqltest import V7, refused
 
@@ -7,11 +9,11 @@ OTHER = "00000000-0000-4000-8000-000000000002"
 FUNCTIONS = {
     "relay_renew": "SELECT txb.relay_renew('bank', %(epoch)s, %(instance)s, 30000)",
     "relay_checkpoint": "SELECT txb.relay_checkpoint('bank', %(epoch)s, %(instance)s, %(checkpoint)s, 5, 5, 5, 30000, "
-                        "NULL, NULL)",
+    "NULL, NULL)",
     "relay_hold_set": "SELECT txb.relay_hold_set('bank', %(epoch)s, %(instance)s, 'topic', 't', NULL, 1, 'missing')",
     "relay_hold_release": "SELECT txb.relay_hold_release('bank', %(epoch)s, %(instance)s, 'topic', 't', NULL)",
     "relay_record_failed": "SELECT txb.relay_record_failed('bank', %(epoch)s, %(instance)s, 1, 'MSG_SIZE_TOO_LARGE', "
-                           "'x')",
+    "'x')",
     "scheduled_move": "SELECT txb.scheduled_move('bank', %(epoch)s, %(instance)s, 10)",
 }
 
@@ -449,6 +451,16 @@ def schedule(db, *names_and_hours):
 
 def make_due(db, hours):
     db.root.do("UPDATE txb.scheduled SET due = due - %s * interval '1 hour'", hours)
+
+
+def test_a_look_for_due_intents_reads_the_index_and_not_the_table(db):
+    """The relay looks ten times a second: with millions of reminders for tomorrow it would do nothing else."""
+    look = (Path(__file__).parents[2] / "outbox/sql/relay_schedule_due.sql").read_text()
+    db.root.do("SET enable_seqscan = off")
+    plan = db.root.one("EXPLAIN (FORMAT json) " + look)[0]
+    assert "Index Cond" in str(plan), plan
+    moving = db.root.one("SELECT prosrc FROM pg_proc WHERE oid = 'txb.scheduled_move'::regproc")[0]
+    assert "d.due <= statement_timestamp()" in moving
 
 
 def test_due_intents_are_moved_in_order_of_due_time_then_number(db):
