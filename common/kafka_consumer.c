@@ -9,7 +9,8 @@
 #include "common/memory.h"
 
 #define FETCH_QUEUE_MESSAGES                                                                                           \
-  20000 /* records that librdkafka may hold: the loop drains it all the time, so it is seldom full; a full one makes */
+  20000 /* records that librdkafka may hold: the loop drains it all the time, so it is seldom full; a full one makes   \
+         */
 #define FETCH_QUEUE_KBYTES 16384 /* librdkafka 2.0.2 pause for a second */
 #define FETCH_WAIT_MS      100   /* a resumed partition waits for the fetch under way to end */
 #define POLL_INTERVAL_MS                                                                                               \
@@ -39,14 +40,16 @@ struct txb_kafka_consumer {
   bool back; /* UP is to be told */
 };
 
-/* ---- opening ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- opening
+ * -----------------------------------------------------------------------------------------------------------------------------
+ */
 
 static enum txb_rc configure(const struct txb_kafka_consumer_options *o, rd_kafka_conf_t *conf, struct txb_error *err) {
   static const char *const fixed[][2] = {
       {"enable.auto.commit", "false"},
       {"enable.auto.offset.store", "false"},
-      {"auto.offset.reset",
-       "error"}, /* the position is the database's; what Kafka has not is told, never jumped over */
+      {"auto.offset.reset", "error"}, /* the position is the database's; what Kafka has not is told, never jumped over
+                                       */
       {"partition.assignment.strategy", "cooperative-sticky"},
       {"isolation.level", "read_committed"},
       {"enable.partition.eof", "true"},
@@ -105,7 +108,8 @@ enum txb_rc txb_kafka_consumer_open(const struct txb_kafka_consumer_options *opt
   c = memory;
   c->fd = -1;
   c->answered = true;
-  /* A pipe's or an eventfd's writer: librdkafka writes eight bytes when its queue stops being empty, which is what an eventfd takes. */
+  /* A pipe's or an eventfd's writer: librdkafka writes eight bytes when its queue stops being empty, which is what an
+   * eventfd takes. */
   TXB_TRY(txb_wake_open(&c->fd, err));
   TXB_TRY(txb_kafka_conf_new(&options->cluster, &conf, err));
   TXB_TRY(configure(options, conf, err));
@@ -156,7 +160,8 @@ const char *txb_kafka_consumer_cluster_id(struct txb_kafka_consumer *c) {
   return c->cluster_id != NULL ? c->cluster_id : "";
 }
 
-/* ---- partitions that are fetched ------------------------------------------------------------------------------------------------------------ */
+/* ---- partitions that are fetched
+ * ------------------------------------------------------------------------------------------------------------ */
 
 static struct fetched *find(struct txb_kafka_consumer *c, const char *topic, int32_t partition) {
   for (size_t i = 0; i < c->fetched_count; i++)
@@ -207,8 +212,8 @@ enum txb_rc txb_kafka_consumer_fetch(struct txb_kafka_consumer *c, const char *t
                                      int place, struct txb_error *err) {
   TXB_CLEANUP(list_free) rd_kafka_topic_partition_list_t *list = NULL;
   TXB_CLEANUP(txb_free_ptr) char *name = NULL;
-  TXB_TRY(txb_kafka_consumer_unfetch(
-      c, topic, partition, err)); /* that and the new start make a barrier: nothing fetched before comes through */
+  TXB_TRY(txb_kafka_consumer_unfetch(c, topic, partition, err)); /* that and the new start make a barrier: nothing
+                                                                    fetched before comes through */
   if (c->fetched_count == c->fetched_capacity) {
     void *grown = c->fetched;
     size_t capacity = c->fetched_capacity == 0 ? 16 : c->fetched_capacity * 2;
@@ -237,7 +242,8 @@ enum txb_rc txb_kafka_consumer_pause(struct txb_kafka_consumer *c, const char *t
              : TXB_KAFKA_FAIL(err, code, NULL, "pausing %s partition %d", topic, (int)partition);
 }
 
-/* The seek is there because it wakes librdkafka's thread for the broker: after a resume alone that one goes on idling for up to a second (2.0.2). */
+/* The seek is there because it wakes librdkafka's thread for the broker: after a resume alone that one goes on idling
+ * for up to a second (2.0.2). */
 enum txb_rc txb_kafka_consumer_resume(struct txb_kafka_consumer *c, const char *topic, int32_t partition,
                                       int64_t offset, struct txb_error *err) {
   TXB_CLEANUP(list_free) rd_kafka_topic_partition_list_t *list = NULL;
@@ -263,7 +269,9 @@ enum txb_rc txb_kafka_consumer_commit(struct txb_kafka_consumer *c, const char *
                         (int)partition);
 }
 
-/* ---- rebalances ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- rebalances
+ * ------------------------------------------------------------------------------------------------------------------------------
+ */
 
 enum txb_rc txb_kafka_consumer_give_back(struct txb_kafka_consumer *c, struct txb_error *err) {
   TXB_ASSERT(c->rebalance != NULL && !c->answered);
@@ -321,7 +329,9 @@ enum txb_rc txb_kafka_consumer_leave(struct txb_kafka_consumer *c, struct txb_er
   return assigned_error(error, "leaving the group,", "partitions of", 0, err);
 }
 
-/* ---- records ------------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- records
+ * ------------------------------------------------------------------------------------------------------------------------------------
+ */
 
 /* A record stays in the event that brought it. */
 static const rd_kafka_message_t *message_of(const void *ref) {
@@ -401,7 +411,9 @@ static enum txb_rc on_record(struct txb_kafka_consumer *c, const rd_kafka_messag
   return rc;
 }
 
-/* ---- notices ------------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- notices
+ * ------------------------------------------------------------------------------------------------------------------------------------
+ */
 
 /* An error of one partition: the end of it, or an offset that is not there. TXB_AGAIN: nothing to tell. */
 static enum txb_rc on_partition_error(struct txb_kafka_consumer *c, rd_kafka_resp_err_t code, const char *topic,
@@ -505,7 +517,8 @@ enum txb_rc txb_kafka_consumer_next(struct txb_kafka_consumer *c, struct txb_kaf
     }
     rd_kafka_event_t *event = rd_kafka_queue_poll(c->queue, 0);
     if (event == NULL) {
-      /* The descriptor is cleared before the queue is looked at for the last time: what comes in between signals it again. */
+      /* The descriptor is cleared before the queue is looked at for the last time: what comes in between signals it
+       * again. */
       txb_wake_clear(c->fd);
       event = rd_kafka_queue_poll(c->queue, 0);
     }
@@ -521,7 +534,9 @@ enum txb_rc txb_kafka_consumer_next(struct txb_kafka_consumer *c, struct txb_kaf
   }
 }
 
-/* ---- questions ------------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- questions
+ * ------------------------------------------------------------------------------------------------------------------------------------
+ */
 
 enum txb_rc txb_kafka_consumer_range(struct txb_kafka_consumer *c, const char *topic, int32_t partition, int timeout_ms,
                                      int64_t *low_out, int64_t *high_out, struct txb_error *err) {

@@ -14,7 +14,9 @@
 #define RECORD_OVERHEAD   800  /* bytes that librdkafka and we hold for a record beside key and value, roughly */
 #define KAFKA_QUESTION_MS 2000
 
-/* ---- places --------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- places
+ * ---------------------------------------------------------------------------------------------------------------------------------
+ */
 
 static int find_place(const txb_worker_t *w, const char *topic, int32_t partition) {
   for (size_t i = 0; i < w->places_count; i++)
@@ -68,7 +70,9 @@ void txb_worker_drop_message(void *context, void *ref) {
   txb_free(m);
 }
 
-/* ---- notices -------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- notices
+ * --------------------------------------------------------------------------------------------------------------------------------
+ */
 
 static enum txb_rc on_record(txb_worker_t *w, struct txb_kafka_notice *n, struct txb_error *err) {
   struct txb_worker_message *m = NULL;
@@ -123,7 +127,8 @@ static bool is_giving_back(const txb_worker_t *w) {
   return false;
 }
 
-/* The group's answer is due once the last of them is done with: running batches end first, so that the successor finds them clean. */
+/* The group's answer is due once the last of them is done with: running batches end first, so that the successor finds
+ * them clean. */
 static enum txb_rc answer_group(txb_worker_t *w, struct txb_error *err) {
   if (!w->giving_back || is_giving_back(w))
     return TXB_OK;
@@ -170,7 +175,8 @@ static enum txb_rc on_range(txb_worker_t *w, const struct txb_kafka_notice *n, s
   return TXB_OK;
 }
 
-/* A commit's token: which assignment of which slot, and whether it was the group that was asked (W4) or only the copy for the lag tools. */
+/* A commit's token: which assignment of which slot, and whether it was the group that was asked (W4) or only the copy
+ * for the lag tools. */
 static uint64_t token_of(const txb_worker_t *w, int slot, bool confirm) {
   return (uint64_t)w->places[slot].serial << 32 | (uint64_t)(uint32_t)slot << 1 | (confirm ? 1 : 0);
 }
@@ -253,7 +259,8 @@ enum txb_rc txb_worker_take_notices(txb_worker_t *w, bool *more_out, struct txb_
   return TXB_OK;
 }
 
-/* ---- what the core wants told --------------------------------------------------------------------------------------------------------------- */
+/* ---- what the core wants told
+ * --------------------------------------------------------------------------------------------------------------- */
 
 static void commit_failed(txb_worker_t *w, int slot, const struct txb_error *error) {
   txb_log(TXB_LOG_INFO, TXB_MSG("the group can't be asked now, asking again"), TXB_F("topic", w->places[slot].topic),

@@ -1,9 +1,11 @@
 /* A batch of messages as one transaction:
  *
- *   BEGIN; batch_open (compare-and-set, W1); inbox and handler; batch_close; COMMIT      one round trip for SQL handlers
- *   BEGIN; batch_open; inbox | handler calls | batch_close; COMMIT; session set back     for plugins, two round trips and the handler's own
+ *   BEGIN; batch_open (compare-and-set, W1); inbox and handler; batch_close; COMMIT      one round trip for SQL
+ * handlers BEGIN; batch_open; inbox | handler calls | batch_close; COMMIT; session set back     for plugins, two round
+ * trips and the handler's own
  *
- * A crash before COMMIT is answered leaves the transaction rolled back, or committed with all of it; the position in it tells which.
+ * A crash before COMMIT is answered leaves the transaction rolled back, or committed with all of it; the position in it
+ * tells which.
  */
 #include <stdio.h>
 
@@ -34,7 +36,9 @@ static const struct txb_worker_message *message_at(const txb_worker_t *w, const 
   return record_at(w, b, i)->ref;
 }
 
-/* ---- parameters --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- parameters
+ * ---------------------------------------------------------------------------------------------------------------------------
+ */
 
 static enum txb_rc make_room(struct txb_worker_batch *b, size_t count, struct txb_error *err) {
   if (count <= b->room)
@@ -196,7 +200,9 @@ void txb_worker_batches_fini(txb_worker_t *w) {
   }
 }
 
-/* ---- sending ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- sending
+ * ------------------------------------------------------------------------------------------------------------------------------
+ */
 
 static enum txb_rc send_open(txb_worker_t *w, const struct txb_worker_batch *b, struct txb_error *err) {
   const struct txb_worker_action *a = &w->operation.action;
@@ -270,7 +276,8 @@ static enum txb_rc send_batch(txb_worker_t *w, struct txb_worker_batch *b, struc
   return txb_worker_sync(w, err);
 }
 
-/* Planted worker_inbox_outside: what the inbox took in its own transaction counts as new in the one that follows, under ids that no inbox knows. */
+/* Planted worker_inbox_outside: what the inbox took in its own transaction counts as new in the one that follows, under
+ * ids that no inbox knows. */
 static enum txb_rc make_planted(txb_worker_t *w, struct txb_worker_batch *b, struct txb_error *err) {
   const struct txb_pg_result *fresh = w->operation.results[1];
   struct txb_uuid id;
@@ -336,7 +343,9 @@ enum txb_rc txb_worker_batch_begin(txb_worker_t *w, struct txb_error *err) {
   return send_batch(w, b, err);
 }
 
-/* ---- what became of it ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- what became of it
+ * ----------------------------------------------------------------------------------------------------------------------
+ */
 
 void txb_worker_batch_blame(txb_worker_t *w, enum txb_failure failure, int at, int64_t after_ms, const char *outcome,
                             const struct txb_error *why) {
@@ -369,8 +378,9 @@ static enum txb_rc on_failed(txb_worker_t *w, struct txb_error *err) {
   bool conflict = strncmp(error->sqlstate, "40", 2) == 0 || strcmp(error->sqlstate, "26000") == 0 ||
                   strcmp(error->sqlstate, "0A000") == 0;
   bool resources = strncmp(error->sqlstate, "53", 2) == 0 || strncmp(error->sqlstate, "58", 2) == 0;
-  if (error->rc == TXB_RETRY && error->origin == TXB_ORIGIN_POSTGRES &&
-      !resources) { /* shutting down, read-only, session ended: a new connection */
+  if (error->rc == TXB_RETRY && error->origin == TXB_ORIGIN_POSTGRES && !resources) { /* shutting down, read-only,
+                                                                                         session ended: a new connection
+                                                                                       */
     *err = *error;
     return error->rc;
   }

@@ -1,6 +1,7 @@
-/* Plugins and callbacks: C code that gets the connection of the delivery's transaction. It is called between two pipelines, on a connection in blocking
- * mode, and is trusted to write; what it may have done to the transaction or the session is looked at after every call and set back after every batch
- * (W11). A handler that crashes takes the process with it: see W10.
+/* Plugins and callbacks: C code that gets the connection of the delivery's transaction. It is called between two
+ * pipelines, on a connection in blocking mode, and is trusted to write; what it may have done to the transaction or the
+ * session is looked at after every call and set back after every batch (W11). A handler that crashes takes the process
+ * with it: see W10.
  */
 #include <dlfcn.h>
 #include <libpq-fe.h>
@@ -16,7 +17,9 @@ static const struct txb_pg_statement reset = {"txb_worker_reset", txb_text_worke
 
 #define REFUSE(err, ...) TXB_FAIL_FROM((err), TXB_REFUSED, TXB_ORIGIN_USAGE, __VA_ARGS__)
 
-/* ---- loading -------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- loading
+ * --------------------------------------------------------------------------------------------------------------------------------
+ */
 
 static enum txb_rc check_plugin(const struct txb_plugin *plugin, const char *path, const char *symbol,
                                 struct txb_error *err) {
@@ -69,7 +72,9 @@ void txb_worker_handler_plugin_close(txb_worker_t *w) {
   w->library = NULL;
 }
 
-/* ---- calling -------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- calling
+ * --------------------------------------------------------------------------------------------------------------------------------
+ */
 
 static const char *const outcome_names[] = {[TXB_OUTCOME_OK] = "ok",
                                             [TXB_OUTCOME_REFUSE] = "refuse",
@@ -114,7 +119,8 @@ static enum txb_rc call(txb_worker_t *w, const struct txb_worker_batch *b, uint3
   return TXB_OK;
 }
 
-/* Results that the handler left unread, and a pipeline that it left open. False: the connection can't be used any more. */
+/* Results that the handler left unread, and a pipeline that it left open. False: the connection can't be used any more.
+ */
 static bool tidy(PGconn *conn) {
   if (PQtransactionStatus(conn) == PQTRANS_ACTIVE && PQpipelineStatus(conn) == PQ_PIPELINE_OFF) {
     for (PGresult *r; (r = PQgetResult(conn)) != NULL; PQclear(r))

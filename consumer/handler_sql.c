@@ -1,8 +1,9 @@
 /* SQL handlers: a function of the database, called inside the statement that fills the inbox.
  *
- * Its name comes from the configuration and has to stand in SQL text. It gets there in one way only: the server looks the function up by that name
- * (to_regprocedure, which takes a name and nothing else), and what the server gives back, schema and name as quoted identifiers, replaces the one
- * placeholder of an embedded statement. The user's text itself never becomes SQL.
+ * Its name comes from the configuration and has to stand in SQL text. It gets there in one way only: the server looks
+ * the function up by that name (to_regprocedure, which takes a name and nothing else), and what the server gives back,
+ * schema and name as quoted identifiers, replaces the one placeholder of an embedded statement. The user's text itself
+ * never becomes SQL.
  */
 #include "common/memory.h"
 #include "consumer/worker_internal.h"

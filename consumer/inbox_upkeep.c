@@ -1,5 +1,5 @@
-/* Looking after the inbox: partitions for the days to come, and those dropped that no redelivery can reach any more. Any worker may do it, and doing it
- * twice does no harm. */
+/* Looking after the inbox: partitions for the days to come, and those dropped that no redelivery can reach any more.
+ * Any worker may do it, and doing it twice does no harm. */
 #include "common/clock.h"
 #include "common/log.h"
 #include "consumer/worker_internal.h"

@@ -1,4 +1,5 @@
-/* The public txb_worker_*: the worker process in an application's thread, with its own handler. See txbroker/consumer.h. */
+/* The public txb_worker_*: the worker process in an application's thread, with its own handler. See
+ * txbroker/consumer.h. */
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>

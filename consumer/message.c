@@ -1,5 +1,5 @@
-/* A fetched record: its meaning, and its headers as JSON. Whatever a foreign producer sends (binary keys, NUL bytes, headers that are no text) must reach
- * the handler as data and never stop the bookkeeping (W12). */
+/* A fetched record: its meaning, and its headers as JSON. Whatever a foreign producer sends (binary keys, NUL bytes,
+ * headers that are no text) must reach the handler as data and never stop the bookkeeping (W12). */
 #include "common/base64.h"
 #include "common/memory.h"
 #include "consumer/worker_internal.h"
@@ -28,7 +28,8 @@ static bool is_named(struct txb_slice name, const char *lower) {
   return true;
 }
 
-/* What the message says in fields of its own. Of a foreign or malformed one everything is kept: its ce_id is not the message's id. */
+/* What the message says in fields of its own. Of a foreign or malformed one everything is kept: its ce_id is not the
+ * message's id. */
 static bool is_told_elsewhere(struct txb_slice name, const struct txb_event *event) {
   static const char *const names[] = {"ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time", "content-type"};
   for (size_t i = 0; !event->foreign && event->problem == NULL && i < TXB_ARRAY_SIZE(names); i++)

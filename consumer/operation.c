@@ -1,7 +1,9 @@
-/* One database operation at a time, on a pipeline that the loop polls: statements go out, answers are taken in as they come, and the last of them ends
- * the operation. What an operation means is with position.c, batch.c and inbox_upkeep.c.
+/* One database operation at a time, on a pipeline that the loop polls: statements go out, answers are taken in as they
+ * come, and the last of them ends the operation. What an operation means is with position.c, batch.c and
+ * inbox_upkeep.c.
  *
- * A connection that dies under an operation leaves it done or not done; nobody guesses: every partition is taken again, from what is stored.
+ * A connection that dies under an operation leaves it done or not done; nobody guesses: every partition is taken again,
+ * from what is stored.
  */
 #include "consumer/worker_internal.h"
 #include "consumer_sql.h"

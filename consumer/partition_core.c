@@ -105,7 +105,8 @@ enum txb_rc txb_partition_push(struct txb_partition *p, const struct txb_worker_
   return TXB_OK;
 }
 
-/* Records from index `base` on, at most max: as many as the bytes allow, and none from the isolated one on unless it stands first. */
+/* Records from index `base` on, at most max: as many as the bytes allow, and none from the isolated one on unless it
+ * stands first. */
 static int32_t cut(const struct txb_partition *p, const struct txb_worker_core_options *o, int32_t base, int32_t max,
                    int64_t *bytes, bool *full) {
   int32_t n = 0;
@@ -232,8 +233,9 @@ void txb_partition_interrupted(struct txb_partition *p, int32_t count) {
   halve(p, count);
 }
 
-/* Suspect mode (W10): the last owner died on this partition without having got anywhere. It is gone through under markers that are committed before the
- * messages run: one by one where a marker over several is known to have died, else in doubling steps. */
+/* Suspect mode (W10): the last owner died on this partition without having got anywhere. It is gone through under
+ * markers that are committed before the messages run: one by one where a marker over several is known to have died,
+ * else in doubling steps. */
 static void suspect(struct txb_partition *p, const struct txb_worker_core_options *o, const struct txb_position *row) {
   p->suspect_left = row->suspect ? o->batch_messages : 0;
   p->suspect_offset = row->suspect ? row->suspect_offset : -1;
@@ -259,8 +261,8 @@ void txb_partition_taken(struct txb_partition *p, const struct txb_worker_core_o
   p->stall_due_us = now_us + (row->stalled_offset >= 0 ? row->due_ms * 1000 : 0);
   suspect(p, o, row);
 
-  /* What is buffered goes on being right when the position lies within it: records don't change. Else Kafka is asked from the position on, and first
-   * for the record below it (W9). */
+  /* What is buffered goes on being right when the position lies within it: records don't change. Else Kafka is asked
+   * from the position on, and first for the record below it (W9). */
   int64_t from = p->count > 0 ? at(p, 0)->offset : p->fetch_offset;
   bool within = p->fetching && !p->probing && row->next_offset >= from && row->next_offset <= p->fetch_offset;
   size_t old = 0;

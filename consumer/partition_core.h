@@ -1,7 +1,8 @@
-/* One assigned partition as the worker sees it: who owns it, what was fetched of it, how many messages go into a transaction, and what went wrong. Pure.
+/* One assigned partition as the worker sees it: who owns it, what was fetched of it, how many messages go into a
+ * transaction, and what went wrong. Pure.
  *
- * The truth is the row in txb.consumer_offset; this is what is known of it. A crash loses all of it and nothing else: the successor reads the row.
- * Only consumer/worker_core.c and the tests touch the fields.
+ * The truth is the row in txb.consumer_offset; this is what is known of it. A crash loses all of it and nothing else:
+ * the successor reads the row. Only consumer/worker_core.c and the tests touch the fields.
  */
 #ifndef TXB_CONSUMER_PARTITION_CORE_H
 #define TXB_CONSUMER_PARTITION_CORE_H
@@ -16,13 +17,13 @@ struct txb_worker_core_options {
   int32_t batch_messages; /* of one transaction, at most; >= 1 */
   int64_t batch_bytes;    /* likewise; a single message may be larger */
   int64_t batch_wait_us;  /* how long an incomplete batch waits for more */
-  int64_t
-      buffer_bytes; /* fetched and not applied, over all partitions: each has its share, above which its fetching pauses */
+  int64_t buffer_bytes;   /* fetched and not applied, over all partitions: each has its share, above which its fetching
+                             pauses */
   int64_t retry_first_ms, retry_cap_ms;
-  int64_t
-      evict_us; /* how long a take waits for the lock of a stopped owner before it asks the server to end that owner's backend (W3) */
-  int64_t copy_us;                        /* at most one copy of an offset to Kafka in this time */
-  int64_t recheck_us;                     /* a stopped partition looks whether a person has decided, first after this */
+  int64_t evict_us;   /* how long a take waits for the lock of a stopped owner before it asks the server to end that
+                         owner's backend (W3) */
+  int64_t copy_us;    /* at most one copy of an offset to Kafka in this time */
+  int64_t recheck_us; /* a stopped partition looks whether a person has decided, first after this */
   void (*drop)(void *context, void *ref); /* a record is done with */
   void *drop_context;
   bool bug_error_skips;        /* planted: a message that fails is passed over */
@@ -51,10 +52,11 @@ enum txb_ownership {
 /* Why a partition needs a person. */
 enum txb_stop {
   TXB_STOP_NONE = 0,
-  TXB_STOP_DIFFERENT, /* W9: the record below the position is not the one applied last: the topic was made anew or truncated */
-  TXB_STOP_DELETED, /* Kafka deleted records that were not applied yet */
-  TXB_STOP_BEYOND,  /* the topic ends before the position */
-  TXB_STOP_REFUSED, /* the database refused to hand it over: another cluster (TXB04), no permission */
+  TXB_STOP_DIFFERENT, /* W9: the record below the position is not the one applied last: the topic was made anew or
+                         truncated */
+  TXB_STOP_DELETED,   /* Kafka deleted records that were not applied yet */
+  TXB_STOP_BEYOND,    /* the topic ends before the position */
+  TXB_STOP_REFUSED,   /* the database refused to hand it over: another cluster (TXB04), no permission */
 };
 
 /* Why a batch did not commit. */
@@ -152,7 +154,8 @@ struct txb_position {
 };
 void txb_partition_taken(struct txb_partition *p, const struct txb_worker_core_options *o,
                          const struct txb_position *row, int64_t now_us, uint64_t random);
-/* `count` records were committed, or not (`at`: index of the one to blame, -1 when unknown; after_ms: the handler's own wish, 0: none). */
+/* `count` records were committed, or not (`at`: index of the one to blame, -1 when unknown; after_ms: the handler's own
+ * wish, 0: none). */
 void txb_partition_committed(struct txb_partition *p, const struct txb_worker_core_options *o, int32_t count,
                              int64_t new_next, int64_t now_us);
 void txb_partition_failed(struct txb_partition *p, const struct txb_worker_core_options *o, int32_t count,
@@ -164,8 +167,9 @@ void txb_partition_stop(struct txb_partition *p, const struct txb_worker_core_op
 /* Whether every record below Kafka's end is applied. */
 bool txb_partition_idle(const struct txb_partition *p);
 
-/* W6: of equal ids in one batch only the first is a candidate for the handler; the rest are duplicates. ids are sorted by value in `order` (indexes, room
- * for count); first[i] tells for each. Needs no memory. Returns the number of candidates. */
+/* W6: of equal ids in one batch only the first is a candidate for the handler; the rest are duplicates. ids are sorted
+ * by value in `order` (indexes, room for count); first[i] tells for each. Needs no memory. Returns the number of
+ * candidates. */
 size_t txb_batch_candidates(const struct txb_uuid *ids, size_t count, uint32_t *order, bool *first);
 
 #endif

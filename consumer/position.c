@@ -1,4 +1,5 @@
-/* Positions, epochs, markers and stalls: the small fenced transactions around the batches. Each is one statement in a transaction of its own. */
+/* Positions, epochs, markers and stalls: the small fenced transactions around the batches. Each is one statement in a
+ * transaction of its own. */
 #include <stdio.h>
 
 #include "common/fault.h"
@@ -33,10 +34,11 @@ static const char *const stop_texts[] = {
   "decide where to go on: SELECT txb.offset_set(group, topic, partition, next_offset, cluster_id, reason) as "         \
   "txb_admin"
 
-/* ---- where a new group begins -------------------------------------------------------------------------------------------------------------- */
+/* ---- where a new group begins
+ * -------------------------------------------------------------------------------------------------------------- */
 
-/* The start rule for all partitions of the topic at once: who comes later finds positions, and partitions added later are told from those of a new
- * group (W13). `only` >= 0: this one, from its beginning. */
+/* The start rule for all partitions of the topic at once: who comes later finds positions, and partitions added later
+ * are told from those of a new group (W13). `only` >= 0: this one, from its beginning. */
 static enum txb_rc start_offsets(txb_worker_t *w, const struct txb_worker_place *place, int only,
                                  struct txb_error *err) {
   const char *topic = place->topic;
@@ -99,7 +101,9 @@ static enum txb_rc register_start(txb_worker_t *w, int64_t known, struct txb_err
   return txb_worker_sync(w, err);
 }
 
-/* ---- sending -------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- sending
+ * --------------------------------------------------------------------------------------------------------------------------------
+ */
 
 static const char *const failure_outcomes[] = {[TXB_FAILURE_ERROR] = "error",
                                                [TXB_FAILURE_OUTCOME] = "refuse",
@@ -179,7 +183,8 @@ enum txb_rc txb_worker_position_begin(txb_worker_t *w, struct txb_error *err) {
     txb_pg_add_int8(&w->params, a->offset);
     txb_pg_add_int4(&w->params, a->count);
     break;
-  default: /* TXB_WA_STALL. A crash before it leaves the attempt uncounted: the message is tried again at once. After it, it waits for its time */
+  default: /* TXB_WA_STALL. A crash before it leaves the attempt uncounted: the message is tried again at once. After
+              it, it waits for its time */
     statement = &stall;
     stall_params(w);
     txb_failpoint("worker.before_stall_record");
@@ -188,7 +193,9 @@ enum txb_rc txb_worker_position_begin(txb_worker_t *w, struct txb_error *err) {
   return txb_worker_sync(w, err);
 }
 
-/* ---- answers -------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- answers
+ * --------------------------------------------------------------------------------------------------------------------------------
+ */
 
 static int64_t int8_or(const struct txb_pg_result *r, int column, int64_t otherwise) {
   return txb_pg_is_null(r, 0, column) ? otherwise : txb_pg_int8(r, 0, column);
@@ -252,8 +259,8 @@ static enum txb_rc on_failed(txb_worker_t *w, struct txb_error *err) {
     txb_log(TXB_LOG_WARN, TXB_MSG("statement failed, trying again"), TXB_F("topic", w->places[a->slot].topic),
             TXB_FI("partition", w->places[a->slot].partition), TXB_F("sqlstate", error->sqlstate),
             TXB_F("error", error->message));
-  if (error->origin == TXB_ORIGIN_POSTGRES &&
-      error->rc == TXB_RETRY) { /* shutting down, read-only, out of something: a new connection, later */
+  if (error->origin == TXB_ORIGIN_POSTGRES && error->rc == TXB_RETRY) { /* shutting down, read-only, out of something: a
+                                                                           new connection, later */
     *err = *error;
     return error->rc;
   }

@@ -1,5 +1,5 @@
-/* The worker's loop: one thread, one connection, one member of the group. It waits in one place, for the database's socket, Kafka's descriptor, the next
- * due time and the stop descriptor. */
+/* The worker's loop: one thread, one connection, one member of the group. It waits in one place, for the database's
+ * socket, Kafka's descriptor, the next due time and the stop descriptor. */
 #include "consumer/worker.h"
 
 #include <stdio.h>
@@ -43,7 +43,9 @@ void txb_worker_step(txb_worker_t *w, const struct txb_worker_event *event) {
   txb_worker_core_step(&w->core, event);
 }
 
-/* ---- the connection ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the connection
+ * -------------------------------------------------------------------------------------------------------------------------
+ */
 
 void txb_worker_connection_lost(txb_worker_t *w, const struct txb_error *why) {
   int64_t pause_ms = txb_backoff_next_ms(&w->reconnect, txb_random_u64());
@@ -78,8 +80,9 @@ static enum txb_rc check_database(txb_worker_t *w, struct txb_error *err) {
   return TXB_OK;
 }
 
-/* A stopped or cut off worker must let go of the row that it locked before others wait for it in earnest (W3): the server ends a session that stands idle
- * in a transaction before the group's time-out, and notices a client that is gone while a statement runs. */
+/* A stopped or cut off worker must let go of the row that it locked before others wait for it in earnest (W3): the
+ * server ends a session that stands idle in a transaction before the group's time-out, and notices a client that is
+ * gone while a statement runs. */
 static enum txb_rc open_connection(txb_worker_t *w, struct txb_error *err) {
   char settings[200];
   int idle_ms = w->settings->session_timeout_ms * 2 / 3;
@@ -113,7 +116,9 @@ static enum txb_rc connect_when_due(txb_worker_t *w, struct txb_error *err) {
   return TXB_OK;
 }
 
-/* ---- one round of the loop -------------------------------------------------------------------------------------------------------------------- */
+/* ---- one round of the loop
+ * --------------------------------------------------------------------------------------------------------------------
+ */
 
 static enum txb_rc progress(txb_worker_t *w, struct txb_error *err) {
   if (w->pg == NULL)
@@ -224,7 +229,9 @@ static enum txb_rc loop(txb_worker_t *w, struct txb_error *err) {
   return TXB_OK;
 }
 
-/* ---- the process ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- the process
+ * ------------------------------------------------------------------------------------------------------------------------------
+ */
 
 enum txb_rc txb_worker_settings_check(const struct txb_worker_settings *s, struct txb_error *err) {
   if (s->group == NULL || s->group[0] == '\0' || strlen(s->group) > 255)

@@ -1,7 +1,8 @@
-/* The worker process: Kafka to effects in one PostgreSQL database, on the calling thread, until stopped. The public txb_worker_* wrap this.
+/* The worker process: Kafka to effects in one PostgreSQL database, on the calling thread, until stopped. The public
+ * txb_worker_* wrap this.
  *
- * A crash at any line leaves: for each partition a committed next_offset with the effects, inbox rows and counters of exactly the messages below it;
- * whatever was under way rolls back with its connection.
+ * A crash at any line leaves: for each partition a committed next_offset with the effects, inbox rows and counters of
+ * exactly the messages below it; whatever was under way rolls back with its connection.
  */
 #ifndef TXB_CONSUMER_WORKER_H
 #define TXB_CONSUMER_WORKER_H
@@ -34,11 +35,13 @@ void txb_worker_settings_init(struct txb_worker_settings *settings);
 
 /* Whether the settings make sense by themselves. TXB_REFUSED (TXB_ORIGIN_USAGE) names the wrong one. */
 enum txb_rc txb_worker_settings_check(const struct txb_worker_settings *settings, struct txb_error *err) TXB_MUST_CHECK;
-/* Whether the database is there, has the schema and the rights, and the handler can be called: what the process checks before it joins the group.
- * TXB_REFUSED: something must be changed, and the message says what. TXB_RETRY: unreachable, or a standby. */
+/* Whether the database is there, has the schema and the rights, and the handler can be called: what the process checks
+ * before it joins the group. TXB_REFUSED: something must be changed, and the message says what. TXB_RETRY: unreachable,
+ * or a standby. */
 enum txb_rc txb_worker_database_check(const struct txb_worker_settings *settings, struct txb_error *err) TXB_MUST_CHECK;
 
-/* Runs until stop_fd is signalled (TXB_OK) or something needs a person (TXB_REFUSED: unknown function, no permission, wrong schema; TXB_FATAL). */
+/* Runs until stop_fd is signalled (TXB_OK) or something needs a person (TXB_REFUSED: unknown function, no permission,
+ * wrong schema; TXB_FATAL). */
 enum txb_rc txb_worker_process(const struct txb_worker_settings *settings, struct txb_error *err) TXB_MUST_CHECK;
 
 #endif

@@ -60,9 +60,12 @@ const struct txb_worker_record *txb_worker_core_running(const struct txb_worker_
   return txb_partition_record(slot_of(core, slot), (size_t)index);
 }
 
-/* ---- events ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- events
+ * ----------------------------------------------------------------------------------------------------------------------
+ */
 
-/* W4: nothing is known any more about who owns it. What was fetched stays: if the position turns out to lie within, it goes on from there. */
+/* W4: nothing is known any more about who owns it. What was fetched stays: if the position turns out to lie within, it
+ * goes on from there. */
 static void ask_again(struct txb_partition *p, int64_t due_us) {
   if (p->own == TXB_OWN_STOPPED)
     return;
@@ -95,7 +98,8 @@ static void confirmed(struct txb_partition *p, bool accepted, int64_t now_us) {
     p->copied_offset = p->confirm_offset;
     return;
   }
-  /* Refused: another may own it. Given up until the group says so or accepts us again; nobody is served from here meanwhile. */
+  /* Refused: another may own it. Given up until the group says so or accepts us again; nobody is served from here
+   * meanwhile. */
   p->own = TXB_OWN_LOOKUP;
   p->due_us = now_us + LATER_US;
   p->refusals++;
@@ -109,7 +113,8 @@ static void out_of_range(struct txb_worker_core *core, struct txb_partition *p, 
     txb_partition_stop(p, &core->options, TXB_STOP_DELETED, now_us);
   else if (p->next_offset > high)
     txb_partition_stop(p, &core->options, TXB_STOP_BEYOND, now_us);
-  else { /* only the record below the position is gone, and Kafka may delete that: nothing to compare with. FETCH follows */
+  else { /* only the record below the position is gone, and Kafka may delete that: nothing to compare with. FETCH
+            follows */
     p->fetching = p->probing = false;
     txb_partition_pop(p, &core->options, p->count, now_us);
     p->fetch_offset = p->next_offset;
@@ -119,8 +124,8 @@ static void out_of_range(struct txb_worker_core *core, struct txb_partition *p, 
 static void ended(struct txb_partition *p, int64_t offset) {
   if (!p->fetching || offset < p->fetch_offset)
     return;
-  if (p->probing &&
-      offset >= p->next_offset) { /* the record below the position was compacted away and nothing follows */
+  if (p->probing && offset >= p->next_offset) { /* the record below the position was compacted away and nothing follows
+                                                 */
     p->probing = false;
     p->fetch_offset = p->next_offset;
   }
@@ -150,8 +155,8 @@ static void failed(struct txb_worker_core *core, struct txb_partition *p, const 
 }
 
 static void committed(struct txb_worker_core *core, struct txb_partition *p, const struct txb_worker_event *e) {
-  if (!e->tag_commit &&
-      !core->options.bug_commit_tag_ignored) { /* W1: a failed transaction answers COMMIT with ROLLBACK and no error */
+  if (!e->tag_commit && !core->options.bug_commit_tag_ignored) { /* W1: a failed transaction answers COMMIT with
+                                                                    ROLLBACK and no error */
     txb_partition_failed(p, &core->options, core->busy_count, TXB_FAILURE_ERROR, -1, 0, e->now_us, e->random);
     return;
   }
@@ -265,7 +270,9 @@ void txb_worker_core_step(struct txb_worker_core *core, const struct txb_worker_
   }
 }
 
-/* ---- actions --------------------------------------------------------------------------------------------------------------------- */
+/* ---- actions
+ * ---------------------------------------------------------------------------------------------------------------------
+ */
 
 static bool give(struct txb_worker_action *out, enum txb_worker_action_kind kind, int slot,
                  const struct txb_partition *p) {

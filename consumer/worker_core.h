@@ -1,7 +1,9 @@
-/* What a worker does next: a pure state machine over its assigned partitions. Events come in with their time, actions are asked for one by one.
+/* What a worker does next: a pure state machine over its assigned partitions. Events come in with their time, actions
+ * are asked for one by one.
  *
- * One database operation runs at a time (one connection, one thread): LOOKUP, START, TAKE, EVICT, MARK, RUN, STALL, RELEASE. Kafka's (CONFIRM, FETCH,
- * UNFETCH, PAUSE, RESUME, COPY, LEAVE) are told and not waited for, but for CONFIRM, which is answered by an event.
+ * One database operation runs at a time (one connection, one thread): LOOKUP, START, TAKE, EVICT, MARK, RUN, STALL,
+ * RELEASE. Kafka's (CONFIRM, FETCH, UNFETCH, PAUSE, RESUME, COPY, LEAVE) are told and not waited for, but for CONFIRM,
+ * which is answered by an event.
  *
  *   assigned -> LOOKUP -> [START] -> CONFIRM -> TAKE -> FETCH -> (MARK) RUN, RUN, ... -> revoked -> RELEASE -> LEAVE
  *
@@ -106,17 +108,20 @@ void txb_worker_core_fini(struct txb_worker_core *core);
 /* A partition was assigned: a slot for it, until its LEAVE. TXB_FATAL: no memory, nothing changed. */
 enum txb_rc txb_worker_core_assign(struct txb_worker_core *core, int64_t now_us, int *slot_out,
                                    struct txb_error *err) TXB_MUST_CHECK;
-/* A record was fetched. TXB_OK: its ref is the core's and comes back through drop. TXB_FATAL: no memory, it is still the caller's. */
+/* A record was fetched. TXB_OK: its ref is the core's and comes back through drop. TXB_FATAL: no memory, it is still
+ * the caller's. */
 enum txb_rc txb_worker_core_record(struct txb_worker_core *core, int slot, const struct txb_worker_record *record,
                                    int64_t now_us, struct txb_error *err) TXB_MUST_CHECK;
 void txb_worker_core_step(struct txb_worker_core *core, const struct txb_worker_event *event);
-/* The next thing to do at `now_us`, if any; to be called until it gives none. What it gives is under way from then on. */
+/* The next thing to do at `now_us`, if any; to be called until it gives none. What it gives is under way from then on.
+ */
 bool txb_worker_core_next(struct txb_worker_core *core, int64_t now_us, struct txb_worker_action *out);
 /* When next may give something without an event before; INT64_MAX: never. */
 int64_t txb_worker_core_due_us(const struct txb_worker_core *core);
 /* Record `index` of a slot's RUN. */
 const struct txb_worker_record *txb_worker_core_running(const struct txb_worker_core *core, int slot, int32_t index);
-/* While a RUN is under way: the batch that will most likely follow it, `base` records behind the head of its slot. False: none that is full. */
+/* While a RUN is under way: the batch that will most likely follow it, `base` records behind the head of its slot.
+ * False: none that is full. */
 bool txb_worker_core_ahead(const struct txb_worker_core *core, int *slot_out, int32_t *base_out, int32_t *count_out);
 /* Everything assigned is applied to the end that Kafka told, and at least one partition is assigned. */
 bool txb_worker_core_idle(const struct txb_worker_core *core);

@@ -1,6 +1,6 @@
-/* What the files of the worker process share: worker.c (the loop), assignment.c (Kafka and the core), operation.c (one database operation at a time),
- * position.c (positions, markers, stalls), batch.c (a batch into a transaction), message.c (a record as PostgreSQL gets it), handler_sql.c and
- * handler_plugin.c (what is called), inbox_upkeep.c.
+/* What the files of the worker process share: worker.c (the loop), assignment.c (Kafka and the core), operation.c (one
+ * database operation at a time), position.c (positions, markers, stalls), batch.c (a batch into a transaction),
+ * message.c (a record as PostgreSQL gets it), handler_sql.c and handler_plugin.c (what is called), inbox_upkeep.c.
  *
  * Nothing here outlives the process, and nothing must: see worker.h.
  */
@@ -120,7 +120,8 @@ bool txb_worker_is_database_action(enum txb_worker_action_kind kind);
 /* Sends it. TXB_RETRY: the connection is gone. */
 enum txb_rc txb_worker_operation_begin(txb_worker_t *w, const struct txb_worker_action *action,
                                        struct txb_error *err) TXB_MUST_CHECK;
-/* Takes in the answers that have come, and ends the operation when they are complete. TXB_RETRY: the connection is gone. Else: the process must end. */
+/* Takes in the answers that have come, and ends the operation when they are complete. TXB_RETRY: the connection is
+ * gone. Else: the process must end. */
 enum txb_rc txb_worker_operation_progress(txb_worker_t *w, struct txb_error *err) TXB_MUST_CHECK;
 void txb_worker_operation_clear(txb_worker_t *w);
 /* One more statement, or sync, of the operation under way. */
@@ -158,16 +159,16 @@ enum txb_rc txb_worker_message_new(void *kafka, const struct txb_record *record,
 void txb_worker_headers_json(const struct txb_record *record, const struct txb_event *event, struct txb_buffer *out);
 
 /* ---- handler_sql.c ---- */
-/* Looks the function up and makes the apply statement. TXB_REFUSED: it is not there or does not fit; the message says what to do. */
+/* Looks the function up and makes the apply statement. TXB_REFUSED: it is not there or does not fit; the message says
+ * what to do. */
 enum txb_rc txb_worker_handler_sql_open(txb_worker_t *w, struct txb_error *err) TXB_MUST_CHECK;
 
 /* ---- handler_plugin.c: plugins and callbacks ---- */
 enum txb_rc txb_worker_handler_plugin_open(txb_worker_t *w, struct txb_error *err) TXB_MUST_CHECK;
 void txb_worker_handler_plugin_close(txb_worker_t *w);
-/* Calls the handler for those candidates of the batch that the inbox took (`fresh`, ids), on the connection's open transaction.
- *   TXB_OK      all ok; *applied_out
- *   TXB_POISON  one was not: told to the core already (txb_worker_batch_blame); the transaction is to be rolled back
- *   TXB_RETRY   the connection is gone or unusable */
+/* Calls the handler for those candidates of the batch that the inbox took (`fresh`, ids), on the connection's open
+ * transaction. TXB_OK      all ok; *applied_out TXB_POISON  one was not: told to the core already
+ * (txb_worker_batch_blame); the transaction is to be rolled back TXB_RETRY   the connection is gone or unusable */
 enum txb_rc txb_worker_handler_plugin_run(txb_worker_t *w, struct txb_worker_batch *batch,
                                           const struct txb_pg_result *fresh, int64_t *applied_out,
                                           struct txb_error *err) TXB_MUST_CHECK;

@@ -1,7 +1,9 @@
-/* Simulates workers of one group against a model of PostgreSQL and Kafka: kills at every step, stopped members that wake as zombies, rebalances, server
- * crashes, failing and killing messages, repetitions in the topic. The real core decides; every commit is verified, and at the end everything.
+/* Simulates workers of one group against a model of PostgreSQL and Kafka: kills at every step, stopped members that
+ * wake as zombies, rebalances, server crashes, failing and killing messages, repetitions in the topic. The real core
+ * decides; every commit is verified, and at the end everything.
  *
- *   sim_worker [--seeds N] [--seed S] [--bug NAME]     exit 0: nothing found; 1: a violation, printed with its seed and history; 2: usage
+ *   sim_worker [--seeds N] [--seed S] [--bug NAME]     exit 0: nothing found; 1: a violation, printed with its seed and
+ * history; 2: usage
  *
  * With --bug worker_* the rule of that name is broken: then something must be found.
  */
@@ -58,7 +60,9 @@ static struct worker *running_in(struct world *w, int session) {
   return NULL;
 }
 
-/* ---- the group --------------------------------------------------------------------------------------------------------------------- */
+/* ---- the group
+ * ---------------------------------------------------------------------------------------------------------------------
+ */
 
 static void tell(struct worker *k, struct kafka_event e) {
   if (!k->member && e.kind != K_LOST && e.kind != K_CONFIRMED) /* meant for its last life */
@@ -117,7 +121,9 @@ static void expire_members(struct world *w) {
       leave_group(w, i);
 }
 
-/* ---- a worker ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- a worker
+ * ------------------------------------------------------------------------------------------------------------------------
+ */
 
 static void start_worker(struct world *w, int index) {
   struct worker *k = &w->workers[index];
@@ -148,8 +154,8 @@ static void kill_worker(struct world *w, struct worker *k) {
   if (connected(w, k)) {
     struct session *x = &w->m.sessions[k->session];
     x->connected = false;
-    bool goes_on = !x->plugin && !session_idle(&w->m, k->session) &&
-                   chance(&w->m, 60); /* all was sent: the server may not notice */
+    bool goes_on = !x->plugin && !session_idle(&w->m, k->session) && chance(&w->m, 60); /* all was sent: the server may
+                                                                                           not notice */
     if (!goes_on)
       session_close(&w->m, k->session);
   }
@@ -432,8 +438,8 @@ static void turn(struct world *w, struct worker *k) {
     if (chance(&w->m, 70))
       k->generation = w->generation;
   }
-  if (!k->member && !w->in_group[k->index] && k->core.used == 0 &&
-      k->event_count == 0) /* its last life must have been timed out */
+  if (!k->member && !w->in_group[k->index] && k->core.used == 0 && k->event_count == 0) /* its last life must have been
+                                                                                           timed out */
     join_group(w, k);
   if (k->event_count > 0 && chance(&w->m, 70))
     handle_kafka(w, k);
@@ -446,7 +452,9 @@ static void turn(struct world *w, struct worker *k) {
     k->waiting = !carry_out(w, k, &k->action);
 }
 
-/* ---- faults ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- faults
+ * ----------------------------------------------------------------------------------------------------------------------------
+ */
 
 static void poison(struct world *w) {
   if (w->m.server_crashed) {

@@ -1,5 +1,6 @@
-/* What the worker core is simulated against: a PostgreSQL of rows, locks and transactions, a Kafka of logs and one consumer group, and the verifier that looks
- * at every commit. No part of it uses the worker's own code, but for the helper that picks candidates (W6). */
+/* What the worker core is simulated against: a PostgreSQL of rows, locks and transactions, a Kafka of logs and one
+ * consumer group, and the verifier that looks at every commit. No part of it uses the worker's own code, but for the
+ * helper that picks candidates (W6). */
 #ifndef TXB_TESTS_SIM_WORKER_MODEL_H
 #define TXB_TESTS_SIM_WORKER_MODEL_H
 
@@ -21,7 +22,8 @@ struct bugs {
       error_skips;
 };
 
-/* ---- Kafka: logs ------------------------------------------------------------------------------------------------------------------ */
+/* ---- Kafka: logs
+ * ------------------------------------------------------------------------------------------------------------------ */
 struct log_record {
   int64_t offset;
   int id;
@@ -40,7 +42,9 @@ struct subject {
   int effects;                /* committed */
 };
 
-/* ---- PostgreSQL -------------------------------------------------------------------------------------------------------------------- */
+/* ---- PostgreSQL
+ * --------------------------------------------------------------------------------------------------------------------
+ */
 struct row { /* of txb.consumer_offset */
   int64_t epoch, next_offset, taken_offset;
   int instance;
