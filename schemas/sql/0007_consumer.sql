@@ -256,8 +256,8 @@ COMMENT ON FUNCTION txb.offset_register(text, text, int[], bigint[], text) IS
 CREATE FUNCTION txb.offset_take(
   group_name text, topic text, partition int, owner text, instance uuid, cluster_id text,
   OUT epoch bigint, OUT next_offset bigint, OUT last_id uuid, OUT last_timestamp_ms bigint,
-  OUT suspect boolean, OUT suspect_offset bigint, OUT suspect_count int, OUT suspect_deaths int, OUT suspect_died boolean,
-  OUT stalled_offset bigint, OUT attempts int, OUT due_ms bigint)
+  OUT suspect boolean, OUT suspect_offset bigint, OUT suspect_count int, OUT suspect_deaths int,
+  OUT suspect_died boolean, OUT stalled_offset bigint, OUT attempts int, OUT due_ms bigint)
 RETURNS SETOF record
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
 AS $$

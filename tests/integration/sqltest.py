@@ -6,6 +6,7 @@ import glob
 import hashlib
 import os
 import threading
+import uuid
 
 import psycopg2
 import psycopg2.extras
@@ -149,8 +150,18 @@ class Database:
             "SELECT * FROM txb.relay_acquire(%s, %s, %s, %s, 'txbroker:bank')", source, owner, instance, lease_ms
         )
 
-    def take(self, session, partition=0, owner="w1", start=0, cluster="c1"):
-        return session.row("SELECT * FROM txb.offset_take('g', 't', %s, %s, %s, %s)", partition, owner, cluster, start)
+    def take(self, session, partition=0, owner="w1", start=0, cluster="c1", instance=None):
+        """As a new life of a worker, unless an instance is given; the topic is registered at `start` first, unless that
+        is None."""
+        if start is not None:
+            session.do("SELECT txb.offset_register('g', 't', %s, %s, %s)", [partition], [start], cluster)
+        return session.row(
+            "SELECT * FROM txb.offset_take('g', 't', %s, %s, %s, %s)",
+            partition,
+            owner,
+            instance or uuid.uuid4(),
+            cluster,
+        )
 
 
 @contextlib.contextmanager

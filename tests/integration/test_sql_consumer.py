@@ -4,6 +4,7 @@ import pytest
 from sqltest import V7, refused
 
 OPEN = "SELECT txb.batch_open('g', 't', 0, %s, %s, %s, %s, %s, 1700000000000)"
+TAKE = "SELECT epoch, next_offset FROM txb.offset_take('g', 't', 0, 'w2', gen_random_uuid(), 'c1')"
 CLOSE = "SELECT txb.batch_close('g', 't', 0, %s, %s)"
 
 
@@ -22,55 +23,92 @@ def batch(session, epoch, first, past, applied=None, duplicate=0):
 # -- taking and giving back -----------------------------------------------------------------------
 
 
-def test_a_partition_without_a_row_begins_where_it_is_told(db):
+def test_a_partition_begins_where_it_is_registered_first(db):
     worker = db.session("worker")
     assert db.take(worker, start=None) is None
-    row = db.take(worker, start=42)
-    assert (row["next_offset"], row["epoch"], row["owner"], row["backend_pid"], row["cluster_id"]) == (
+    register = "SELECT txb.offset_register('g', 't', %s, %s, 'c1')"
+    assert worker.one(register, [1, 0], [7, 42]) == 2
+    assert worker.one(register, [0, 1, 2], [0, 0, 9]) == 1, "positions that exist stay"
+    row = db.take(worker, start=None)
+    assert (row["next_offset"], row["epoch"], row["suspect"], row["stalled_offset"], row["due_ms"]) == (
         42,
         1,
+        False,
+        None,
+        0,
+    )
+    kept = stored(db)
+    assert (kept["owner"], kept["backend_pid"], kept["cluster_id"], kept["taken_offset"]) == (
         "w1",
         worker.pid,
         "c1",
+        42,
     )
-    assert row["busy"] and not row["unclean"] and row["consumed"] == 0
+    assert kept["busy"] and kept["consumed"] == 0
+    assert worker.do("SELECT partition, next_offset FROM txb.consumer_offset ORDER BY partition") == [
+        (0, 42),
+        (1, 7),
+        (2, 9),
+    ]
     with refused("23514", "consumer_offset_next"):
-        db.take(worker, partition=1, start=-1)
+        worker.do(register, [3], [-1])
+    with refused("23514", "consumer_offset_partition"):
+        worker.do(register, [-1], [0])
+    with refused("22023", "2 partitions and 1 offsets"):
+        worker.do(register, [4, 5], [0])
 
 
 def test_every_owner_raises_the_epoch_and_keeps_the_position(db):
     first, second = db.session("worker"), db.session("worker")
     db.take(first, start=10)
     batch(first, 1, 10, 15)
-    row = db.take(second, owner="w2", start=0)
-    assert (row["epoch"], row["next_offset"], row["owner"], row["backend_pid"]) == (2, 15, "w2", second.pid)
+    row = db.take(second, owner="w2")
+    assert (row["epoch"], row["next_offset"], str(row["last_id"]), row["last_timestamp_ms"]) == (
+        2,
+        15,
+        V7,
+        1700000000000,
+    )
+    assert (stored(db)["owner"], stored(db)["backend_pid"]) == ("w2", second.pid)
     with refused("TXB01", "epoch 2, next offset 15, owner w2"):
         first.do(OPEN, 1, 15, 16, 1, V7)
 
 
-def test_two_that_take_a_new_partition_at_once_get_one_epoch_each(db):
+def test_two_that_take_a_partition_at_once_get_one_epoch_each(db):
     first, second = db.session("worker", transaction=True), db.session("worker")
-    assert db.take(first, start=5)["epoch"] == 1
-    running = second.start("SELECT epoch, next_offset FROM txb.offset_take('g', 't', 0, 'w2', 'c1', 7)")
+    second.do("SELECT txb.offset_register('g', 't', '{0}', '{5}', 'c1')")
+    assert db.take(first, start=None)["epoch"] == 1
+    running = second.start(TAKE)
     db.wait_until_waiting(second)
     first.do("COMMIT")
     assert running.finish() == [(2, 5)]
+
+
+def test_two_that_register_a_topic_at_once_agree_on_the_first(db):
+    first, second = db.session("worker", transaction=True), db.session("worker")
+    assert first.one("SELECT txb.offset_register('g', 't', '{0,1}', '{5,6}', 'c1')") == 2
+    running = second.start("SELECT txb.offset_register('g', 't', '{1,0}', '{70,80}', 'c1')")
+    db.wait_until_waiting(second)
+    first.do("COMMIT")
+    assert running.finish() == [(0,)]
+    assert (stored(db, 0)["next_offset"], stored(db, 1)["next_offset"]) == (5, 6)
 
 
 def test_another_cluster_is_refused_until_somebody_decides(db):
     worker, admin = db.session("worker"), db.session("admin")
     db.take(worker, cluster="c1")
     batch(worker, 1, 0, 5)
-    with refused("TXB04", 'group "g"', "cluster c1, not c2", "txb.offset_set"):
+    with refused("TXB04", 'group "g"', "cluster c1", "cluster c2", "txb.offset_set"):
         db.take(worker, cluster="c2")
+    assert db.take(worker, cluster="")["epoch"] == 2, "a cluster that does not tell its id"
     with refused("22023", "reason"):
         admin.do("SELECT txb.offset_set('g', 't', 0, 2, 'c2', '')")
-    assert admin.one("SELECT txb.offset_set('g', 't', 0, 2, 'c2', 'moved')") == 2
+    assert admin.one("SELECT txb.offset_set('g', 't', 0, 2, 'c2', 'moved')") == 3
     with refused("TXB01"):
-        worker.do(OPEN, 1, 5, 6, 1, V7)
+        worker.do(OPEN, 2, 5, 6, 1, V7)
     row = db.take(worker, cluster="c2")
-    assert (row["epoch"], row["next_offset"], row["last_id"], row["consumed"]) == (3, 2, None, 5)
-    assert row["last_error"] == "position set by login_admin: moved"
+    assert (row["epoch"], row["next_offset"], row["last_id"]) == (4, 2, None)
+    assert (stored(db)["consumed"], stored(db)["last_error"]) == (5, "position set by login_admin: moved")
 
 
 def test_giving_back_in_good_order_leaves_it_clean(db):
@@ -79,8 +117,8 @@ def test_giving_back_in_good_order_leaves_it_clean(db):
     assert worker.one("SELECT txb.offset_release('g', 't', 0, 7)") is False
     assert worker.one("SELECT txb.offset_release('g', 't', 0, 1)") is True
     row = stored(db)
-    assert (row["owner"], row["backend_pid"], row["busy"]) == (None, None, False)
-    assert not db.take(worker)["unclean"]
+    assert (row["owner"], row["instance"], row["backend_pid"], row["busy"]) == (None, None, None, False)
+    assert not db.take(worker)["suspect"]
 
 
 def test_a_successor_waits_for_the_open_batch_and_then_fences_it(db):
@@ -88,24 +126,50 @@ def test_a_successor_waits_for_the_open_batch_and_then_fences_it(db):
     db.take(first)
     first.do("BEGIN")
     first.do(OPEN, 1, 0, 5, 5, V7)
-    running = second.start("SELECT epoch, next_offset FROM txb.offset_take('g', 't', 0, 'w2', 'c1', 0)")
+    running = second.start(TAKE)
     db.wait_until_waiting(second)
-    # W3: whom it waits for stands in the row, and the same role may end it.
-    assert db.session("worker").one("SELECT backend_pid FROM txb.consumer_offset") == first.pid
     first.do(CLOSE, 5, 0)
     first.do("COMMIT")
     assert running.finish() == [(2, 5)]
 
 
+EVICT = "SELECT txb.offset_evict('g', 't', 0)"
+
+
 def test_a_successor_may_end_a_stopped_owner_of_the_same_role(db):
+    """W3: the owner's process is stopped in the middle of a batch; its backend holds the row."""
     first, second = db.session("worker"), db.session("worker")
+    first.do("SET application_name = 'txbroker worker g'")
     db.take(first)
     first.do("BEGIN")
     first.do(OPEN, 1, 0, 5, 5, V7)
-    assert second.one("SELECT pg_terminate_backend(backend_pid) FROM txb.consumer_offset") is True
-    db.wait_until_gone(first)
-    row = db.take(second, owner="w2")
-    assert (row["epoch"], row["next_offset"], row["consumed"]) == (2, 0, 0)
+    running = second.start(TAKE)
+    db.wait_until_waiting(second)
+    assert db.session("worker").one(EVICT) == first.pid
+    assert running.finish() == [(2, 0)]
+    assert stored(db)["consumed"] == 0
+    assert db.session("worker").one(EVICT) is None, "the new owner's name is not a worker's"
+
+
+def test_only_a_worker_of_the_same_role_and_only_the_one_that_took_it_is_ended(db):
+    first, second = db.session("worker"), db.session("worker")
+    db.root.do("CREATE ROLE other_worker LOGIN IN ROLE txb_worker")
+    try:
+        db.take(first)
+        assert second.one(EVICT) is None, "an application's session that happens to have the pid"
+        first.do("SET application_name = 'txbroker worker g'")
+        assert first.one(EVICT) is None, "nobody ends himself"
+        with db.server.session(db.name, user="other_worker") as stranger, stranger.cursor() as cursor:
+            cursor.execute(EVICT)
+            assert cursor.fetchone() == (None,)
+        db.root.do(
+            "UPDATE txb.consumer_offset SET taken_at = (SELECT backend_start FROM pg_stat_activity WHERE pid = %s)"
+            " - interval '1 s'",
+            first.pid,
+        )
+        assert second.one(EVICT) is None, "a pid that was used again"
+    finally:
+        db.root.do("DROP ROLE other_worker")
 
 
 # -- the batch ------------------------------------------------------------------------------------
@@ -166,7 +230,7 @@ def test_offsets_may_have_gaps(db):
 def test_closing_needs_an_open_batch_and_opening_none(db):
     worker = db.session("worker")
     db.take(worker)
-    with refused("TXB01", "txb.batch_close"):
+    with refused("TXB03", "txb.batch_close", "must not end the transaction"):
         worker.do(CLOSE, 0, 0)
     worker.do("BEGIN")
     worker.do(OPEN, 1, 0, 1, 1, V7)
@@ -299,7 +363,7 @@ def test_closing_in_a_savepoint_that_is_undone_leaves_it_open(db):
 
 # -- stalls ---------------------------------------------------------------------------------------
 
-STALL = "SELECT txb.batch_stall('g', 't', 0, %s, %s, %s, now() + interval '1 min', 'retry', 'no money', 'P0001')"
+STALL = "SELECT txb.batch_stall('g', 't', 0, %s, %s, %s, 60000, 'retry', 'no money', 'P0001', false)"
 
 
 def test_a_stall_is_recorded_kept_and_cleared(db):
@@ -310,30 +374,16 @@ def test_a_stall_is_recorded_kept_and_cleared(db):
     since = stored(db)["stalled_since"]
     first.do(STALL, 1, 5, 2)
     row = db.take(second, owner="w2")  # a rebalance: attempts go on
-    assert (row["stalled_offset"], row["attempts"], row["last_outcome"], row["last_error"], row["last_sqlstate"]) == (
-        5,
-        2,
-        "retry",
-        "no money",
-        "P0001",
-    )
+    assert (row["stalled_offset"], row["attempts"]) == (5, 2) and 50000 < row["due_ms"] <= 60000
+    row = stored(db)
+    assert (row["last_outcome"], row["last_error"], row["last_sqlstate"]) == ("retry", "no money", "P0001")
     assert row["stalled_since"] == since and row["next_attempt_at"] > since
     with refused("TXB01", "txb.batch_stall"):
         first.do(STALL, 1, 5, 3)
     batch(second, 2, 5, 6)
     row = stored(db)
-    assert [
-        row[c]
-        for c in (
-            "stalled_offset",
-            "stalled_since",
-            "attempts",
-            "next_attempt_at",
-            "last_error",
-            "last_sqlstate",
-            "last_outcome",
-        )
-    ] == [None, None, 0, None, None, None, None]
+    cleared = ("stalled_offset", "stalled_since", "next_attempt_at", "last_error", "last_sqlstate", "last_outcome")
+    assert [row[c] for c in cleared] == [None] * 6 and row["attempts"] == 0
 
 
 def test_the_next_stall_has_its_own_time_and_one_behind_is_refused(db):
@@ -348,71 +398,123 @@ def test_the_next_stall_has_its_own_time_and_one_behind_is_refused(db):
         worker.do(STALL, 1, 2, 1)
 
 
+def test_a_stall_that_waits_for_a_person_is_never_due(db):
+    worker = db.session("worker")
+    db.take(worker)
+    worker.do("SELECT txb.batch_stall('g', 't', 0, 1, 0, 1, NULL, 'stopped', 'recreated topic', NULL, false)")
+    assert stored(db)["next_attempt_at"] is None and stored(db)["last_outcome"] == "stopped"
+
+
 def test_a_long_error_is_cut(db):
     worker = db.session("worker")
     db.take(worker)
-    worker.do("SELECT txb.batch_stall('g', 't', 0, 1, 0, 1, now(), 'error', repeat('x', 100000), NULL)")
+    worker.do("SELECT txb.batch_stall('g', 't', 0, 1, 0, 1, 1, 'error', repeat('x', 100000), NULL, false)")
     assert len(stored(db)["last_error"]) == 4000
 
 
 # -- W10: crash-poison ----------------------------------------------------------------------------
 
+MARK = "SELECT txb.suspect_mark('g', 't', 0, %s, %s, %s)"
 
-def test_found_busy_at_an_unmoved_offset_is_unclean(db):
+
+def test_found_busy_at_an_unmoved_offset_is_suspect(db):
     worker = db.session("worker")
     db.take(worker)
     batch(worker, 1, 0, 5)
-    assert not db.take(worker)["unclean"], "it had moved"
-    assert db.take(worker)["unclean"], "and now it had not"
-    assert db.take(worker)["unclean"]
+    assert not db.take(worker)["suspect"], "it had moved"
+    assert db.take(worker)["suspect"], "and now it had not"
+    assert db.take(worker)["suspect"]
     batch(worker, 4, 5, 6)
-    assert not stored(db)["unclean"]
-    assert not db.take(worker)["unclean"]
+    assert not db.take(worker)["suspect"]
     worker.do("SELECT txb.offset_release('g', 't', 0, 5)")
-    assert not db.take(worker)["unclean"]
+    assert not db.take(worker)["suspect"]
+
+
+def test_the_same_life_that_comes_back_has_not_died(db):
+    """Its connection was lost: no death, nothing suspect, even under a marker."""
+    worker = db.session("worker")
+    life = "00000000-0000-4000-8000-000000000001"
+    db.take(worker, instance=life)
+    row = db.take(worker, instance=life)
+    assert (row["epoch"], row["suspect"], row["suspect_died"]) == (2, False, False)
+    worker.do(MARK, 2, 0, 1)
+    row = db.take(worker, instance=life)
+    assert (row["suspect_died"], row["suspect_deaths"]) == (False, 0)
 
 
 def test_a_suspect_dies_twice_under_its_own_marker(db):
     worker = db.session("worker")
     db.take(worker)
-    mark = "SELECT txb.suspect_mark('g', 't', 0, %s, %s, %s)"
-    assert worker.one(mark, 1, 0, None) == 0
+    assert worker.one(MARK, 1, 0, 1) == 0
     row = db.take(worker)  # its owner died
-    assert (row["suspect_offset"], row["suspect_deaths"]) == (0, 1)
-    assert worker.one(mark, 2, 0, None) == 1
-    row = db.take(worker)
-    assert row["suspect_deaths"] == 2
-    due = db.root.one("SELECT now() + interval '1 min'")
-    assert worker.one(mark, 3, 0, due) == 2
-    row = db.take(worker)
-    assert row["suspect_due"] == due
+    assert (row["suspect_offset"], row["suspect_deaths"], row["suspect_died"]) == (0, 1, True)
+    row = db.take(worker)  # died again, but before it put the marker out
+    assert (row["suspect_deaths"], row["suspect_died"], row["suspect"]) == (1, False, True)
+    assert worker.one(MARK, 3, 0, 1) == 1
+    assert db.take(worker)["suspect_deaths"] == 2
     with refused("TXB01", "txb.suspect_mark"):
-        worker.do(mark, 3, 0, None)
+        worker.do(MARK, 3, 0, 1)
     batch(worker, 4, 0, 1)
     row = stored(db)
-    assert (row["suspect_offset"], row["suspect_deaths"], row["suspect_due"]) == (None, 0, None)
+    assert [row[c] for c in ("suspect_offset", "suspect_count", "suspect_marked", "suspect_deaths")] == [
+        None,
+        0,
+        False,
+        0,
+    ]
 
 
-def test_a_clean_end_is_no_death(db):
+def test_a_death_under_a_marker_of_many_is_nobodys(db):
     worker = db.session("worker")
     db.take(worker)
-    worker.do("SELECT txb.suspect_mark('g', 't', 0, 1, 0)")
+    worker.do(MARK, 1, 0, 100)
+    row = db.take(worker)
+    assert (row["suspect"], row["suspect_offset"], row["suspect_count"], row["suspect_deaths"]) == (True, 0, 100, 0)
+
+
+def test_another_suspect_begins_at_zero(db):
+    worker = db.session("worker")
+    db.take(worker)
+    worker.do(MARK, 1, 0, 1)
+    db.take(worker)
+    assert worker.one(MARK, 2, 1, 1) == 0
+
+
+def test_a_stall_takes_the_marker_in_and_keeps_the_suspect_if_told(db):
+    worker = db.session("worker")
+    stall = "SELECT txb.batch_stall('g', 't', 0, %s, 0, 1, 1000, 'crash', 'died twice', NULL, %s)"
+    db.take(worker)
+    worker.do(MARK, 1, 0, 1)
+    assert db.take(worker)["suspect_deaths"] == 1
+    worker.do(MARK, 2, 0, 1)
+    worker.do(stall, 2, True)
+    row = db.take(worker)
+    assert (row["suspect_deaths"], row["suspect_died"], row["suspect_offset"]) == (1, False, 0)
+    worker.do(MARK, 3, 0, 1)
+    worker.do(stall, 3, False)
+    assert (stored(db)["suspect_offset"], stored(db)["suspect_deaths"]) == (None, 0)
+
+
+def test_a_clean_end_is_no_death_and_forgets_none(db):
+    worker = db.session("worker")
+    db.take(worker)
+    worker.do(MARK, 1, 0, 1)
     worker.do("SELECT txb.offset_release('g', 't', 0, 1)")
     row = db.take(worker)
-    assert (row["suspect_deaths"], row["unclean"]) == (0, False)
-    # But what died before is not forgotten: the next to come would die of it again.
-    row = db.take(worker)
-    assert row["suspect_deaths"] == 1
+    assert (row["suspect_deaths"], row["suspect_died"]) == (0, False)
+    worker.do(MARK, 2, 0, 1)
+    assert db.take(worker)["suspect_deaths"] == 1
     worker.do("SELECT txb.offset_release('g', 't', 0, 3)")
     row = db.take(worker)
-    assert (row["suspect_offset"], row["suspect_deaths"]) == (0, 1)
+    assert (row["suspect"], row["suspect_offset"], row["suspect_deaths"]) == (True, 0, 1)
 
 
-def test_a_marker_is_for_the_next_message_only(db):
+def test_a_marker_on_what_is_done_is_refused(db):
     worker = db.session("worker")
     db.take(worker)
+    batch(worker, 1, 0, 5)
     with refused("TXB01"):
-        worker.do("SELECT txb.suspect_mark('g', 't', 0, 1, 3)")
+        worker.do(MARK, 1, 3, 1)
 
 
 # -- handlers -------------------------------------------------------------------------------------
@@ -427,6 +529,20 @@ def test_outcomes(db):
         ("retry", "later")
     ]
     assert worker.do("SELECT (txb.dead('broken')).*") == [("dead", None, "broken", None)]
+
+
+def test_an_answer_that_is_not_ok_is_raised_with_its_offset(db):
+    """W5: the COMMIT behind it in the pipeline becomes a ROLLBACK."""
+    worker = db.session("worker")
+    for answer, words in (
+        ("txb.refuse('no money')", "offset=7 outcome=refuse after_ms=0: no money"),
+        ("txb.retry(interval '1.5 s', 'later')", "offset=7 outcome=retry after_ms=1500: later"),
+        ("txb.retry()", "offset=7 outcome=retry after_ms=0: no reason given"),
+        ("txb.dead('broken')", "offset=7 outcome=dead after_ms=0: broken"),
+        ("NULL", "offset=7 outcome=null after_ms=0: the handler returned no outcome"),
+    ):
+        with refused("TXB02", words):
+            worker.do(f"SELECT txb.not_ok(7, {answer})")
 
 
 def test_a_message_of_binary_keys_is_shown_as_text(db):

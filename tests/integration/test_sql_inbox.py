@@ -81,7 +81,7 @@ def test_ids_fall_into_their_days_and_others_into_the_default(db):
 
 def test_a_partition_made_later_takes_over_the_rows_of_its_day(db):
     """W7: one message from a fast clock would otherwise block the making of partitions, and with them everybody,
-       for ever."""
+    for ever."""
     worker = db.session("worker")
     early, other = ids_of(db, 4, 50), ids_of(db, 9, 2)
     worker.do(APPLY, "g", early + other)

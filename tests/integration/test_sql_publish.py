@@ -486,7 +486,7 @@ def test_a_hostile_search_path_changes_nothing(db):
 
 def test_the_number_is_drawn_under_the_lock_that_the_relay_looks_for(db):
     """R3: every transaction with a number of txb.outbox is listed as a holder until it has ended,
-       by whichever way it published."""
+    by whichever way it published."""
     for way in ("function", "insert", "many"):
         app = db.session("app", transaction=True)
         WAYS[way](app, intent())
