@@ -208,10 +208,14 @@ static enum txb_rc wait_for_news(const txb_worker_t *w, bool more, struct txb_er
   return txb_wait(fds, 3, more ? 0 : pause_us(w), NULL, err);
 }
 
+static bool wants_end(const txb_worker_t *w) {
+  return txb_stopped(w->settings->stop_fd) || (w->settings->exit_when_idle && txb_worker_core_idle(&w->core));
+}
+
 static enum txb_rc loop(txb_worker_t *w, struct txb_error *err) {
   while (!is_over(w)) {
     bool more = false;
-    if (txb_stopped(w->settings->stop_fd) || (w->settings->exit_when_idle && txb_worker_core_idle(&w->core)))
+    if (wants_end(w))
       begin_stop(w);
     TXB_TRY(connect_when_due(w, err));
     TXB_TRY(txb_worker_take_notices(w, &more, err));
@@ -224,7 +228,8 @@ static enum txb_rc loop(txb_worker_t *w, struct txb_error *err) {
     }
     TXB_TRY(rc);
     TXB_TRY(leave_when_done(w, err));
-    TXB_TRY(wait_for_news(w, more, err));
+    /* What was just taken in may have been the last there is: nothing would come to wake us. */
+    TXB_TRY(wait_for_news(w, more || (!w->stopping && wants_end(w)), err));
   }
   return TXB_OK;
 }
