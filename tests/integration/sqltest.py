@@ -128,7 +128,7 @@ class Database:
 
     def wait_until_gone(self, session):
         process.wait_for(
-            lambda: not self.root.do("SELECT FROM pg_stat_activity WHERE pid = %s", session.pid), "a session to end", 20
+            lambda: not self.root.do("SELECT 1 FROM pg_stat_activity WHERE pid = %s", session.pid), "a session to end", 20
         )
 
     def close(self):

@@ -459,7 +459,7 @@ def test_a_look_for_due_intents_reads_the_index_and_not_the_table(db):
     db.root.do("SET enable_seqscan = off")
     plan = db.root.one("EXPLAIN (FORMAT json) " + look)[0]
     assert "Index Cond" in str(plan), plan
-    moving = db.root.one("SELECT prosrc FROM pg_proc WHERE oid = 'txb.scheduled_move'::regproc")[0]
+    moving = db.root.one("SELECT prosrc FROM pg_proc WHERE oid = 'txb.scheduled_move'::regproc")
     assert "d.due <= statement_timestamp()" in moving
 
 
