@@ -153,7 +153,8 @@ static enum txb_rc serve(struct txb_relay *r, struct txb_relay_partitions *parti
 
 /* Whether a failure passes by itself; says so, once. */
 static bool goes_on(struct txb_relay *r, enum txb_rc rc, const struct txb_error *err) {
-  if (rc == TXB_FENCED && err->origin != TXB_ORIGIN_SAFETY) {
+  /* Replaced while it was stopped, or by a failover: that one goes on from the checkpoint. Only two relays by one name need a person. */
+  if (rc == TXB_FENCED && (err->origin != TXB_ORIGIN_SAFETY || strcmp(err->sqlstate, "TXB01") == 0)) {
     txb_log(TXB_LOG_WARN, TXB_MSG("lease lost, standing by"), TXB_F("source", r->o->source), TXB_FI("epoch", r->epoch),
             TXB_F("reason", err->message));
     return true;
