@@ -24,31 +24,37 @@ def server():
 
 
 @pytest.fixture(scope="session")
-def template(server):
-    """The name of a migrated database that nobody is connected to. 1,000 numbers a partition: tests reach the ends of
-    partitions."""
-    name = server.create_database("sql_template")
+def bare_template(server):
+    """The name of a migrated database that nobody is connected to."""
+    name = server.create_database("sql_bare")
     migrate(server, name)
     make_logins(server)
+    return name
+
+
+@pytest.fixture(scope="session")
+def template(server, bare_template):
+    """The same with partitions, of 1,000 numbers each: tests reach the ends of partitions."""
+    name = server.create_database("sql_template", bare_template)
     server.query(name, "SELECT txb.partition_make(1000, 8), txb.inbox_partition_make(2, 2)")
     return name
 
 
+def copy_of(server, template):
+    name = f"sql_{next(NUMBERS)}"
+    server.query("postgres", f"CREATE DATABASE {name} TEMPLATE {template}")
+    database = Database(server, name)
+    yield database
+    database.close()
+    server.query("postgres", f"DROP DATABASE {name} WITH (FORCE)")
+
+
 @pytest.fixture
 def db(server, template):
-    name = server.create_database(f"sql_{next(NUMBERS)}", template)
-    database = Database(server, name)
-    yield database
-    database.close()
-    server.drop_database(name)
+    yield from copy_of(server, template)
 
 
 @pytest.fixture
-def bare(server, template):
+def bare(server, bare_template):
     """Without any partition: what a database is between the migrations and the first txb.partition_make."""
-    name = server.create_database(f"sql_{next(NUMBERS)}")
-    migrate(server, name)
-    database = Database(server, name)
-    yield database
-    database.close()
-    server.drop_database(name)
+    yield from copy_of(server, bare_template)
