@@ -1,10 +1,12 @@
-/* The ceiling of a worker: batches of a thousand from Kafka, applied over one connection in one pipelined transaction a batch, with arrays: ids into an
- * inbox, one grouped UPDATE of the accounts, the offsets, commit. No group, no fence, no handler function, no failed messages: only its speed counts.
+/* The ceiling of a worker: batches of a thousand from Kafka, applied over one connection in one pipelined transaction
+ * a batch, with arrays: ids into an inbox, one grouped UPDATE of the accounts, the offsets, commit. No group, no
+ * fence, no handler function, no failed messages: only its speed counts.
  *
  *   bench_bare_apply --database URI --brokers LIST --topic NAME --messages N [--batch 1000]
  *
- * Needs bare.inbox (message_id uuid primary key), bare.position (partition int primary key, next_offset bigint) with a row a partition, and
- * bench.account (id bigint primary key, balance bigint). Prints one JSON object: applied, batches, seconds (from the first message to the last commit).
+ * Needs bare.inbox (message_id uuid primary key), bare.position (partition int primary key, next_offset bigint) with
+ * a row a partition, and bench.account (id bigint primary key, balance bigint). Prints one JSON object: applied,
+ * batches, seconds (from the first message to the last commit).
  */
 #include <endian.h>
 #include <libpq-fe.h>

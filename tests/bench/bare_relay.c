@@ -1,5 +1,6 @@
-/* The ceiling of a relay: pages of one plain table, read in binary with the next read under way, into an idempotent producer with acks=all and the
- * same headers. It keeps no position, no holes, no lease and no order across transactions: a crash loses everything. Only its speed counts.
+/* The ceiling of a relay: pages of one plain table, read in binary with the next read under way, into an idempotent
+ * producer with acks=all and the same headers. It keeps no position, no holes, no lease and no order across
+ * transactions: a crash loses everything. Only its speed counts.
  *
  *   bench_bare_relay --database URI --brokers LIST --topic NAME [--page 4000] [--queue 100000]
  *

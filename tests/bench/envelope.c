@@ -43,7 +43,8 @@ static void two(char *p, int64_t v) {
   p[1] = (char)('0' + v % 10);
 }
 
-/* Year, month and day of a day number since 1970, by shifting the year to begin in March: leap days then fall at its end. */
+/* Year, month and day of a day number since 1970, by shifting the year to begin in March: leap days then fall at its
+ * end. */
 static void day_text(int64_t day, char *p) {
   int64_t shifted = day + 719468, era = shifted / 146097, of_era = shifted % 146097;
   int64_t year_of_era = (of_era - of_era / 1460 + of_era / 36524 - of_era / 146096) / 365;

@@ -1,4 +1,5 @@
-/* The same CloudEvents headers as the relay's, written and read by code of its own: bare_relay must pay for what the relay pays for. */
+/* The same CloudEvents headers as the relay's, written and read by code of its own: bare_relay must pay for what the
+ * relay pays for. */
 #ifndef TXB_BENCH_ENVELOPE_H
 #define TXB_BENCH_ENVELOPE_H
 

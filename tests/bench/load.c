@@ -1,12 +1,15 @@
 /* A publishing application: one-row transactions at a steady rate, over a few connections, none waiting for another.
  *
- *   bench_load --database URI --topic NAME --seconds S [--rate 1000] [--connections 8] [--rollback PERCENT] [--keys 10000] [--payload 200]
+ *   bench_load --database URI --topic NAME --seconds S [--rate 1000] [--connections 8]
+ *              [--rollback PERCENT] [--keys 10000] [--payload 200]
  *
- * Each payload is JSON that starts with {"t":<CLOCK_MONOTONIC ns when the transaction was due>,"n":<number>. A transaction that finds no free connection
- * waits in line, and its wait counts: a load that slows down with the server would hide what it should show. Of every
- * hundred numbers the first --rollback roll back: they must never be heard.
+ * Each payload is JSON that starts with {"t":<CLOCK_MONOTONIC ns when the transaction was due>,"n":<number>. A
+ * transaction that finds no free connection waits in line, and its wait counts: a load that slows down with the
+ * server would hide what it should show. Of every hundred numbers the first --rollback roll back: they must never be
+ * heard.
  *
- * Prints one JSON object: committed, rolled_back, next (numbers used), late_ms (the worst lateness of the load's own clock), line_max, seconds.
+ * Prints one JSON object: committed, rolled_back, next (numbers used), late_ms (the worst lateness of the load's own
+ * clock), line_max, seconds.
  */
 #include <errno.h>
 #include <libpq-fe.h>

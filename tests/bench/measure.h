@@ -1,11 +1,13 @@
-/* What the programs of tests/bench share: clocks, samples, arguments, and one way to give up. They live for one run and keep nothing. */
+/* What the programs of tests/bench share: clocks, samples, arguments, and one way to give up. They live for one run
+ * and keep nothing. */
 #ifndef TXB_BENCH_MEASURE_H
 #define TXB_BENCH_MEASURE_H
 
 #include <stddef.h>
 #include <stdint.h>
 
-/* CLOCK_MONOTONIC: one clock for all processes of this machine, so that a stamp written by the load can be read by the ear. */
+/* CLOCK_MONOTONIC: one clock for all processes of this machine, so that a stamp written by the load can be read by
+ * the ear. */
 int64_t now_ns(void);
 
 /* Prints "program: text" on stderr and exits with 1: a measurement that went wrong is no measurement. */

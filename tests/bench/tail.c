@@ -2,10 +2,12 @@
  *
  *   bench_tail --brokers LIST --topic NAME [--skip N]
  *
- * It says "ready" on stdout once it is at the end of every partition, then listens. A line "expect N" on stdin says how many different numbers there
- * are to hear in all; it ends when it has heard them, or 30 s later. Messages without a stamp count as others.
+ * It says "ready" on stdout once it is at the end of every partition, then listens. A line "expect N" on stdin says
+ * how many different numbers there are to hear in all; it ends when it has heard them, or 30 s later. Messages
+ * without a stamp count as others.
  *
- * Prints one JSON object: heard, repeated, others, missing, p50_ms, p90_ms, p99_ms, max_ms (without the first --skip numbers), rate.
+ * Prints one JSON object: heard, repeated, others, missing, p50_ms, p90_ms, p99_ms, max_ms (without the first --skip
+ * numbers), rate.
  */
 #include <errno.h>
 #include <fcntl.h>

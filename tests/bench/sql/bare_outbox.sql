@@ -1,5 +1,5 @@
--- bare_relay reads one table: the partition that holds the whole backlog. Found by size, not by reading it: a row that was read once is cheaper to read
--- again (its hint bits are set), and a relay finds rows that nobody has read.
+-- bare_relay reads one table: the partition that holds the whole backlog. Found by size, not by reading it: a row
+-- that was read once is cheaper to read again (its hint bits are set), and a relay finds rows that nobody has read.
 DO $$
 DECLARE
   parts regclass[] := (SELECT array_agg(inhrelid::regclass) FROM pg_inherits

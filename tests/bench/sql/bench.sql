@@ -38,7 +38,8 @@ $$;
 CREATE FUNCTION bench.apply_batch(messages txb.message[]) RETURNS SETOF txb.outcome LANGUAGE plpgsql AS $$
 BEGIN
   UPDATE bench.account a SET balance = balance + g.n
-  FROM (SELECT convert_from(m.key, 'UTF8')::bigint AS id, count(*) AS n FROM unnest(messages) AS m GROUP BY 1 ORDER BY 1) AS g
+  FROM (SELECT convert_from(m.key, 'UTF8')::bigint AS id, count(*) AS n
+        FROM unnest(messages) AS m GROUP BY 1 ORDER BY 1) AS g
   WHERE a.id = g.id;
   RETURN QUERY SELECT (txb.ok()).* FROM generate_series(1, cardinality(messages));
 END

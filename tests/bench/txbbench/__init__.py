@@ -1,1 +1,1 @@
-"""Measurements of txbroker on real servers: one module a measurement, `place` for what they stand on, `report` for what they say."""
+"""Measurements of txbroker on real servers: `place` is what they stand on, `report` what they say."""

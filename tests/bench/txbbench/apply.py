@@ -1,4 +1,4 @@
-"""(c) How fast a worker applies, beside one connection that applies arrays."""
+"""How fast a worker applies, beside one connection that applies arrays."""
 
 from txbbench import drain
 from txbbench.place import Lost, watch
@@ -30,7 +30,9 @@ def apply_by_worker(place, template, topic, messages, per, function):
     database = place.copy(template)
     session, read = _progress(place, database, "SELECT coalesce(sum(applied), 0) FROM txb.consumer_offset")
     handler = {"kind": "sql", "function": function, "per": per}
-    with place.worker(group=place.fresh("bench"), topics=[topic], database=place.postgres.uri(database), handler=handler) as worker:
+    with place.worker(
+        group=place.fresh("bench"), topics=[topic], database=place.postgres.uri(database), handler=handler
+    ) as worker:
         rate, first = watch(read, messages, worker)
         worker.stop()
         _check_effect(place, database, worker, messages)
@@ -43,7 +45,9 @@ def apply_by_worker(place, template, topic, messages, per, function):
 def apply_by_bare(place, template, topic, messages):
     database = place.copy(template)
     session, read = _progress(place, database, "SELECT sum(next_offset) FROM bare.position")
-    with place.peer("bare_apply", database=place.postgres.uri(database), brokers=place.kafka.brokers, topic=topic, messages=messages) as bare:
+    with place.peer(
+        "bare_apply", database=place.postgres.uri(database), brokers=place.kafka.brokers, topic=topic, messages=messages
+    ) as bare:
         rate, first = watch(read, messages, bare)
         bare.finish()
         _check_effect(place, database, bare, messages)
@@ -58,7 +62,9 @@ def fill_topic(place, messages):
     backlog = drain.write_backlog(place, messages, 10_000)
     place.script(backlog, "bare_outbox.sql")
     topic = place.topic()
-    with place.peer("bare_relay", database=place.postgres.uri(backlog), brokers=place.kafka.brokers, topic=topic) as bare:
+    with place.peer(
+        "bare_relay", database=place.postgres.uri(backlog), brokers=place.kafka.brokers, topic=topic
+    ) as bare:
         bare.finish(600)
         drain.check_count(place, bare, topic, messages)
     place.postgres.drop_database(backlog)
@@ -75,4 +81,7 @@ def measure(place, options):
         bare.append(apply_by_bare(place, template, topic, options.messages))
     place.postgres.drop_database(template)
     place.kafka.delete_topic(topic)
-    return [Figure(f"worker applies, sql handler per {per}", "messages/s", ours[per], target=target, bare=bare) for per, _, target in FORMS]
+    return [
+        Figure(f"worker applies, sql handler per {per}", "messages/s", ours[per], target=target, bare=bare)
+        for per, _, target in FORMS
+    ]

@@ -1,18 +1,35 @@
-"""(d) What publishing costs the application: pgbench's one-row transactions, with an intent, with a plain row of the same kind, and with neither."""
+"""What publishing costs the application: pgbench's one-row transactions with an intent, with a plain row, with neither."""
 
 import re
 
 from txbbench.place import Lost
 from txbbench.report import Figure
 
-FORMS = (("nothing", "cost_nothing.sql"), ("plain INSERT", "cost_plain.sql"), ("INSERT INTO txb.outbox", "cost_insert.sql"),
-         ("txb.publish", "cost_publish.sql"))
+FORMS = (
+    ("nothing", "cost_nothing.sql"),
+    ("plain INSERT", "cost_plain.sql"),
+    ("INSERT INTO txb.outbox", "cost_insert.sql"),
+    ("txb.publish", "cost_publish.sql"),
+)
 CLIENTS = 8
 
 
 def _tps(place, database, script, seconds):
-    text = place.postgres.run("pgbench", "-n", "-M", "prepared", "-c", str(CLIENTS), "-j", "2", "-T", str(seconds),
-                              "-f", place.sql_path(script), database)
+    text = place.postgres.run(
+        "pgbench",
+        "-n",
+        "-M",
+        "prepared",
+        "-c",
+        str(CLIENTS),
+        "-j",
+        "2",
+        "-T",
+        str(seconds),
+        "-f",
+        place.sql_path(script),
+        database,
+    )
     found = re.search(r"^tps = ([0-9.]+)", text, re.MULTILINE)
     failed = re.search(r"^number of failed transactions: (\d+)", text, re.MULTILINE)
     if found is None or (failed and int(failed.group(1)) > 0):

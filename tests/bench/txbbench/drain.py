@@ -1,4 +1,4 @@
-"""(a) Draining a backlog: how many intents a second, beside a loop that only reads and produces. (e) What memory a long backlog takes."""
+"""Draining a backlog: intents a second, beside a loop that only reads and produces; and the memory it takes."""
 
 from txbbench.place import Lost, watch
 from txbbench.report import Figure
@@ -34,7 +34,9 @@ def drain_by_relay(place, database, rows):
 
 
 def drain_by_bare(place, database, rows, queue):
-    with place.peer("bare_relay", database=place.postgres.uri(database), brokers=place.kafka.brokers, topic=TOPIC, queue=queue) as bare:
+    with place.peer(
+        "bare_relay", database=place.postgres.uri(database), brokers=place.kafka.brokers, topic=TOPIC, queue=queue
+    ) as bare:
         rate, first = watch(lambda: place.published(TOPIC), rows, bare)
         bare.finish()
         check_count(place, bare, TOPIC, rows)
@@ -82,4 +84,8 @@ def measure_memory(place, options):
         place.kafka.delete_topic(TOPIC)
         place.postgres.drop_database(database)
     millions = options.memory_rows / 1e6
-    return [Figure(f"relay's peak memory, {millions:g} million behind", "MiB", peaks, most=64, note=f"drained at {rate:,.0f}/s")]
+    return [
+        Figure(
+            f"relay's peak memory, {millions:g} million behind", "MiB", peaks, most=64, note=f"drained at {rate:,.0f}/s"
+        )
+    ]

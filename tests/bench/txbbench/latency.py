@@ -1,4 +1,4 @@
-"""(b) From insert to a raw consumer at a steady rate. (f) The same while two transactions stay open and every fifth of the others rolls back."""
+"""From insert to a raw consumer at a steady rate; the same while two transactions stay open and others roll back."""
 
 import contextlib
 import subprocess
@@ -15,13 +15,15 @@ ROLLBACK_PERCENT = 20
 def run_load(place, database, relay, rate, seconds, rollback=0, around=None):
     """Load and ear over one new topic; returns what the ear heard. Exactly the committed intents must be heard.
 
-    `around`, if given, is a context that the load runs in; what it yields is called with the topic before the ear is asked for its count.
+    `around`, if given, makes a context from the topic, and the load runs in it.
     """
     topic = place.topic()
     uri = place.postgres.uri(database)
-    with place.peer("tail", stdin=subprocess.PIPE, brokers=place.kafka.brokers, topic=topic, skip=rate * WARM_UP_S) as ear:
+    with place.peer(
+        "tail", stdin=subprocess.PIPE, brokers=place.kafka.brokers, topic=topic, skip=rate * WARM_UP_S
+    ) as ear:
         process.wait_for(lambda: ear.text().startswith("ready"), "the ear to listen", 30, alive=ear.check_alive)
-        with (around(topic) if around else contextlib.nullcontext()):
+        with around(topic) if around else contextlib.nullcontext():
             with place.peer("load", database=uri, topic=topic, rate=rate, seconds=seconds, rollback=rollback) as load:
                 done = load.finish(seconds + 120)
         ear.process.stdin.write(f"expect {done['committed']}\n")
@@ -30,10 +32,16 @@ def run_load(place, database, relay, rate, seconds, rollback=0, around=None):
     relay.check_alive()
     place.check_servers()
     if heard["missing"] != 0 or heard["repeated"] != 0:
-        raise Lost(f"of {done['committed']:,} committed intents {heard['missing']:,} were not heard, {heard['repeated']:,} twice")
+        raise Lost(
+            f"of {done['committed']:,} committed intents {heard['missing']:,} were not heard,"
+            f" {heard['repeated']:,} twice"
+        )
     place.kafka.delete_topic(topic)
-    place.say(f"  {heard['rate']:,.0f}/s  p50 {heard['p50_ms']:.2f} ms  p99 {heard['p99_ms']:.2f} ms  most {heard['max_ms']:.1f} ms"
-              f"  (the load's clock was late by {done['late_ms']:.1f} ms at most)")
+    place.say(
+        f"  {heard['rate']:,.0f}/s  p50 {heard['p50_ms']:.2f} ms  p99 {heard['p99_ms']:.2f} ms"
+        f"  most {heard['max_ms']:.1f} ms"
+        f"  (the load's clock was late by {done['late_ms']:.1f} ms at most)"
+    )
     return heard
 
 
@@ -44,12 +52,14 @@ def measure(place, options):
         relay.stop()
     place.postgres.drop_database(database)
     what = f"insert to consumer at {options.rate:,}/s"
-    return [Figure(f"{what}, p50", "ms", [h["p50_ms"] for h in heard], most=5),
-            Figure(f"{what}, p99", "ms", [h["p99_ms"] for h in heard], most=20)]
+    return [
+        Figure(f"{what}, p50", "ms", [h["p50_ms"] for h in heard], most=5),
+        Figure(f"{what}, p99", "ms", [h["p99_ms"] for h in heard], most=20),
+    ]
 
 
 class OpenTransactions:
-    """An idle transaction that has an xid and a publishing one, open as long as the load runs; the publishing one commits at the end."""
+    """An idle transaction that has an xid and a publishing one, open as long as the load runs; the latter then commits."""
 
     names = ("bench idle", "bench publisher")
 
@@ -60,8 +70,11 @@ class OpenTransactions:
     @contextlib.contextmanager
     def __call__(self, topic):
         with self._begin(self.names[0], "SELECT pg_current_xact_id()") as idle:
-            with self._begin(self.names[1], "INSERT INTO txb.outbox (topic, key, type, payload) VALUES (%s, 'open', 'bench.open', 'open')",
-                             topic) as publisher:
+            with self._begin(
+                self.names[1],
+                "INSERT INTO txb.outbox (topic, key, type, payload) VALUES (%s, 'open', 'bench.open', 'open')",
+                topic,
+            ) as publisher:
                 yield
                 self._check_status()
                 publisher.commit()
@@ -89,7 +102,9 @@ def measure_open(place, options):
     with place.relay(database) as relay:
         for _ in range(options.runs):
             without.append(run_load(place, database, relay, options.open_rate, options.open_seconds, ROLLBACK_PERCENT))
-            within.append(run_load(place, database, relay, options.open_rate, options.open_seconds, ROLLBACK_PERCENT, around))
+            within.append(
+                run_load(place, database, relay, options.open_rate, options.open_seconds, ROLLBACK_PERCENT, around)
+            )
         relay.stop()
     place.postgres.drop_database(database)
     if around.named != options.runs:

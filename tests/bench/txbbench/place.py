@@ -1,4 +1,4 @@
-"""Where the measurements stand: a private PostgreSQL, a private Kafka, the program under test and its peers, all on this machine."""
+"""Where the measurements stand: a private PostgreSQL and Kafka, the program under test and its peers."""
 
 import contextlib
 import json
@@ -32,8 +32,14 @@ class Child:
         self.name, self.log = name, log
         self.out = open(log + ".out", "w+", encoding="utf-8")
         self.err = open(log + ".err", "w+", encoding="utf-8")
-        self.process = subprocess.Popen(args, stdin=stdin or subprocess.DEVNULL, stdout=self.out, stderr=self.err, text=True,
-                                        preexec_fn=process.child_setup())
+        self.process = subprocess.Popen(
+            args,
+            stdin=stdin or subprocess.DEVNULL,
+            stdout=self.out,
+            stderr=self.err,
+            text=True,
+            preexec_fn=process.child_setup(),
+        )
         self.pid = self.process.pid
 
     def __enter__(self):
@@ -126,7 +132,7 @@ class Place:
     def path(self, name):
         return os.path.join(self.temp.path, name)
 
-    # -- databases -----------------------------------------------------------------------------------------------------------------
+    # -- databases ---------------------------------------------------------------------------------------------------
 
     def sql_path(self, name):
         """A file of tests/bench/sql where the server's user can read it, wherever the source tree lies."""
@@ -146,7 +152,9 @@ class Place:
     def copy(self, template):
         """A copy, block by block: no row of it was ever read, as a relay finds its backlog."""
         name = self.fresh("run")
-        whole = " STRATEGY file_copy" if int(self.postgres.value("postgres", "SHOW server_version_num")) >= 150000 else ""
+        whole = (
+            " STRATEGY file_copy" if int(self.postgres.value("postgres", "SHOW server_version_num")) >= 150000 else ""
+        )
         self.postgres.query("postgres", f"CREATE DATABASE {name} TEMPLATE {template}{whole}")
         return name
 
@@ -163,16 +171,18 @@ class Place:
         self.postgres.write_settings(autovacuum=value)
         self.postgres.value("postgres", "SELECT pg_reload_conf()")
 
-    # -- topics --------------------------------------------------------------------------------------------------------------------
+    # -- topics ------------------------------------------------------------------------------------------------------
 
     def topic(self):
         return self.kafka.create_topic(self.fresh("bench"), PARTITIONS)
 
     def published(self, topic):
         """How many messages the topic holds: none of its partitions was ever cut."""
-        return sum(self.watcher.get_watermark_offsets(TopicPartition(topic, p), timeout=30)[1] for p in range(PARTITIONS))
+        return sum(
+            self.watcher.get_watermark_offsets(TopicPartition(topic, p), timeout=30)[1] for p in range(PARTITIONS)
+        )
 
-    # -- processes -----------------------------------------------------------------------------------------------------------------
+    # -- processes ---------------------------------------------------------------------------------------------------
 
     def child(self, name, args, stdin=None):
         return Child(name, args, self.path(self.fresh(name)), stdin)
@@ -194,14 +204,16 @@ class Place:
         return path
 
     def relay(self, database, **sections):
-        return self.child("relay", [self.txbroker, "--config", self.configuration(source=database, **sections), "relay"])
+        return self.child(
+            "relay", [self.txbroker, "--config", self.configuration(source=database, **sections), "relay"]
+        )
 
     def worker(self, **worker):
         return self.child("worker", [self.txbroker, "--config", self.configuration(worker=worker), "worker"])
 
 
 def watch(read, total, child, deadline_s=900, every_s=0.05):
-    """Waits until read() says `total`; returns things a second from the first ones seen to the last, and the seconds before the first.
+    """Waits until read() says `total`; returns things a second from the first seen to the last, and the time before.
 
     So the start of a process is not in the rate, for ours and for the bare loop alike.
     """
@@ -215,7 +227,9 @@ def watch(read, total, child, deadline_s=900, every_s=0.05):
             first = (now, count)
         return (now, count) if count >= total else None
 
-    end, count = process.wait_for(step, lambda: f"{total:,} from {child.name} (now {read():,})", deadline_s, every_s, child.check_alive)
+    end, count = process.wait_for(
+        step, lambda: f"{total:,} from {child.name} (now {read():,})", deadline_s, every_s, child.check_alive
+    )
     if end == first[0]:
         raise Lost(f"{child.name}: too few ({total:,}) to measure a rate: all came at once")
     return (count - first[1]) / (end - first[0]), first[0] - begun
@@ -233,8 +247,15 @@ def machine(place):
         memory_gib = int(info.readline().split()[1]) / 1024 / 1024
     version = process.run([place.txbroker, "--version"]).strip().splitlines()[0]
     return {
-        "processor": model, "cores": os.cpu_count(), "memory_gib": round(memory_gib, 1), "kernel": platform.release(),
-        "postgresql": place.postgres.value("postgres", "SHOW server_version"), "kafka": os.path.basename(place.kafka.home),
-        "txbroker": version, "load_before": os.getloadavg()[0], "kafka_options": " ".join(JAVA_OPTIONS), "partitions": PARTITIONS,
+        "processor": model,
+        "cores": os.cpu_count(),
+        "memory_gib": round(memory_gib, 1),
+        "kernel": platform.release(),
+        "postgresql": place.postgres.value("postgres", "SHOW server_version"),
+        "kafka": os.path.basename(place.kafka.home),
+        "txbroker": version,
+        "load_before": os.getloadavg()[0],
+        "kafka_options": " ".join(JAVA_OPTIONS),
+        "partitions": PARTITIONS,
         "postgresql_settings": " ".join(f"{k}={v}" for k, v in POSTGRES_SETTINGS.items()),
     }

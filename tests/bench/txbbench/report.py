@@ -34,9 +34,19 @@ class Figure:
         return None if self.most is None else self.median <= self.most
 
     def as_object(self):
-        return {"name": self.name, "unit": self.unit, "median": self.median, "samples": self.samples, "bare_median": self.bare_median,
-                "bare_samples": self.bare, "ratio": self.ratio, "at_least": self.target, "at_most": self.most, "reached": self.reached,
-                "note": self.note}
+        return {
+            "name": self.name,
+            "unit": self.unit,
+            "median": self.median,
+            "samples": self.samples,
+            "bare_median": self.bare_median,
+            "bare_samples": self.bare,
+            "ratio": self.ratio,
+            "at_least": self.target,
+            "at_most": self.most,
+            "reached": self.reached,
+            "note": self.note,
+        }
 
 
 def number(value):
@@ -58,7 +68,16 @@ def _row(figure):
     spread = f"{number(min(figure.samples))} .. {number(max(figure.samples))}" if len(figure.samples) > 1 else "-"
     ratio = f"{figure.ratio:.2f}" if figure.ratio is not None else "-"
     verdict = {None: "", True: "yes", False: "no"}[figure.reached]
-    return [figure.name, _goal(figure), number(figure.median), figure.unit, number(figure.bare_median), ratio, spread, verdict]
+    return [
+        figure.name,
+        _goal(figure),
+        number(figure.median),
+        figure.unit,
+        number(figure.bare_median),
+        ratio,
+        spread,
+        verdict,
+    ]
 
 
 def table(figures):
@@ -67,8 +86,12 @@ def table(figures):
     rows = [head] + [_row(figure) for figure in figures]
     widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
     left = {0, 3, 7}
-    lines = ["  ".join(cell.ljust(w) if i in left else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))).rstrip()
-             for row in rows]
+    lines = [
+        "  ".join(
+            cell.ljust(w) if i in left else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))
+        ).rstrip()
+        for row in rows
+    ]
     lines.insert(1, "  ".join("-" * w for w in widths))
     notes = [f"  {figure.name}: {figure.note}" for figure in figures if figure.note]
     return "\n".join(lines + (["", "notes"] + notes if notes else []))
