@@ -271,6 +271,7 @@ def test_dropping_waits_for_an_open_publisher_and_nobody_waits_for_the_dropping(
     for _ in range(5):
         db.publish(later)
     db.publish(publisher)
+    assert db.session("relay").one("SELECT txb.partition_make(1000, 12)") > 0, "nor does the making of partitions"
     assert db.waiting(relay)
     publisher.do("COMMIT")
     running.finish()
