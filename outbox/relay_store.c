@@ -142,7 +142,8 @@ static enum txb_rc send_hold(struct txb_relay *r, const struct txb_relay_topic_h
     topic->told_held = false;
     return txb_pg_send(r->pg, &hold_release_statement, p, err);
   }
-  const char *text = txb_kafka_code_text(hold->code);
+  /* A hold that was loaded keeps the error that it was stored with. */
+  const char *text = hold->code == 0 ? NULL : txb_kafka_code_text(hold->code);
   if (!topic->told_held)
     txb_log(TXB_LOG_WARN, TXB_MSG("topic is held, looking for it from time to time; other topics go on"),
             TXB_F("source", r->o->source), TXB_F("topic", topic->name), TXB_FI("from_seq", hold->lo),

@@ -340,7 +340,7 @@ DECLARE
   result bigint;
 BEGIN
   PERFORM txb.relay_fence('txb.relay_hold_set', relay_hold_set.source, relay_hold_set.epoch, relay_hold_set.instance);
-  UPDATE txb.relay_hold AS h SET lo = least(h.lo, relay_hold_set.lo), error = relay_hold_set.error
+  UPDATE txb.relay_hold AS h SET lo = least(h.lo, relay_hold_set.lo), error = coalesce(relay_hold_set.error, h.error)
    WHERE h.source = relay_hold_set.source AND h.kind = relay_hold_set.kind AND h.topic = relay_hold_set.topic
      AND h.key IS NOT DISTINCT FROM relay_hold_set.key
   RETURNING h.number INTO result;

@@ -190,12 +190,13 @@ BEGIN
       INTO newest;
     -- In order: what comes later was written later.
     EXIT WHEN newest > clock_timestamp() - older_than;
-    -- A refused intent without a key holds nothing back; what waits for a decision takes its payload along.
+    -- A refused intent without a key holds nothing back; what waits for a decision takes its payload along,
+    -- whichever source it is of.
     EXECUTE format($sql$
       UPDATE txb.failed AS f SET payload = o.payload, updated_at = clock_timestamp()
         FROM txb.%I AS o
-       WHERE f.side = 'outbox' AND f.state IN ('retrying', 'held', 'dead') AND f.source = $1 AND f.seq = o.seq$sql$,
-      one.name) USING partition_drop.source;
+       WHERE f.side = 'outbox' AND f.state IN ('retrying', 'held', 'dead') AND f.seq = o.seq$sql$,
+      one.name);
     EXECUTE format('TRUNCATE TABLE txb.%I', one.name);
     statement := format('ALTER TABLE txb.outbox DETACH PARTITION txb.%I CONCURRENTLY', one.name);
     partition := one.name;
