@@ -1,0 +1,327 @@
+"""The commands as people use them: init twice at once, publish and tail, status and doctor with servers missing, dev and demo with everything private."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+
+import psycopg2
+import pytest
+
+from txbtest import process
+from txbtest.program import KAFKA_GONE, POSTGRES_GONE, Program, binary, command
+
+
+def ok(*args, **more):
+    """A command that must succeed; its standard output."""
+    code, out, err = command(*args, **more)
+    assert code == 0, f"exit {code}\n{out}{err}"
+    return out
+
+
+@pytest.fixture
+def directory():
+    made = process.TempDir("commands")
+    yield made
+    made.remove()
+
+
+# -- init ----------------------------------------------------------------------------------------------------------------------------------
+
+
+def test_inits_at_once_apply_each_migration_once(postgres):
+    for database in ("init_one", "init_two"):
+        postgres.create_database(database)
+    uris = [postgres.uri(database) for database in ("init_one", "init_two") for _ in range(3)]
+    running = [subprocess.Popen([binary(), "-d", uri, "-o", "json", "init"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) for uri in uris]
+    reports = []
+    for one in running:
+        out, err = one.communicate(timeout=120)
+        assert one.returncode == 0, err.decode()
+        reports.append(json.loads(out))
+    migrations = postgres.value("init_one", "SELECT count(*) FROM txb.schema_migration")
+    for first in (0, 3):
+        assert sorted(len(report["applied"]) for report in reports[first:first + 3]) == [0, 0, migrations]
+        assert sum(report["partitions"] for report in reports[first:first + 3]) == reports[0]["partitions"] + reports[1]["partitions"] + reports[2]["partitions"]
+    assert postgres.value("init_two", "SELECT count(*) FROM txb.schema_migration") == migrations
+
+
+def test_init_grants_a_role_once_and_refuses_what_is_none(postgres):
+    postgres.create_database("init_roles")
+    postgres.query("postgres", 'DROP ROLE IF EXISTS "Odd; name"; CREATE ROLE "Odd; name" LOGIN')
+    uri = postgres.uri("init_roles")
+    assert json.loads(ok("-d", uri, "-o", "json", "init", "--role", "Odd; name=txb_app"))["granted"] == ["Odd; name=txb_app"]
+    assert json.loads(ok("-d", uri, "-o", "json", "init", "--role", "Odd; name=txb_app"))["granted"] == []
+    assert postgres.value("postgres", "SELECT pg_has_role('Odd; name', 'txb_app', 'MEMBER')")
+    for wish, words in (("nobody_there=txb_app", "nobody_there"), ("Odd; name=postgres", "txb_reader"), ("x", "USER=ROLE")):
+        code, _, err = command("-d", uri, "init", "--role", wish)
+        assert code == 2 and words in err
+
+
+def messages(kafka, topic):
+    return sum(end - begin for begin, end in kafka.ends(topic).values())
+
+
+# -- publish and tail ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_what_tail_prints_publish_takes(systems, postgres, kafka):
+    first, second = systems(postgres, kafka), systems(postgres, kafka)
+    topic, copy = first.bank.topics[0], second.bank.topics[0]
+    lines = [{"topic": topic, "key": "k", "type": "a.b", "payload": {"n": 1}, "headers": {"trace": 'a"b'}}, {"topic": topic, "type": "c", "payload_text": "a\nb"},
+             {"topic": topic, "type": "d", "payload_base64": "/wA="}, {"topic": topic, "key": "ü", "type": "e"}]
+    raw = '{"topic":"' + topic + '","key":"k","type":"f","payload":{"amount": 1.10, "big": 123456789012345678901234567890}}'
+    ids = ok("-d", postgres.uri(first.bank.source), "publish", "--jsonl", stdin="\n".join([*map(json.dumps, lines), "", raw]).encode()).split()
+    assert len(ids) == 5
+    relays = [first.relay(), second.relay()]
+    process.wait_for(lambda: messages(kafka, topic) == 5, first.lag, 60, alive=relays[0].alive)
+    printed = ok("-b", kafka.brokers, "tail", topic)
+    assert '"payload":{"amount": 1.10, "big": 123456789012345678901234567890}' in printed
+    again = ok("-d", postgres.uri(second.bank.source), "publish", "--jsonl", "-o", "jsonl", stdin=printed.replace(topic, copy).encode())
+    assert sorted(json.loads(line)["id"] for line in again.splitlines()) == sorted(ids)
+    process.wait_for(lambda: messages(kafka, copy) == 5, second.lag, 60, alive=relays[1].alive)
+    places = ("topic", "partition", "offset", "timestamp", "time", "source")
+    contents = [sorted(json.dumps({k: v for k, v in json.loads(line).items() if k not in places}, sort_keys=True) for line in text.splitlines())
+                for text in (printed, ok("-b", kafka.brokers, "tail", copy))]
+    assert contents[0] == contents[1]
+
+
+def test_tail_begins_where_it_is_told_and_ends_after_a_count(systems, postgres, kafka):
+    system = systems(postgres, kafka, partitions=1)
+    topic = system.bank.topics[0]
+    ok("-d", postgres.uri(system.bank.source), "publish", "--jsonl",
+       stdin="".join(json.dumps({"topic": topic, "type": "x", "payload": n}) + "\n" for n in range(10)).encode())
+    relay = system.relay()
+    process.wait_for(lambda: messages(kafka, topic) == 10, system.lag, 60, alive=relay.alive)
+
+    def numbers(*args):
+        return [json.loads(line)["payload"] for line in ok("-b", kafka.brokers, "tail", topic, *args).splitlines()]
+
+    assert numbers() == list(range(10))
+    assert numbers("--from", "7") == [7, 8, 9]
+    assert numbers("--from", "beginning", "--count", "2") == [0, 1]
+    waiting = subprocess.Popen([binary(), "-b", kafka.brokers, "tail", topic, "--from", "end", "-n", "1"], stdout=subprocess.PIPE)
+    published = 10
+    while waiting.poll() is None and published < 300:  # it prints the first one that comes once it has looked where the end is
+        ok("-d", postgres.uri(system.bank.source), "publish", "-t", topic, "--type", "x", "-p", str(published))
+        published += 1
+    assert json.loads(waiting.communicate(timeout=60)[0])["payload"] >= 10
+
+
+def test_a_scheduled_intent_comes_when_it_is_due(systems, postgres, kafka):
+    system = systems(postgres, kafka)
+    topic = system.bank.topics[0]
+    relay = system.relay()
+    ok("-d", postgres.uri(system.bank.source), "publish", "-t", topic, "--type", "late", "-p", "1", "--not-before", "+2")
+    ok("-d", postgres.uri(system.bank.source), "publish", "-t", topic, "--type", "soon", "-p", "1")
+    process.wait_for(lambda: messages(kafka, topic) == 2, system.lag, 60, alive=relay.alive)
+    printed = [json.loads(line) for line in ok("-b", kafka.brokers, "tail", topic).splitlines()]
+    late, soon = (next(line for line in printed if line["type"] == kind) for kind in ("late", "soon"))
+    assert late["timestamp"] > soon["timestamp"]
+
+
+# -- status and doctor ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_status_shows_what_it_can_reach_and_says_what_it_cannot(systems, postgres, kafka):
+    system = systems(postgres, kafka)
+    system.relay()
+    worker = system.worker()
+    for i in range(20):
+        system.bank.transfer(1 + i, 2 + i, 3)
+    process.wait_for(lambda: system.bank.applied() == 20, system.lag, 60, alive=worker.alive)
+    everything = json.loads(ok("-c", system.config(name="status"), "-o", "json", "status"))
+    group = everything["groups"][0]
+    assert everything["problems"] == [] and group["group"] == system.group and group["lag"] == 0
+    assert sum(partition["applied"] for partition in group["partitions"]) == 20
+    assert everything["sources"][0]["state"] == "running"
+
+    port = process.free_port()
+    gone = [{"name": "gone", "database": f"postgresql://127.0.0.1:{port}/x"}, {"name": system.name, "database": postgres.uri(system.bank.source)}]
+    code, out, err = command("-c", system.config(name="status", sources=gone), "status")
+    assert code == POSTGRES_GONE and str(port) in err and system.name in out and system.group in out
+    code, out, err = command("-c", system.config(name="status", kafka={"brokers": f"127.0.0.1:{port}"}), "status", "--timeout", "1")
+    assert code == KAFKA_GONE and str(port) in err and system.name in out and system.group in out
+
+
+def checks(config, *more):
+    code, out, err = command("-c", config, "-o", "json", *more, "doctor", "--timeout", "2")
+    document = json.loads(out)
+    assert document["ok"] == (code == 0), err
+    return code, {(check["check"], check["of"]): check for check in document["checks"]}
+
+
+def test_doctor_finds_nothing_wrong_with_a_healthy_system(systems, postgres, kafka):
+    system = systems(postgres, kafka)
+    system.relay()
+    worker = system.worker()
+    system.bank.transfer(1, 2, 3)
+    process.wait_for(lambda: system.bank.applied() == 1, system.lag, 60, alive=worker.alive)
+    code, found = checks(system.config(name="doctor"))
+    assert code == 0, found
+    names = {name for name, _ in found}
+    assert {"connection", "server version", "primary", "schema", "permission", "outbox partitions", "sequence", "relay", "Kafka", "librdkafka", "handler", "topic",
+            "message size", "retention", "partition growth", "connections", "prepared transactions", "idle transactions", "durability"} <= names
+
+
+def failures(found):
+    return {name: check for (name, _), check in found.items() if check["result"] == "fail"}
+
+
+def test_doctor_says_what_is_wrong_and_what_to_do(systems, postgres, kafka):
+    system = systems(postgres, kafka)
+    postgres.create_database(f"{system.name}_bare")
+    code, found = checks(system.config(name="doctor", sources=[{"name": system.name, "database": postgres.uri(f"{system.name}_bare")}]))
+    assert code == 1 and "init" in failures(found)["schema"]["remedy"]
+
+    port = process.free_port()
+    code, found = checks(system.config(name="doctor", kafka={"brokers": f"127.0.0.1:{port}"},
+                                       sources=[{"name": system.name, "database": f"postgresql://127.0.0.1:{port}/x"}]))
+    assert code == 1 and {"connection", "Kafka"} <= set(failures(found))
+
+    kafka.configure_topic(system.bank.topics[0], **{"max.message.bytes": "1000", "retention.ms": "-1"})
+    worker = {"handler": {"kind": "sql", "function": "bank.nosuch"}, "topics": [system.bank.topics[0], "nosuch.topic"],
+              "database": postgres.uri(system.bank.target, "txbtest_app")}
+    code, found = checks(system.config(name="doctor", worker=worker))
+    assert code == 1
+    assert "bank.nosuch" in failures(found)["handler"]["found"] and "nosuch.topic" in str(failures(found)["topic"])
+    assert "txb_worker" in failures(found)["permission"]["remedy"]
+    assert "inbox_keep_ms" in failures(found)["retention"]["remedy"]
+    assert found["message size", system.bank.topics[0]]["result"] == "warn"
+
+    postgres.query(system.bank.target, "CREATE FUNCTION bank.wrong(m txb.message) RETURNS int LANGUAGE sql AS 'SELECT 1'")
+    code, found = checks(system.config(name="doctor", worker={"handler": {"kind": "sql", "function": "bank.wrong"}}))
+    assert code == 1 and "returns txb.outcome" in failures(found)["handler"]["found"]
+
+
+def test_doctor_notices_positions_that_do_not_fit(systems, postgres, kafka):
+    system = systems(postgres, kafka)
+    system.relay()
+    worker = system.worker()
+    system.bank.transfer(1, 2, 3)
+    process.wait_for(lambda: system.bank.applied() == 1, system.lag, 60, alive=worker.alive)
+    assert worker.stop() == 0
+    kafka.grow_topic(system.bank.topics[0], system.partitions + 2)
+    postgres.query(system.bank.target, "UPDATE txb.consumer_offset SET next_offset = next_offset + 1000 WHERE partition = 0")
+    code, found = checks(system.config(name="doctor"))
+    assert code == 1 and "Kafka ends at" in failures(found)["position"]["found"]
+    assert [check["result"] for (name, _), check in found.items() if name == "partition growth"] == ["warn"]
+
+
+# -- run -----------------------------------------------------------------------------------------------------------------------------------
+
+
+def test_run_ends_with_a_signal_and_tells_which_role_could_not_start(systems, postgres, kafka):
+    system = systems(postgres, kafka)
+    program = system.start("run")
+    process.wait_for(lambda: system.relay_row().get("state") == "running", system.lag, 60, alive=program.alive)
+    assert program.stop() == 0
+    code, _, err = command("-c", system.config(worker={"handler": {"kind": "sql", "function": "bank.nosuch"}}), "run", timeout_s=90)
+    last = err.strip().splitlines()[-1]
+    assert code == 2 and system.group in last and "bank.nosuch" in last
+
+
+# -- dev and demo --------------------------------------------------------------------------------------------------------------------------
+
+
+def start_dev(directory, *args):
+    """A running `dev` and what it printed: addresses as JSON."""
+    program = Program(f"dev{len(os.listdir(directory.path))}", ["-o", "jsonl", "dev", *args], directory)
+    found = program.wait_line(r'^(\{.*"brokers".*\})$', 90)
+    return program, json.loads(found.group(1))
+
+
+def private_directory(addresses):
+    return os.path.dirname(re.search(r"host=([^&]+)", addresses["socket"]).group(1))
+
+
+def notes(addresses):
+    connection = psycopg2.connect(addresses["postgresql"])
+    with connection, connection.cursor() as cursor:
+        cursor.execute("SELECT body FROM dev.note ORDER BY applied_at")
+        found = [body for (body,) in cursor.fetchall()]
+    connection.close()
+    return found
+
+
+def test_dev_applies_a_note_and_leaves_nothing(directory):
+    program, addresses = start_dev(directory)
+    ok("-d", addresses["postgresql"], "publish", "-t", addresses["topic"], "-k", "me", "--type", "note.made", "-p", '{"text": "hello"}')
+    process.wait_for(lambda: notes(addresses) == ['{"text": "hello"}'], "the note to arrive", 60, alive=program.alive)
+    status = json.loads(ok("-d", addresses["postgresql"], "-b", addresses["brokers"], "-o", "json", "status"))
+    assert status["sources"][0]["backlog"] == 0 and status["groups"][0]["lag"] == 0
+    where = private_directory(addresses)
+    assert os.path.isdir(where)
+    program.expected = False
+    program.process.send_signal(signal.SIGINT)
+    assert program.wait_exit() == 0
+    assert not os.path.exists(where)
+
+
+def test_the_next_start_removes_what_a_killed_one_left(directory):
+    program, addresses = start_dev(directory)
+    where = private_directory(addresses)
+    with open(os.path.join(where, "data", "postmaster.pid"), encoding="ascii") as file:
+        postmaster = int(file.readline())
+    began = process.start_time(postmaster)
+    program.kill9()
+    program, addresses = start_dev(directory)
+    assert not os.path.exists(where)
+    assert process.start_time(postmaster) != began
+    assert program.stop() == 0
+    assert not os.path.exists(private_directory(addresses))
+
+
+def test_dev_keeps_data_that_it_is_told_to_keep(directory):
+    # Every user on the way to it must be let through: as root the server runs as another one.
+    os.chmod(directory.path, 0o755)
+    kept = os.path.join(directory.path, "kept")
+    for number in (1, 2):
+        program, addresses = start_dev(directory, "--data", kept)
+        ok("-d", addresses["postgresql"], "publish", "-t", addresses["topic"], "--type", "note.made", "-p", str(number))
+        process.wait_for(lambda: len(notes(addresses)) == number, "the note to arrive", 60, alive=program.alive)
+        if number == 2:
+            code, _, err = command("dev", "--data", kept)
+            assert code == 2 and "in use" in err
+        assert program.stop() == 0
+    assert os.path.isdir(kept) and not os.path.exists(private_directory(addresses))
+
+
+def demo(*args):
+    verdict = json.loads(ok("demo", "-o", "json", "--transfers", "600", "--kills", "3", *args, timeout_s=180))
+    assert verdict == {"transfers": 600, "applied": 600, "lost": 0, "doubled": 0, "misordered": 0, "kills": 3, "money_before": 2000000,
+                       "money_after": 2000000, "ok": True}
+
+
+def test_demo_with_everything_private():
+    demo()
+
+
+def test_demo_on_servers_of_the_user_s(postgres, kafka):
+    databases, topics = postgres.query("postgres", "SELECT datname FROM pg_database"), set(kafka.admin().list_topics(timeout=30).topics)
+    demo("--brokers", kafka.brokers, "--database", postgres.uri("postgres"))
+    assert postgres.query("postgres", "SELECT datname FROM pg_database") == databases
+    process.wait_for(lambda: set(kafka.admin().list_topics(timeout=30).topics) - {"__consumer_offsets"} <= topics, "the topics to go", 60)
+
+
+# -- what is printed from the tables -------------------------------------------------------------------------------------------------------
+
+
+def test_help_and_completion_cover_every_command():
+    commands = re.findall(r"^  (\w+) ", ok("--help").partition("Options")[0], re.M)
+    assert {"init", "doctor", "status", "config", "dev", "demo", "relay", "worker", "run", "publish", "tail", "completion", "man", "version"} <= set(commands)
+    scripts = {shell: ok("completion", shell) for shell in ("bash", "zsh", "fish")}
+    page = ok("man")
+    for name in commands:
+        assert f"usage: txbroker {name}" in ok(name, "--help")
+        assert all(name in script for script in scripts.values()) and f".SS txbroker {name}" in page
+    assert subprocess.run(["bash", "-n"], input=scripts["bash"].encode(), check=False).returncode == 0
+    words = subprocess.run(["bash", "-c", scripts["bash"] + '\nCOMP_WORDS=(txbroker tail --fr); COMP_CWORD=2; _txbroker; echo "${COMPREPLY[@]}"'],
+                           stdout=subprocess.PIPE, check=True).stdout
+    assert words.split() == [b"--from"]
+
+
+def test_no_color_and_pipes_get_no_escapes():
+    for args in (["--help"], ["config"], ["config", "--keys"]):
+        assert "\033" not in ok(*args)
