@@ -1,4 +1,4 @@
-"""What publishing costs the application: pgbench's one-row transactions with an intent, with a plain row, with neither."""
+"""What publishing costs the application: pgbench's transactions with an intent, with a plain row, with neither."""
 
 import re
 

@@ -59,7 +59,7 @@ def measure(place, options):
 
 
 class OpenTransactions:
-    """An idle transaction that has an xid and a publishing one, open as long as the load runs; the latter then commits."""
+    """An idle transaction that has an xid and a publishing one, open as long as the load runs."""
 
     names = ("bench idle", "bench publisher")
 
