@@ -60,16 +60,16 @@ def test_a_stopped_relay_is_replaced_and_moves_nothing_when_it_wakes(system, see
 
 
 def test_a_killed_relay_s_successor_does_not_wait_for_the_lease(systems, postgres, kafka, seed):
-    system = systems(postgres, kafka, relay={"lease_ms": 600_000})
+    system = systems(postgres, kafka, relay={"lease_ms": 12_000})
     first = system.relay("first")
     process.wait_for(lambda: holder(system), "a holder", 60, alive=first.alive)
     second = system.relay("second")
     Writers(system.bank, 4, seed, QUICK, operations=20, held_s=0.1).start().join()
-    epoch = system.relay_row()["epoch"]
+    before = system.relay_row()
     first.kill9()
     system.bank.transfer()
-    # Its try comes every third of a lease: bounded here by the relay's own cap, far below ten minutes.
-    process.wait_for(lambda: system.relay_row()["epoch"] > epoch, system.lag, 60, alive=second.alive)
+    after = process.wait_for(lambda: (row := system.relay_row())["epoch"] > before["epoch"] and row, system.lag, 60, alive=second.alive)
+    assert after["acquired_at"] < before["lease_until"]
     system.worker()
     system.wait_rest()
     report = system.verify()

@@ -65,7 +65,6 @@ def refused(system, seed, env):
     topic = system.bank.topics[0]
     system.kafka.configure_topic(topic, max_message_bytes=50_000)
     system.relay(env=env)
-    system.worker()
     ids = []
     for text in ("before", "x" * 100_000, "after"):
         ids += system.postgres.query(system.bank.source, "SELECT txb.publish(%s, 'big', 'note.made', convert_to(%s, 'UTF8'), content_type => 'text/plain')::text",

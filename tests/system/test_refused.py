@@ -29,7 +29,6 @@ def test_an_intent_too_large_for_its_topic_holds_its_key_only(systems, postgres,
     topic = system.bank.topics[0]
     kafka.configure_topic(topic, max_message_bytes=50_000)
     system.relay()
-    system.worker()
     crew = Writers(system.bank, 4, seed, QUICK, pause_s=0.005, held_s=0.1).start()
     publish(system, topic, "big", "before")
     large = publish(system, topic, "big", "x" * 200_000)
@@ -37,7 +36,7 @@ def test_an_intent_too_large_for_its_topic_holds_its_key_only(systems, postgres,
     publish(system, topic, "small", "beside")
     process.wait_for(lambda: hold(system) == [("key", topic, "big")], system.lag, 60, alive=system.alive)
     crew.stop()
-    system.wait_rest()
+    system.wait_published()
     failed = postgres.query(system.bank.source, "SELECT id::text, side, state, convert_from(key, 'UTF8') FROM txb.failed")
     assert failed == [(large, "outbox", "dead", "big")]
     assert texts(kafka, topic, "big") == ["before"] and texts(kafka, topic, "small") == ["beside"]

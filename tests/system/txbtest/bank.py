@@ -22,7 +22,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 EVERYTHING = {"plain": 40, "insert": 8, "strict": 6, "unkeyed": 4, "later": 2, "several": 10, "savepoint": 8, "rollback": 12, "failing": 2,
               "held": 5, "prepared": 3, "idle": 1, "bulk": 1}
 PLAIN = {"plain": 1}
-QUICK = {"plain": 40, "insert": 8, "strict": 6, "unkeyed": 4, "several": 10, "savepoint": 8, "rollback": 12, "bulk": 1}
+QUICK = {"plain": 40, "insert": 8, "strict": 6, "unkeyed": 4, "several": 10, "savepoint": 8, "rollback": 12, "bulk": 0.2}
 
 STRICT_EVERY = 10  # transfers out of every tenth account use strict_order
 

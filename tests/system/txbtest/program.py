@@ -15,6 +15,7 @@ from txbtest.verify import Verifier
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 FAILED, USAGE, POSTGRES_GONE, KAFKA_GONE, SAFETY = 1, 2, 3, 4, 5  # exit codes
+PARTITIONS = {"partition_rows": 5000, "partitions_ahead": 8}  # small ones, so that every run crosses some
 USERS = {"txbtest_app": "txb_app", "txbtest_relay": "txb_relay", "txbtest_worker": "txb_worker"}
 
 
@@ -137,7 +138,8 @@ class System:
             self.kafka.create_topic(topic, self.partitions)
 
     def init(self, server, database):
-        code, out, err = command("init", "--database", server.uri(database))
+        code, out, err = command("init", "--database", server.uri(database), *[word for name, value in PARTITIONS.items()
+                                                                               for word in ("--set", f"relay.{name}={value}")])
         if code != 0:
             raise RuntimeError(f"init of {database} ended with {code}:\n{out}{err}")
 
@@ -159,7 +161,7 @@ class System:
         content = {
             "sources": [{"name": self.name, "database": self.postgres.uri(self.bank.source, "txbtest_relay")}],
             "kafka": {"brokers": self.brokers, "client": {**self.kafka_client, **(kafka_client or {})}},
-            "relay": {**self.relay_settings, **(relay or {})},
+            "relay": {**PARTITIONS, **self.relay_settings, **(relay or {})},
             "workers": [{
                 "group": self.group, "topics": self.bank.topics, "database": self.target_postgres.uri(self.bank.target, "txbtest_worker"),
                 "handler": {"kind": "sql", "function": "bank.apply" if self.per == "message" else "bank.apply_batch", "per": self.per},
