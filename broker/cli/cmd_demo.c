@@ -167,7 +167,7 @@ static void show(struct txb_demo *demo, struct pace *pace, int64_t now) {
                  "%5.1f s   transfers %" PRId64 "/%" PRId64 "   published %" PRId64 "   applied %" PRId64
                  "   killed: relay %d, worker %d",
                  (double)(now - demo->started_us) / 1e6, b[0].sent + b[1].sent, demo->transfers,
-                 b[0].watermark + b[1].watermark, b[0].credited + b[1].credited, demo->processes[TXB_DEMO_RELAY].kills,
+                 b[0].published + b[1].published, b[0].credited + b[1].credited, demo->processes[TXB_DEMO_RELAY].kills,
                  demo->processes[TXB_DEMO_WORKER].kills);
   txb_progress(demo->cli, text);
 }

@@ -23,10 +23,10 @@
 struct txb_demo_bank {
   char name[64]; /* of the source and the database */
   char uri[600];
-  char group[80];                                      /* that applies what arrives here */
-  char topic[100];                                     /* of what arrives here */
-  struct txb_pg *pg;                                   /* to look and to verify */
-  int64_t sent, credited, drawn, watermark, duplicate; /* when last looked at */
+  char group[80];                                                 /* that applies what arrives here */
+  char topic[100];                                                /* of what arrives here */
+  struct txb_pg *pg;                                              /* to look and to verify */
+  int64_t sent, credited, drawn, watermark, duplicate, published; /* when last looked at */
 };
 
 /* One connection that makes transfers out of one bank. */

@@ -109,6 +109,7 @@ enum txb_rc txb_demo_look(struct txb_demo *demo, struct txb_error *err) {
     bank->drawn = txb_pg_int8(row, 0, 2);
     bank->watermark = txb_pg_int8(row, 0, 3);
     bank->duplicate = txb_pg_int8(row, 0, 4);
+    bank->published = txb_pg_int8(row, 0, 5);
   }
   return TXB_OK;
 }
