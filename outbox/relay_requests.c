@@ -99,6 +99,8 @@ static enum txb_rc done(struct txb_relay *r, enum txb_relay_request_kind kind, s
 static enum txb_rc failed(struct txb_relay *r, const struct txb_relay_request *request, struct txb_error *err) {
   if (strcmp(err->sqlstate, "57014") == 0) /* somebody's pg_cancel_backend: no reason to give up for good */
     err->rc = TXB_RETRY;
+  if (err->rc == TXB_FENCED)
+    err->origin = TXB_ORIGIN_NONE; /* another relay took over: everyday life, no reason to end */
   if (request->kind == TXB_REQUEST_MOVE && err->rc == TXB_REFUSED) {
     /* No partition, perhaps: nothing moves until there is one, and all else goes on. */
     txb_log(TXB_LOG_WARN, TXB_MSG("scheduled intents cannot be moved, trying again"), TXB_F("source", r->o->source),
