@@ -373,8 +373,17 @@ static void blame_outcome(txb_worker_t *w, const struct txb_error *error) {
   txb_worker_batch_blame(w, TXB_FAILURE_OUTCOME, at, after_ms, outcome, &why);
 }
 
+/* W7: what the inbox no longer remembers can't be told from a repetition, and its CHECK says so in its own way. */
+static void explain(struct txb_error *error) {
+  if (strcmp(error->sqlstate, "23514") == 0 && strstr(error->message, "\"inbox_horizon\"") != NULL)
+    snprintf(error->message, sizeof error->message,
+             "the message is older than what the inbox remembers (txb.inbox_horizon()), so it can't be told from one that "
+             "was applied before; workers.inbox_keep_ms must be longer than the topic's retention");
+}
+
 static enum txb_rc on_failed(txb_worker_t *w, struct txb_error *err) {
-  const struct txb_error *error = &w->operation.error;
+  struct txb_error *error = &w->operation.error;
+  explain(error);
   bool conflict = strncmp(error->sqlstate, "40", 2) == 0 || strcmp(error->sqlstate, "26000") == 0 ||
                   strcmp(error->sqlstate, "0A000") == 0;
   bool resources = strncmp(error->sqlstate, "53", 2) == 0 || strncmp(error->sqlstate, "58", 2) == 0;

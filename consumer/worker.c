@@ -200,36 +200,47 @@ static int64_t pause_us(const txb_worker_t *w) {
   return left > 0 ? left : 0;
 }
 
-static enum txb_rc wait_for_news(const txb_worker_t *w, bool more, struct txb_error *err) {
+static enum txb_rc wait_for_news(const txb_worker_t *w, bool again, struct txb_error *err) {
   struct pollfd fds[3] = {
       {.fd = txb_kafka_consumer_fd(w->kafka), .events = POLLIN},
       {.fd = w->pg != NULL ? txb_pg_socket(w->pg) : -1, .events = w->pg != NULL ? txb_pg_poll_events(w->pg) : (short)0},
       {.fd = w->stopping ? -1 : w->settings->stop_fd, .events = POLLIN}};
-  return txb_wait(fds, 3, more ? 0 : pause_us(w), NULL, err);
+  return txb_wait(fds, 3, again ? 0 : pause_us(w), NULL, err);
 }
 
 static bool wants_end(const txb_worker_t *w) {
   return txb_stopped(w->settings->stop_fd) || (w->settings->exit_when_idle && txb_worker_core_idle(&w->core));
 }
 
+/* One round. The last look at the database's answers stands right before the waiting: sending takes in what has come
+ * meanwhile, and what lies in memory already makes no descriptor readable. */
+static enum txb_rc go_around(txb_worker_t *w, bool *again_out, struct txb_error *err) {
+  enum txb_rc rc = progress(w, err);
+  if (rc == TXB_OK)
+    rc = act(w, err);
+  bool active = w->operation.active;
+  if (rc == TXB_OK && active)
+    rc = txb_worker_operation_progress(w, err);
+  *again_out = *again_out || (active && !w->operation.active);
+  return rc;
+}
+
 static enum txb_rc loop(txb_worker_t *w, struct txb_error *err) {
   while (!is_over(w)) {
-    bool more = false;
+    bool again = false;
     if (wants_end(w))
       begin_stop(w);
     TXB_TRY(connect_when_due(w, err));
-    TXB_TRY(txb_worker_take_notices(w, &more, err));
-    enum txb_rc rc = progress(w, err);
-    if (rc == TXB_OK)
-      rc = act(w, err);
+    TXB_TRY(txb_worker_take_notices(w, &again, err));
+    enum txb_rc rc = go_around(w, &again, err);
     if (rc == TXB_RETRY) {
       txb_worker_connection_lost(w, err);
       continue;
     }
     TXB_TRY(rc);
     TXB_TRY(leave_when_done(w, err));
-    /* What was just taken in may have been the last there is: nothing would come to wake us. */
-    TXB_TRY(wait_for_news(w, more || (!w->stopping && wants_end(w)), err));
+    again = again || (!w->stopping && wants_end(w));
+    TXB_TRY(wait_for_news(w, again, err));
   }
   return TXB_OK;
 }
