@@ -230,7 +230,9 @@ static void take_error(struct txb_kafka_producer *producer, rd_kafka_event_t *ev
     text = fatal;
     producer->broken = true;
   }
-  if (code == RD_KAFKA_RESP_ERR_NO_ERROR || !txb_kafka_weather_error(&producer->weather, code))
+  /* A gap: the reports say which messages were refused. */
+  if (code == RD_KAFKA_RESP_ERR_NO_ERROR || code == RD_KAFKA_RESP_ERR__GAPLESS_GUARANTEE ||
+      !txb_kafka_weather_error(&producer->weather, code))
     return;
   (void)TXB_KAFKA_FAIL(&producer->trouble, code, text, "Kafka");
   producer->news = TXB_KAFKA_TROUBLE;

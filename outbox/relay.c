@@ -123,7 +123,7 @@ static void disconnect(struct txb_relay *r) {
   txb_relay_poll_drop(r);
   txb_relay_requests_drop(r);
   r->replace = r->probe = r->idle = false;
-  r->told_hole = 0;
+  r->told = false;
   txb_pg_close(txb_steal(r->pg));
 }
 

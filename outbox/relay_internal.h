@@ -88,6 +88,7 @@ struct txb_relay {
   size_t request_first, request_count;
   bool status_out, due_out, move_out, move_more, release_out;
   int64_t status_us, due_us; /* when the last was sent */
+  bool told;                 /* since the lease was taken */
   int64_t told_hole;         /* what txb.relay says; 0: nothing */
   char told_error[400];
   char last_error[400]; /* what it should say: "" when all is well */

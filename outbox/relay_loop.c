@@ -184,7 +184,7 @@ enum txb_rc txb_relay_serve(struct txb_relay *r, struct txb_error *err) {
     TXB_TRY(txb_relay_produce(r, &more, err));
     TXB_TRY(timers(r, err));
     TXB_TRY(begin_stop(r, err));
-    if (!answered && !reported && !more)
+    if (!answered && !reported && !more && !r->stopped)
       TXB_TRY(wait(r, err));
   }
   return TXB_OK;

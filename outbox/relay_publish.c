@@ -196,10 +196,14 @@ enum txb_rc txb_relay_produce(struct txb_relay *r, bool *more_out, struct txb_er
 static void choose_batch_bytes(struct txb_relay *r, const struct txb_report *report) {
   const struct txb_slot *slot = txb_relay_core_slot(&r->core, report->ticket);
   int64_t now = r->batch_bytes == 0 ? BATCH_BYTES : r->batch_bytes;
-  if (slot->suspect)
+  if (slot->suspect) {
     r->batch_bytes = 0;
-  else
-    r->batch_bytes = now / 4 > BATCH_BYTES_MIN ? now / 4 : BATCH_BYTES_MIN;
+    return;
+  }
+  r->batch_bytes = now / 4 > BATCH_BYTES_MIN ? now / 4 : BATCH_BYTES_MIN;
+  txb_log(TXB_LOG_INFO, TXB_MSG("Kafka refuses a batch: its messages are sent again one at a time"),
+          TXB_F("source", r->o->source), TXB_F("topic", r->topics.items[slot->topic].name),
+          TXB_F("error", txb_kafka_code_text(report->code)));
 }
 
 static void tell_news(struct txb_relay *r) {

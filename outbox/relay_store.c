@@ -224,7 +224,7 @@ bool txb_relay_status_is_due(const struct txb_relay *r, int64_t now_us) {
     return false;
   int64_t hole = hole_worth_telling(r, now_us, &noted_us);
   /* While there is one its holders are told anew every second. */
-  return hole != 0 || r->told_hole != 0 || strcmp(r->told_error, r->last_error) != 0;
+  return !r->told || hole != 0 || r->told_hole != 0 || strcmp(r->told_error, r->last_error) != 0;
 }
 
 static enum txb_rc send_renew(struct txb_relay *r, const char *state, const char *last_error, struct txb_error *err) {
@@ -241,6 +241,7 @@ static enum txb_rc send_renew(struct txb_relay *r, const char *state, const char
     txb_pg_add_timestamptz(p, txb_clock_wall_us() - (now_us - noted_us));
   }
   r->status_us = now_us;
+  r->told = true;
   r->told_hole = hole;
   snprintf(r->told_error, sizeof r->told_error, "%s", last_error);
   return txb_pg_send(r->pg, &renew_statement, p, err);
