@@ -21,6 +21,7 @@ struct fetched {
   char *topic;
   int32_t partition;
   int place;
+  bool paused;
   rd_kafka_topic_t *handle; /* of its records, once one has come; compared only */
 };
 
@@ -195,6 +196,15 @@ static enum txb_rc assigned_error(rd_kafka_error_t *error, const char *doing, co
   return rc;
 }
 
+/* A pause outlives an assignment: it is taken back before the partition goes, so that the next start of it runs. */
+static void forget(struct txb_kafka_consumer *c, struct fetched *f, rd_kafka_topic_partition_list_t *list) {
+  rd_kafka_topic_partition_list_add(list, f->topic, f->partition);
+  if (f->paused)
+    (void)rd_kafka_resume_partitions(c->client, list);
+  txb_free(f->topic);
+  *f = c->fetched[--c->fetched_count];
+}
+
 enum txb_rc txb_kafka_consumer_unfetch(struct txb_kafka_consumer *c, const char *topic, int32_t partition,
                                        struct txb_error *err) {
   struct fetched *f = find(c, topic, partition);
@@ -202,9 +212,7 @@ enum txb_rc txb_kafka_consumer_unfetch(struct txb_kafka_consumer *c, const char 
     return TXB_OK;
   TXB_CLEANUP(list_free) rd_kafka_topic_partition_list_t *list = NULL;
   TXB_TRY(list_new(1, &list, err));
-  rd_kafka_topic_partition_list_add(list, topic, partition);
-  txb_free(f->topic);
-  *f = c->fetched[--c->fetched_count];
+  forget(c, f, list);
   return assigned_error(rd_kafka_incremental_unassign(c->client, list), "no longer fetching", topic, partition, err);
 }
 
@@ -225,7 +233,6 @@ enum txb_rc txb_kafka_consumer_fetch(struct txb_kafka_consumer *c, const char *t
   TXB_TRY(list_new(1, &list, err));
   rd_kafka_topic_partition_list_add(list, topic, partition)->offset = offset;
   TXB_TRY(assigned_error(rd_kafka_incremental_assign(c->client, list), "fetching", topic, partition, err));
-  (void)rd_kafka_resume_partitions(c->client, list); /* a pause outlives an assignment */
   c->fetched[c->fetched_count++] = (struct fetched){.topic = txb_steal(name), .partition = partition, .place = place};
   return TXB_OK;
 }
@@ -233,10 +240,14 @@ enum txb_rc txb_kafka_consumer_fetch(struct txb_kafka_consumer *c, const char *t
 enum txb_rc txb_kafka_consumer_pause(struct txb_kafka_consumer *c, const char *topic, int32_t partition,
                                      struct txb_error *err) {
   TXB_CLEANUP(list_free) rd_kafka_topic_partition_list_t *list = NULL;
+  struct fetched *f = find(c, topic, partition);
+  if (f == NULL)
+    return TXB_OK;
   TXB_TRY(list_new(1, &list, err));
   rd_kafka_topic_partition_t *one = rd_kafka_topic_partition_list_add(list, topic, partition);
   rd_kafka_resp_err_t code = rd_kafka_pause_partitions(c->client, list);
   code = code == RD_KAFKA_RESP_ERR_NO_ERROR ? one->err : code;
+  f->paused = code == RD_KAFKA_RESP_ERR_NO_ERROR;
   return code == RD_KAFKA_RESP_ERR_NO_ERROR
              ? TXB_OK
              : TXB_KAFKA_FAIL(err, code, NULL, "pausing %s partition %d", topic, (int)partition);
@@ -247,12 +258,16 @@ enum txb_rc txb_kafka_consumer_pause(struct txb_kafka_consumer *c, const char *t
 enum txb_rc txb_kafka_consumer_resume(struct txb_kafka_consumer *c, const char *topic, int32_t partition,
                                       int64_t offset, struct txb_error *err) {
   TXB_CLEANUP(list_free) rd_kafka_topic_partition_list_t *list = NULL;
+  struct fetched *f = find(c, topic, partition);
+  if (f == NULL)
+    return TXB_OK;
   TXB_TRY(list_new(1, &list, err));
   rd_kafka_topic_partition_t *one = rd_kafka_topic_partition_list_add(list, topic, partition);
   rd_kafka_resp_err_t code = rd_kafka_resume_partitions(c->client, list);
   code = code == RD_KAFKA_RESP_ERR_NO_ERROR ? one->err : code;
   if (code != RD_KAFKA_RESP_ERR_NO_ERROR)
     return TXB_KAFKA_FAIL(err, code, NULL, "resuming %s partition %d", topic, (int)partition);
+  f->paused = false;
   one->offset = offset;
   return assigned_error(rd_kafka_seek_partitions(c->client, list, 0), "resuming", topic, partition, err);
 }
@@ -282,9 +297,7 @@ enum txb_rc txb_kafka_consumer_give_back(struct txb_kafka_consumer *c, struct tx
     struct fetched *f = find(c, revoked->elems[i].topic, revoked->elems[i].partition);
     if (f == NULL) /* librdkafka refuses what was never added */
       continue;
-    rd_kafka_topic_partition_list_add(list, f->topic, f->partition);
-    txb_free(f->topic);
-    *f = c->fetched[--c->fetched_count];
+    forget(c, f, list);
   }
   c->answered = true;
   return assigned_error(rd_kafka_incremental_unassign(c->client, list), "giving back partitions,", "all", list->cnt,

@@ -1,8 +1,10 @@
-/* A batch of messages as one transaction:
+/* A batch of messages as one transaction. For SQL handlers in one round trip:
  *
- *   BEGIN; batch_open (compare-and-set, W1); inbox and handler; batch_close; COMMIT      one round trip for SQL
- * handlers BEGIN; batch_open; inbox | handler calls | batch_close; COMMIT; session set back     for plugins, two round
- * trips and the handler's own
+ *   BEGIN; batch_open (compare-and-set, W1); inbox and handler in one statement; batch_close; COMMIT
+ *
+ * for plugins in two, the handler's own between them:
+ *
+ *   BEGIN; batch_open; inbox | handler calls | session set back; batch_close; COMMIT
  *
  * A crash before COMMIT is answered leaves the transaction rolled back, or committed with all of it; the position in it
  * tells which.
@@ -248,7 +250,10 @@ enum txb_rc txb_worker_batch_rollback(txb_worker_t *w, struct txb_error *err) {
   txb_worker_next_phase(w, PHASE_ROLLBACK);
   TXB_TRY(txb_worker_send(w, &txb_worker_rollback_statement, NULL, err));
   TXB_TRY(txb_worker_sync(w, err));
-  return is_sql(w) ? TXB_OK : txb_worker_handler_plugin_reset(w, err);
+  if (is_sql(w))
+    return TXB_OK;
+  TXB_TRY(txb_worker_handler_plugin_reset(w, err));
+  return txb_worker_sync(w, err);
 }
 
 static enum txb_rc send_batch(txb_worker_t *w, struct txb_worker_batch *b, struct txb_error *err) {
@@ -376,9 +381,10 @@ static void blame_outcome(txb_worker_t *w, const struct txb_error *error) {
 /* W7: what the inbox no longer remembers can't be told from a repetition, and its CHECK says so in its own way. */
 static void explain(struct txb_error *error) {
   if (strcmp(error->sqlstate, "23514") == 0 && strstr(error->message, "\"inbox_horizon\"") != NULL)
-    snprintf(error->message, sizeof error->message,
-             "the message is older than what the inbox remembers (txb.inbox_horizon()), so it can't be told from one that "
-             "was applied before; workers.inbox_keep_ms must be longer than the topic's retention");
+    snprintf(
+        error->message, sizeof error->message,
+        "the message is older than what the inbox remembers (txb.inbox_horizon()), so it can't be told from one that "
+        "was applied before; workers.inbox_keep_ms must be longer than the topic's retention");
 }
 
 static enum txb_rc on_failed(txb_worker_t *w, struct txb_error *err) {
@@ -433,8 +439,8 @@ static enum txb_rc on_opened(txb_worker_t *w, struct txb_error *err) {
     return rc;
   txb_failpoint("worker.after_apply");
   txb_worker_next_phase(w, PHASE_COMMIT);
-  TXB_TRY(txb_worker_batch_close(w, applied, err));
-  return txb_worker_handler_plugin_reset(w, err);
+  TXB_TRY(txb_worker_handler_plugin_reset(w, err));
+  return txb_worker_batch_close(w, applied, err);
 }
 
 enum txb_rc txb_worker_batch_end(txb_worker_t *w, struct txb_error *err) {

@@ -1,7 +1,7 @@
 /* Plugins and callbacks: C code that gets the connection of the delivery's transaction. It is called between two
  * pipelines, on a connection in blocking mode, and is trusted to write; what it may have done to the transaction or the
- * session is looked at after every call and set back after every batch (W11). A handler that crashes takes the process
- * with it: see W10.
+ * session is looked at after every call, and set back before anything of ours runs behind it (W11). A handler that
+ * crashes takes the process with it: see W10.
  */
 #include <dlfcn.h>
 #include <libpq-fe.h>
@@ -232,6 +232,5 @@ enum txb_rc txb_worker_handler_plugin_run(txb_worker_t *w, struct txb_worker_bat
 enum txb_rc txb_worker_handler_plugin_reset(txb_worker_t *w, struct txb_error *err) {
   TXB_TRY(txb_worker_send(w, &reset_role, NULL, err));
   TXB_TRY(txb_worker_send(w, &reset, NULL, err));
-  TXB_TRY(txb_worker_send(w, &unlisten, NULL, err));
-  return txb_worker_sync(w, err);
+  return txb_worker_send(w, &unlisten, NULL, err);
 }

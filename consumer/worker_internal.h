@@ -172,7 +172,8 @@ void txb_worker_handler_plugin_close(txb_worker_t *w);
 enum txb_rc txb_worker_handler_plugin_run(txb_worker_t *w, struct txb_worker_batch *batch,
                                           const struct txb_pg_result *fresh, int64_t *applied_out,
                                           struct txb_error *err) TXB_MUST_CHECK;
-/* What a plugin may have changed of the session is set back (W11); in the same pipeline, after the transaction. */
+/* What a plugin may have changed of the session is set back (W11): in its transaction, so that batch_close runs as the
+ * worker again, and after a rollback. */
 enum txb_rc txb_worker_handler_plugin_reset(txb_worker_t *w, struct txb_error *err) TXB_MUST_CHECK;
 
 /* ---- inbox_upkeep.c ---- */
