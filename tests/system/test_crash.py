@@ -52,7 +52,7 @@ class Campaign:
     def prepare(self):
         """What this failpoint needs to be passed at all."""
         self.handler, self.mix = {}, QUICK
-        if self.name == "worker.after_open":
+        if self.name in ("worker.after_open", "worker.after_apply"):  # passed with a plugin only
             self.handler = {"handler": {"kind": "plugin", "path": build_plugin("bank_plugin.c")}}
         if self.name.endswith("_stall_record"):
             self.handler = {"handler": {"kind": "sql", "function": "bank.apply_flaky"}}

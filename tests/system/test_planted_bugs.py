@@ -1,16 +1,15 @@
 """The suite proves itself: rules broken on purpose (TXB_BUG, test builds only) are caught. Each scenario runs once as the program is, when the verifier
-must find nothing, and once for each bug that it is there for, when the verifier must find something.
+must find nothing, and once for each bug that it is there for, when the verifier must find something."""
 
-The bugs that only a directed interleaving shows (relay_last_look_limited) are the simulation's: tests/sim.
-"""
-
-import os
+import datetime
 
 import pytest
 
+import test_hazard
 from txbtest import hazard, process
 from txbtest.bank import QUICK, Writers
 from txbtest.program import fault_names
+from txbtest.proxy import Proxy
 from txbtest.verify import read_topic
 
 
@@ -25,10 +24,6 @@ def rest(system, deadline_s=30):
     if trouble:
         report.add("H", f"not at rest: {trouble}")
     return report
-
-
-def hazards(system, seed, env):
-    return hazard.run(system, seed, env=env, deadline_s=30)
 
 
 def prepared(system, seed, env):
@@ -50,9 +45,9 @@ def frozen_kafka(system, seed, env):
     system.kafka.freeze()
     try:
         system.bank.bulk(200, 10)
-        # A relay with the bug moves its position over them; a right one has read them by the time it notices that nothing is acknowledged.
-        first.wait_line(r"kafka|broker|timed out|transport", 60) if not env else process.wait_for(
-            lambda: system.relay_row()["watermark"] >= 201, system.lag, 60)
+        # It goes on, lease and all; a relay with the bug moves its position over them meanwhile.
+        renewed = system.relay_row()["lease_until"] + datetime.timedelta(seconds=2)
+        process.wait_for(lambda: system.relay_row()["lease_until"] > renewed, system.lag, 60, alive=first.alive)
         first.kill9()
     finally:
         system.kafka.thaw()
@@ -116,64 +111,43 @@ def flaky_handler(system, seed, env):
 
 
 def zombie_worker(system, seed, env):
-    """A worker is stopped, replaced, and wakes with a batch in its hands."""
+    """A worker is stopped and replaced while a batch of its is still under way to the server; the batch arrives when another owns the partition."""
     system.relay()
-    first = system.worker("first", env=env)
-    process.wait_for(lambda: system.target_postgres.value(system.bank.target, "SELECT count(*) FROM txb.consumer_offset") == system.partitions,
-                     system.lag, 60, alive=first.alive)
-    with Writers(system.bank, 4, seed, QUICK, pause_s=0.002):
-        process.wait_for(lambda: system.bank.applied() > 100, system.lag, 60, alive=first.alive)
+    system.bank.bulk(10_000)
+    system.wait_published()
+    with Proxy(("127.0.0.1", system.target_postgres.port)) as proxy:
+        database = system.target_postgres.uri(system.bank.target, "txbtest_worker").replace(str(system.target_postgres.port), str(proxy.port))
+        first = system.worker("first", env=env, worker={"batch_messages": 20, "database": database})
+        process.wait_for(lambda: system.bank.applied() > 200, system.lag, 60, alive=first.alive)
+        proxy.hold()
+        process.wait_for(lambda: proxy.held_bytes > 2000, "a batch on its way to the server", 60, alive=first.alive)
         first.freeze()
-        second = system.worker("second", env=env)
-        stood = system.bank.applied()
-        process.wait_for(lambda: system.bank.applied() > stood + 300, system.lag, 60, alive=second.alive)
+        system.worker("second", env=env)
+        system.wait_consumed()
+        proxy.release()
+        # The late batch is answered, or applied, before anything else of that connection.
+        process.wait_for(lambda: not system.target_postgres.value(
+            system.bank.target, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state <> 'idle' AND usename = 'txbtest_worker'"),
+            "the late batch to be done with", 60)
         first.thaw()
-        stood = system.bank.applied()
-        process.wait_for(lambda: system.bank.applied() > stood + 300, system.lag, 60, alive=second.alive)
-    return rest(system)
-
-
-def zombie_relay(system, seed, env):
-    """A relay is stopped, replaced, and wakes with a position in its hands: it must not write it."""
-    first = system.relay("first", env=env)
-    system.worker()
-    with Writers(system.bank, 4, seed, QUICK, pause_s=0.002):
-        process.wait_for(lambda: system.bank.applied() > 100, system.lag, 60, alive=first.alive)
-        first.freeze()
-        second = system.relay("second", env=env)
-        process.wait_for(lambda: str(system.relay_row()["owner"]).endswith("second"), system.lag, 60, alive=second.alive)
-        first.thaw()
-        row = system.relay_row()
-        stood, low, regressed = system.bank.applied(), row["watermark"], []
-
-        def went_on():
-            nonlocal low
-            now = system.relay_row()
-            if now["watermark"] < low or now["owner"] != row["owner"] or now["epoch"] != row["epoch"]:
-                regressed.append((low, now["watermark"], now["owner"], now["epoch"]))
-            low = now["watermark"]
-            return system.bank.applied() > stood + 500 or not second.running()
-
-        process.wait_for(went_on, system.lag, 60)
-    report = rest(system)
-    if regressed:
-        report.add("H", f"the position was moved by a relay that had lost its lease: {regressed[:5]}")
-    return report
+        if not env:
+            first.wait_line("fenced")
+        return rest(system, 60)
 
 
 SCENARIOS = {
-    hazards: ["relay_id_gt_last", "relay_no_lock_rule"],
     prepared: ["relay_holder_by_pid"],
     late_rows: ["relay_holes_sometimes"],
-    frozen_kafka: ["relay_position_before_ack"],
-    refused: ["relay_flush_is_success", "relay_refused_skipped"],
-    zombie_relay: ["relay_no_epoch_check"],
+    frozen_kafka: ["relay_position_before_ack", "relay_flush_is_success"],
+    refused: ["relay_refused_skipped"],
     worker_killed_before_commit: ["worker_offset_before_commit", "worker_inbox_outside"],
     relay_repeats: ["worker_no_inbox", "worker_batch_duplicate_ids"],
-    flaky_handler: ["worker_commit_tag_ignored", "worker_error_skips"],
+    flaky_handler: ["worker_error_skips"],
     zombie_worker: ["worker_no_epoch_check"],
 }
-ELSEWHERE = {"relay_last_look_limited": "tests/sim"}
+# Found by the simulators only (tests/sim/test_planted_bugs.py runs all of them): either one interleaving in a million shows it, or a second guard stands
+# behind the rule: the SQL functions compare epochs too, a transaction that failed is noticed before its COMMIT.
+SIMULATED = ["relay_last_look_limited", "relay_no_epoch_check", "worker_commit_tag_ignored"]
 CASES = [(scenario, bug) for scenario, bugs in SCENARIOS.items() for bug in [None] + bugs]
 
 
@@ -182,7 +156,6 @@ def test_a_planted_bug_is_caught_and_nothing_is_found_without_it(scenario, bug, 
     system = systems(postgres, kafka, accounts=60, relay={"lease_ms": 1500, "checkpoint_ms": 20},
                      worker={"session_timeout_ms": 6000, "batch_messages": 100, "retry": {"first_ms": 20, "cap_ms": 100}})
     report = scenario(system, seed, {"TXB_BUG": bug} if bug else {})
-    print(report)
     if bug is None:
         assert report, report
     else:
@@ -190,10 +163,6 @@ def test_a_planted_bug_is_caught_and_nothing_is_found_without_it(scenario, bug, 
 
 
 def test_every_planted_bug_has_a_test_that_is_there_to_catch_it():
-    planted = fault_names("txb_bug_names")
-    covered = [bug for bugs in SCENARIOS.values() for bug in bugs]
-    assert sorted(planted) == sorted(covered + list(ELSEWHERE))
+    covered = [bug for bugs in SCENARIOS.values() for bug in bugs] + test_hazard.BUGS
+    assert sorted(fault_names("txb_bug_names")) == sorted(covered + SIMULATED)
     assert len(covered) >= 12
-    sources = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "sim")
-    text = "".join(open(os.path.join(sources, name), encoding="utf-8").read() for name in sorted(os.listdir(sources)) if name.endswith(".c"))
-    assert all(bug in text for bug in ELSEWHERE)
