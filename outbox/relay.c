@@ -186,6 +186,7 @@ static enum txb_rc init(struct txb_relay *r, const struct txb_relay_options *o, 
   void *p;
   *r = (struct txb_relay){.o = o,
                           .wake_us = INT64_MAX,
+                          .unsent = UINT64_MAX,
                           .retry = {.first_ms = o->retry_first_ms, .cap_ms = o->retry_cap_ms},
                           .replacing = {.first_ms = 50, .cap_ms = 5000}};
   if (o->event_source != NULL)

@@ -55,6 +55,8 @@ enum txb_rc txb_relay_core_init(struct txb_relay_core *core, const struct txb_re
     core->options.read_rows = (uint32_t)(capacity / 3);
   TXB_TRY(txb_alloc_array((size_t)capacity, sizeof *core->slots, &slots, err));
   core->slots = slots;
+  TXB_TRY(txb_alloc_array((size_t)capacity, sizeof *core->sends, &slots, err));
+  core->sends = slots;
   core->mask = capacity - 1;
   txb_generations_init(&core->generations, &options->policy);
   forget(core);
@@ -65,6 +67,7 @@ void txb_relay_core_fini(struct txb_relay_core *core) {
   txb_generations_fini(&core->generations);
   txb_key_holds_fini(&core->keys);
   txb_free(core->slots);
+  txb_free(core->sends);
   txb_free(core->topics);
   txb_free(core->view.pages);
   txb_free(core->view.ranges);
@@ -297,7 +300,7 @@ static enum txb_rc due_poll(struct txb_relay_core *core, int64_t now_us, struct 
   core->read.hole_count = core->generations.asked_count;
   core->read.after = core->read.bound = core->highest;
   if (txb_generations_ranges(&core->generations) < core->options.hole_ranges_max)
-    core->read.bound += core->span;
+    core->read.bound = (core->highest / core->span + 1) * core->span; /* ends where a partition ends */
   core->poll_checkpoint = (uint64_t)core->checkpoint;
   core->poll_out = actions->poll = true;
   actions->read = core->read;
@@ -407,7 +410,7 @@ static enum txb_rc due(struct txb_relay_core *core, int64_t now_us, struct txb_r
   txb_flight_trim(core);
   actions->released_to = core->tail;
   if (lease_is_fresh(core, now_us)) {
-    txb_flight_send(core, actions);
+    txb_flight_send(core, now_us);
     TXB_TRY(due_poll(core, now_us, actions, err));
   }
   due_listing(core, now_us, actions);

@@ -10,8 +10,8 @@
  *
  * Holds. A topic that can't be written to (missing, no right) is held: its rows are passed over, by reference to the lowest number held; once it is there
  * it is drained, pages of its rows in seq order as a third branch of the reads, until a page comes up to the tail. A key behind a refused intent is held
- * until an operator decides. Rows of other topics and keys go on. The first row of a topic that a new producer gets is sent alone of its topic: were it
- * refused and its followers accepted because the topic has just come, they would be swapped.
+ * until an operator decides. Rows of other topics and keys go on. The first row of a topic that a new producer gets is sent alone of its topic, and its
+ * followers wait aside: were it refused and they accepted because the topic has just come, they would be swapped.
  */
 #ifndef TXB_OUTBOX_RELAY_CORE_H
 #define TXB_OUTBOX_RELAY_CORE_H
@@ -182,7 +182,6 @@ struct txb_relay_actions {
   const struct txb_range *look_ranges;
   size_t look_count;
   const struct txb_relay_checkpoint *position; /* of `checkpoint` */
-  uint64_t produce_from, produce_to;           /* tickets: produce those whose slot is TXB_SLOT_SENT */
   uint64_t released_to;                        /* tickets below it are done with: their bytes may go */
   bool record;                                 /* store record_ticket's row in txb.failed with a hold of its key */
   uint64_t record_ticket;
@@ -199,13 +198,13 @@ struct txb_relay_actions {
 enum txb_row_kind { TXB_ROW_TAIL, TXB_ROW_HOLE, TXB_ROW_DRAIN };
 enum txb_slot_state {
   TXB_SLOT_QUEUED,  /* read */
-  TXB_SLOT_SENT,    /* given to the producer */
+  TXB_SLOT_SENT,    /* given to the producer, or about to be: txb_relay_core_next_send */
   TXB_SLOT_REFUSED, /* refused alone, being recorded */
   TXB_SLOT_DONE,    /* acknowledged, recorded, or held by reference */
 };
 
 struct txb_slot {
-  int64_t seq;
+  int64_t seq, sent_us;
   struct txb_slice key;
   void *owner;
   uint32_t row, topic, bytes;
@@ -226,6 +225,7 @@ struct txb_topic {
   enum txb_topic_proof proof;
   enum txb_topic_hold_state hold;
   uint64_t prover;   /* the ticket under way while PROVING */
+  uint64_t parked;   /* the first ticket that waits for it; UINT64_MAX: none */
   int64_t lo;        /* of a hold: the next number to drain */
   int64_t stored_lo; /* 0: not stored */
   int64_t probe_us;  /* when to look next */
@@ -257,8 +257,10 @@ struct txb_relay_core {
   uint64_t lowest_tail;            /* no TAIL row below this ticket is open */
   int64_t bytes;
   uint32_t sent, open_holes; /* slots SENT; HOLE slots not done */
-  bool alone;                /* the one SENT is a suspect */
-  bool replace;              /* a new producer is wanted: nothing is sent before */
+  uint64_t *sends;           /* a ring of tickets to be handed to the producer, in this order */
+  uint64_t send_first, send_count;
+  bool alone;   /* the one SENT is a suspect */
+  bool replace; /* a new producer is wanted: nothing is sent before */
   bool record_out;
   uint64_t record_ticket; /* UINT64_MAX: none */
   /* topics and keys */
@@ -285,6 +287,8 @@ void txb_relay_core_fini(struct txb_relay_core *core);
 enum txb_rc txb_relay_core_step(struct txb_relay_core *core, const struct txb_relay_event *event,
                                 struct txb_relay_actions *actions, struct txb_error *err) TXB_MUST_CHECK;
 
+/* The next ticket to hand to the producer; false: none. Its slot is TXB_SLOT_SENT. */
+bool txb_relay_core_next_send(struct txb_relay_core *core, uint64_t *ticket_out);
 /* The slot of a ticket that is not yet released; for a ticket released by the last step too, until the next step. */
 const struct txb_slot *txb_relay_core_slot(const struct txb_relay_core *core, uint64_t ticket);
 

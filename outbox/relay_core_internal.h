@@ -20,7 +20,7 @@ enum txb_rc txb_flight_reports(struct txb_relay_core *core, const struct txb_rep
 enum txb_rc txb_flight_replaced(struct txb_relay_core *core, struct txb_error *err) TXB_MUST_CHECK;
 enum txb_rc txb_flight_recorded(struct txb_relay_core *core, struct txb_error *err) TXB_MUST_CHECK;
 /* Marks what may be sent now. */
-void txb_flight_send(struct txb_relay_core *core, struct txb_relay_actions *actions);
+void txb_flight_send(struct txb_relay_core *core, int64_t now_us);
 /* Gives done slots at the tail back. */
 void txb_flight_trim(struct txb_relay_core *core);
 

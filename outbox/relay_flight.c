@@ -17,6 +17,7 @@ void txb_flight_reset(struct txb_relay_core *core) {
   core->tail = core->next = core->lowest_tail = core->head;
   core->bytes = 0;
   core->sent = core->open_holes = 0;
+  core->send_count = 0;
   core->alone = core->replace = core->record_out = false;
   core->record_ticket = UINT64_MAX;
   for (size_t i = 0; i < core->topic_count; i++)
@@ -100,25 +101,42 @@ enum txb_rc txb_flight_take(struct txb_relay_core *core, enum txb_row_kind kind,
   return TXB_OK;
 }
 
-void txb_flight_send(struct txb_relay_core *core, struct txb_relay_actions *actions) {
-  actions->produce_from = core->next;
+static void send(struct txb_relay_core *core, struct txb_slot *slot, uint64_t ticket, int64_t now_us) {
+  slot->state = TXB_SLOT_SENT;
+  slot->sent_us = now_us;
+  core->sent++;
+  core->alone = slot->suspect;
+  core->sends[(core->send_first + core->send_count++) & core->mask] = ticket;
+}
+
+void txb_flight_send(struct txb_relay_core *core, int64_t now_us) {
   for (; core->next < core->head && !core->replace && !core->stopping; core->next++) {
     struct txb_slot *slot = txb_flight_slot(core, core->next);
     if (slot->state != TXB_SLOT_QUEUED)
       continue;
     struct txb_topic *topic = &core->topics[slot->topic];
-    bool must_wait = slot->suspect && (core->sent > 0 || core->record_ticket != UINT64_MAX); /* one refusal at a time */
-    if (core->alone || must_wait || topic->proof == TXB_TOPIC_PROVING)
+    if (core->alone ||
+        (slot->suspect && (core->sent > 0 || core->record_ticket != UINT64_MAX))) /* one refusal at a time */
       break;
+    if (topic->proof == TXB_TOPIC_PROVING) { /* waits aside; other topics go on */
+      topic->parked = core->next < topic->parked ? core->next : topic->parked;
+      continue;
+    }
     if (topic->proof == TXB_TOPIC_UNPROVEN) {
       topic->proof = TXB_TOPIC_PROVING;
       topic->prover = core->next;
+      topic->parked = UINT64_MAX;
     }
-    slot->state = TXB_SLOT_SENT;
-    core->sent++;
-    core->alone = slot->suspect;
+    send(core, slot, core->next, now_us);
   }
-  actions->produce_to = core->next;
+}
+
+bool txb_relay_core_next_send(struct txb_relay_core *core, uint64_t *ticket_out) {
+  if (core->send_count == 0 || core->replace)
+    return false;
+  *ticket_out = core->sends[core->send_first++ & core->mask];
+  core->send_count--;
+  return true;
 }
 
 void txb_flight_trim(struct txb_relay_core *core) {
@@ -189,7 +207,7 @@ static enum txb_rc refused(struct txb_relay_core *core, struct txb_slot *slot, u
 static enum txb_rc report(struct txb_relay_core *core, const struct txb_report *r, int64_t now_us,
                           struct txb_error *err) {
   struct txb_slot *slot = txb_flight_slot(core, r->ticket);
-  if (r->ticket < core->tail || r->ticket >= core->next || slot->state != TXB_SLOT_SENT)
+  if (r->ticket < core->tail || r->ticket >= core->head || slot->state != TXB_SLOT_SENT)
     return TXB_OK; /* of a producer that is gone */
   struct txb_topic *topic = &core->topics[slot->topic];
   bool alone = core->alone, proves = topic->proof == TXB_TOPIC_PROVING && topic->prover == r->ticket;
@@ -203,6 +221,7 @@ static enum txb_rc report(struct txb_relay_core *core, const struct txb_report *
     if (proves) {
       topic->proof = TXB_TOPIC_PROVEN;
       topic->pause_us = 0;
+      core->next = topic->parked < core->next ? topic->parked : core->next; /* what waited goes out now, in its order */
     }
     core->published++;
     return done(core, slot, err);
@@ -230,9 +249,10 @@ enum txb_rc txb_flight_reports(struct txb_relay_core *core, const struct txb_rep
 enum txb_rc txb_flight_replaced(struct txb_relay_core *core, struct txb_error *err) {
   core->replace = core->alone = false;
   core->sent = 0;
+  core->send_count = 0;
   for (size_t i = 0; i < core->topic_count; i++)
     core->topics[i].proof = TXB_TOPIC_UNPROVEN;
-  for (uint64_t t = core->tail; t < core->next; t++) {
+  for (uint64_t t = core->tail; t < core->head; t++) {
     struct txb_slot *slot = txb_flight_slot(core, t);
     if (slot->state != TXB_SLOT_SENT)
       continue;

@@ -107,8 +107,8 @@ struct txb_relay {
   /* Kafka */
   struct txb_kafka_producer *producer;
   struct txb_relay_topics topics;
-  uint64_t produce_next, produce_end; /* tickets marked as sent by the core and not yet handed over */
-  uint64_t released;                  /* tickets below it hold no result any more */
+  uint64_t unsent;   /* a ticket that the client had no room for; UINT64_MAX: none */
+  uint64_t released; /* tickets below it hold no result any more */
   bool replace;
   int64_t replace_us; /* not before */
   struct txb_backoff replacing;
@@ -179,6 +179,7 @@ void txb_relay_producer_close(struct txb_relay *r);
 /* New tickets were taken from these reads. */
 void txb_relay_results_kept(struct txb_relay *r, uint64_t from);
 void txb_relay_results_released(struct txb_relay *r, uint64_t to);
+bool txb_relay_can_produce(const struct txb_relay *r);
 /* Hands a slice of what waits over to Kafka. *more_out: some is left and can go. */
 enum txb_rc txb_relay_produce(struct txb_relay *r, bool *more_out, struct txb_error *err) TXB_MUST_CHECK;
 /* Reports to the core. *some_out: there were some. */

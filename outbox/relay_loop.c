@@ -13,17 +13,7 @@
 
 /* ---- one step --------------------------------------------------------------------------------------------------------- */
 
-static void take_produce_range(struct txb_relay *r, const struct txb_relay_actions *a) {
-  if (a->produce_from >= a->produce_to)
-    return;
-  /* Goes on where the last range ended, or begins anew below it: then what is left of that is in this one, or waits for its turn. */
-  if (r->produce_next >= r->produce_end || a->produce_from != r->produce_end)
-    r->produce_next = a->produce_from;
-  r->produce_end = a->produce_to;
-}
-
 static enum txb_rc carry_out(struct txb_relay *r, const struct txb_relay_actions *a, struct txb_error *err) {
-  take_produce_range(r, a);
   r->replace = r->replace || a->replace_producer;
   r->idle = a->idle;
   r->stopped = a->stopped;
@@ -79,8 +69,10 @@ enum txb_rc txb_relay_step(struct txb_relay *r, struct txb_relay_event *event, s
   int64_t highest = r->core.highest;
   if (event->now_us == 0)
     event->now_us = txb_clock_steady_us();
-  TXB_TRY(txb_relay_core_step(&r->core, event, &actions, err));
-  txb_relay_results_kept(r, head);
+  enum txb_rc rc = txb_relay_core_step(&r->core, event, &actions, err);
+  txb_relay_results_kept(r, head); /* of a step that failed too: what it took is released with the rest */
+  if (rc != TXB_OK)
+    return rc;
   if (actions.alarm != TXB_RELAY_FINE || !r->core.held)
     txb_relay_producer_close(r); /* before the rows' memory goes: it sends out of it */
   txb_relay_results_released(r, actions.released_to);
@@ -184,7 +176,8 @@ enum txb_rc txb_relay_serve(struct txb_relay *r, struct txb_error *err) {
     TXB_TRY(txb_relay_produce(r, &more, err));
     TXB_TRY(timers(r, err));
     TXB_TRY(begin_stop(r, err));
-    if (!answered && !reported && !more && !r->stopped)
+    /* What timers and stops have made the core want does not wait either. */
+    if (!answered && !reported && !more && !r->stopped && !r->probe && !txb_relay_can_produce(r))
       TXB_TRY(wait(r, err));
   }
   return TXB_OK;

@@ -38,7 +38,7 @@ enum txb_rc txb_relay_producer_open(struct txb_relay *r, struct txb_error *err) 
 void txb_relay_producer_close(struct txb_relay *r) {
   txb_kafka_producer_close(txb_steal(r->producer));
   txb_relay_topics_drop_handles(&r->topics);
-  r->produce_next = r->produce_end = 0;
+  r->unsent = UINT64_MAX;
 }
 
 enum txb_rc txb_relay_replace_producer(struct txb_relay *r, struct txb_error *err) {
@@ -158,34 +158,46 @@ static enum txb_report_outcome outcome_of(int code) {
   return TXB_REPORT_LOST;
 }
 
+bool txb_relay_can_produce(const struct txb_relay *r) {
+  return r->core.send_count > 0 && !r->replace && r->unsent == UINT64_MAX;
+}
+
+static bool next_ticket(struct txb_relay *r, uint64_t *out) {
+  if (r->unsent == UINT64_MAX)
+    return txb_relay_core_next_send(&r->core, out);
+  *out = r->unsent;
+  r->unsent = UINT64_MAX;
+  return true;
+}
+
 enum txb_rc txb_relay_produce(struct txb_relay *r, bool *more_out, struct txb_error *err) {
+  uint64_t ticket;
   int n = 0;
   *more_out = false;
-  for (; r->produce_next < r->produce_end && n < SLICE_ROWS && !r->replace; r->produce_next++) {
-    const struct txb_slot *slot = txb_relay_core_slot(&r->core, r->produce_next);
-    if (slot->state != TXB_SLOT_SENT)
-      continue;
+  while (n < SLICE_ROWS && !r->replace && next_ticket(r, &ticket)) {
     struct txb_error refusal;
-    enum txb_rc rc = send_one(r, r->produce_next, slot, &refusal);
+    enum txb_rc rc = send_one(r, ticket, txb_relay_core_slot(&r->core, ticket), &refusal);
     n++;
     if (rc == TXB_OK)
       continue;
-    if (rc == TXB_AGAIN) /* the client's queue is full: its reports make room */
+    if (rc == TXB_AGAIN) { /* the client's queue is full: its reports make room */
+      r->unsent = ticket;
       return TXB_OK;
+    }
     if (rc == TXB_FATAL && refusal.kafka_code == 0) {
       *err = refusal;
       return rc;
     }
-    /* What stands behind it in this range must not go out before the core has decided: it is asked before the next slice. */
+    /* What stands behind it must not go out before the core has decided. */
     struct txb_report report = {
-        .ticket = r->produce_next++, .outcome = outcome_of(refusal.kafka_code), .code = refusal.kafka_code};
+        .ticket = ticket, .outcome = outcome_of(refusal.kafka_code), .code = refusal.kafka_code};
     return txb_relay_step(
         r, &(struct txb_relay_event){.kind = TXB_RELAY_REPORTED, .u.reports = {.items = &report, .count = 1}}, err);
   }
   if (n > 0)
     /* A crash here leaves messages that may or may not be in Kafka, all above the stored position or in its holes. */
     txb_failpoint("relay.after_produce");
-  *more_out = r->produce_next < r->produce_end && !r->replace;
+  *more_out = txb_relay_can_produce(r);
   return TXB_OK;
 }
 

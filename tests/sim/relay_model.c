@@ -16,10 +16,16 @@ void rm_init(struct rm_model *m, uint64_t seed, bool verbose) {
   m->next_xid = rm_chance(m, 30) ? 0xFFFFFFF0U : 700 + rm_random(m, 100);
   m->drawn = rm_chance(m, 30) ? 16370 : 0;
   m->stored.highest = m->stored.watermark = m->drawn;
+  m->durable = m->stored;
   m->commit_weight = (unsigned)rm_random(m, 40) + 5;
   m->bad_percent = rm_chance(m, 30) ? (unsigned)rm_random(m, 12) : 0;
   m->topic_trouble = rm_chance(m, 40) ? 2 : 0;
   m->producer_trouble = rm_chance(m, 40) ? 3 : 0;
+  m->kill_every = 300;
+  if (rm_chance(m, 15)) { /* little else than topics that come and go under relays that do */
+    m->topic_trouble = 12;
+    m->kill_every = 40;
+  }
   for (int t = 0; t < RM_TOPICS; t++)
     m->topic_there[t] = m->topic_trouble == 0 || rm_chance(m, 50);
 }
@@ -65,7 +71,16 @@ static void tx_begin(struct rm_model *m) {
   tx->slow = rm_chance(m, 15);
 }
 
+/* Everything committed so far is on disk. */
+static void flush(struct rm_model *m) {
+  m->durable = m->stored;
+  for (int i = 0; i < m->row_count; i++)
+    m->rows[i].failed_durable = m->rows[i].failed;
+}
+
 static void tx_end(struct rm_model *m, struct rm_tx *tx, bool commit) {
+  if (commit)
+    flush(m);
   tx->state = commit ? RM_COMMITTED : RM_ABORTED;
   tx->running = false;
   tx->ended = ++m->stamp;
@@ -80,6 +95,7 @@ static void tx_draw(struct rm_model *m, struct rm_tx *tx, int id) {
   row->topic = (uint32_t)rm_random(m, RM_TOPICS);
   row->key = (int)rm_random(m, RM_KEYS + 1) - 1;
   row->bad = rm_chance(m, m->bad_percent);
+  row->bytes = 1 + (unsigned)rm_random(m, 20);
   tx->in_hand = m->row_count++;
   rm_trace(m, "tx %d draws %lld topic %u key %d%s", id, (long long)row->seq, row->topic, row->key,
            row->bad ? " bad" : "");
@@ -152,17 +168,6 @@ bool rm_applications_done(const struct rm_model *m) {
   return true;
 }
 
-void rm_server_crash(struct rm_model *m) {
-  rm_trace(m, "server crash");
-  for (int i = 0; i < m->tx_count; i++) {
-    struct rm_tx *tx = &m->txs[i];
-    if (tx->state == RM_OPEN)
-      tx_end(m, tx, false);
-    tx->locked = tx->state == RM_PREPARED;
-  }
-  m->drawn += (int64_t)rm_random(m, 33);
-}
-
 void rm_snapshot_take(const struct rm_model *m, struct rm_snapshot *s) {
   s->stamp = m->stamp;
   s->xmax = m->next_xid;
@@ -215,6 +220,21 @@ static void verify_stored(struct rm_model *m) {
   }
 }
 
+void rm_server_crash(struct rm_model *m) {
+  rm_trace(m, "server crash");
+  for (int i = 0; i < m->tx_count; i++) {
+    struct rm_tx *tx = &m->txs[i];
+    if (tx->state == RM_OPEN)
+      tx_end(m, tx, false);
+    tx->locked = tx->state == RM_PREPARED;
+  }
+  m->drawn += (int64_t)rm_random(m, 33);
+  m->stored = m->durable;
+  for (int i = 0; i < m->row_count; i++)
+    m->rows[i].failed = m->rows[i].failed_durable;
+  verify_stored(m);
+}
+
 static bool fenced(const struct rm_model *m, int64_t epoch, unsigned char instance) {
   return !m->accepts_anybody && (m->stored.epoch != epoch || m->stored.instance != instance);
 }
@@ -241,6 +261,9 @@ bool rm_checkpoint(struct rm_model *m, int64_t epoch, unsigned char instance, in
       rm_fail(m, "too many stored ranges for the model");
       return true;
     }
+    if (holes[i].lo >> TXB_HOLE_PAGE_BITS != holes[i].page || holes[i].hi > highest)
+      rm_fail(m, "%lld..%lld does not belong into page %lld", (long long)holes[i].lo, (long long)holes[i].hi,
+              (long long)holes[i].page);
     s->holes[s->hole_count++] = holes[i];
   }
   for (int t = 0; t < RM_TOPICS; t++)
@@ -250,6 +273,8 @@ bool rm_checkpoint(struct rm_model *m, int64_t epoch, unsigned char instance, in
   s->checkpoint++;
   s->highest = highest;
   s->watermark = watermark;
+  if (rm_chance(m, 30))
+    flush(m);
   rm_trace(m, "checkpoint %lld by epoch %lld: highest %lld watermark %lld, %zu ranges", (long long)s->checkpoint,
            (long long)epoch, (long long)highest, (long long)watermark, s->hole_count);
   verify_stored(m);
@@ -435,7 +460,7 @@ void rm_verify_end(struct rm_model *m) {
 void rm_topic_step(struct rm_model *m, struct rm_producer *const *producers, size_t count) {
   size_t t = rm_random(m, RM_TOPICS);
   if (m->topic_there[t]) {
-    m->topic_there[t] = !rm_chance(m, 20);
+    m->topic_there[t] = !rm_chance(m, 30);
     return;
   }
   for (size_t i = 0; i < count; i++) {

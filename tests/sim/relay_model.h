@@ -38,7 +38,8 @@ struct rm_row {
   int key; /* -1: none */
   bool inserted, undone, bad;
   uint64_t drawn; /* stamp when its number was drawn */
-  bool appended, failed;
+  bool appended, failed, failed_durable;
+  unsigned bytes;
 };
 
 struct rm_range {
@@ -88,6 +89,7 @@ struct rm_model {
   char text[200];
   /* what this seed does */
   unsigned commit_weight, bad_percent, topic_trouble, producer_trouble;
+  unsigned kill_every; /* steps, about */
   bool healing;
   /* PostgreSQL */
   int64_t now_us, drawn;
@@ -96,7 +98,8 @@ struct rm_model {
   int tx_count;
   struct rm_row rows[RM_ROWS];
   int row_count;
-  struct rm_stored stored;
+  struct rm_stored stored,
+      durable;          /* durable: what a crash of the server leaves; a relay commits without waiting for the disk */
   bool accepts_anybody; /* planted: epochs are not compared */
   /* Kafka */
   bool topic_there[RM_TOPICS];

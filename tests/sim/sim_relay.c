@@ -37,12 +37,13 @@ struct request { /* in the pipeline of one connection: executed in order, answer
   struct rm_snapshot snapshot;
   struct txb_relay_answer answer;
   struct txb_relay_row rows[3][READ_MAX];
+  int64_t read_bytes;
   struct txb_holder holders[RM_TXS];
   size_t holder_count;
 };
 
 struct relay {
-  bool alive, held, zombie, replace;
+  bool alive, held, zombie, replace, stopping, stopped;
   struct txb_relay_core core;
   int64_t epoch;
   unsigned char instance;
@@ -58,10 +59,13 @@ struct world {
   struct txb_relay_core_options options;
   struct relay places[RELAYS];
   struct relay *relay, *zombie; /* each one of the places */
+  unsigned replace_percent;     /* how soon a new producer comes */
 };
 
 /* What the seeds of a run went through: a rule that nothing exercises is not tested. */
-static struct { uint64_t polls, thrown_away, left_out, drained, refused, replaced, fenced, zombies, kills; } counts;
+static struct {
+  uint64_t polls, thrown_away, left_out, drained, refused, replaced, fenced, zombies, kills, stops, lost;
+} counts;
 
 static const char *const keys[RM_KEYS] = {"a", "b", "c"};
 
@@ -130,13 +134,6 @@ static void carry_out(struct rm_model *m, struct relay *r, const struct txb_rela
     forget(m, r);
     return;
   }
-  for (uint64_t t = a->produce_from; t < a->produce_to; t++) {
-    const struct txb_slot *slot = txb_relay_core_slot(&r->core, t);
-    if (slot->state != TXB_SLOT_SENT)
-      continue;
-    rm_trace(m, "epoch %lld sends %lld", (long long)r->epoch, (long long)slot->seq);
-    rm_produce(m, &r->producer, t, (int)slot->row);
-  }
   if (a->poll) {
     struct request *q = push(r, Q_POLL);
     q->poll = a->read;
@@ -157,11 +154,14 @@ static void carry_out(struct rm_model *m, struct relay *r, const struct txb_rela
   if (a->record)
     push(r, Q_RECORD)->row = (int)txb_relay_core_slot(&r->core, a->record_ticket)->row;
   if (a->probe) {
+    if (r->probe)
+      rm_fail(m, "two probes at once");
     r->probe = true;
     r->probe_topic = a->probe_topic;
   }
   r->replace = a->replace_producer;
   r->idle = a->idle;
+  r->stopped = a->stopped;
 }
 
 static void step(struct rm_model *m, struct relay *r, struct txb_relay_event *event) {
@@ -200,10 +200,11 @@ static void read_range(struct rm_model *m, struct request *q, int branch, int64_
         .seq = row->seq,
         .topic = row->topic,
         .key = {row->key < 0 ? NULL : keys[row->key], row->key < 0 ? 0 : 1},
-        .bytes = 10,
+        .bytes = row->bytes,
         .row = (uint32_t)i,
     };
-    out->cut = out->count == q->poll.rows;
+    q->read_bytes += row->bytes;
+    out->cut = out->count == q->poll.rows || q->read_bytes >= q->poll.bytes;
   }
 }
 
@@ -214,6 +215,7 @@ static int by_number(const void *a, const void *b) {
 
 static void read_branch(struct rm_model *m, struct request *q, int branch, struct txb_relay_read *out) {
   *out = (struct txb_relay_read){.rows = q->rows[branch]};
+  q->read_bytes = 0;
   if (branch == 0 && q->range_count > 0)
     qsort(q->ranges, q->range_count, sizeof q->ranges[0], by_number);
   for (size_t i = 0; branch == 0 && i < q->range_count; i++)
@@ -364,6 +366,13 @@ static void deliver_reports(struct rm_model *m, struct relay *r) {
 
 /* ---- relays come and go ------------------------------------------------------------------------------------------------------------------------ */
 
+/* What was sent may still be carried out, in its order, and nobody reads the answers. */
+static void carry_out_rest(struct rm_model *m, struct relay *r) {
+  for (size_t i = 0; i < r->count && rm_chance(m, 60); i++)
+    while (!request_at(r, i)->executed)
+      execute(m, r, request_at(r, i));
+}
+
 static void end_core(struct relay *r) {
   counts.polls += (uint64_t)r->core.polls;
   counts.thrown_away += (uint64_t)r->core.polls_thrown_away;
@@ -371,10 +380,7 @@ static void end_core(struct relay *r) {
 }
 
 static void relay_end(struct rm_model *m, struct relay *r) {
-  /* What was sent may still be carried out. */
-  for (size_t i = 0; i < r->count && rm_chance(m, 60); i++)
-    while (!request_at(r, i)->executed)
-      execute(m, r, request_at(r, i));
+  carry_out_rest(m, r);
   if (r->producer.open)
     rm_producer_close(m, &r->producer);
   end_core(r);
@@ -386,7 +392,7 @@ static void relay_begin(struct world *w, struct relay *r) {
   if (txb_relay_core_init(&r->core, &w->options, &err) != TXB_OK)
     rm_fail(&w->m, "no memory");
   r->alive = true;
-  r->held = r->zombie = r->replace = r->probe = r->idle = false;
+  r->held = r->zombie = r->replace = r->probe = r->idle = r->stopping = r->stopped = false;
   r->first = r->count = 0;
   r->producer.open = false;
 }
@@ -432,7 +438,7 @@ static void disturb(struct world *w) {
   struct rm_producer *const producers[] = {&r->producer, &z->producer};
   if (m->topic_trouble > 0 && rm_chance(m, m->topic_trouble))
     rm_topic_step(m, producers, RELAYS);
-  if (rm_random(m, 300) == 0 && r->alive) {
+  if (rm_random(m, m->kill_every) == 0 && r->alive) {
     counts.kills++;
     rm_trace(m, "the relay of epoch %lld is killed", (long long)r->epoch);
     relay_end(m, r);
@@ -449,6 +455,18 @@ static void disturb(struct world *w) {
   }
   if (z->alive && (rm_random(m, 150) == 0 || !z->held))
     relay_end(m, z);
+  if (rm_random(m, m->kill_every) == 0 && r->held) {
+    rm_trace(m, "the relay of epoch %lld loses its connection", (long long)r->epoch);
+    counts.lost++;
+    carry_out_rest(m, r);
+    forget(m, r);
+    step(m, r, &(struct txb_relay_event){.kind = TXB_RELAY_LOST});
+  }
+  if (rm_random(m, 500) == 0 && r->held && !r->stopping) {
+    rm_trace(m, "the relay of epoch %lld is asked to stop", (long long)r->epoch);
+    r->stopping = true;
+    step(m, r, &(struct txb_relay_event){.kind = TXB_RELAY_STOP});
+  }
   if (rm_random(m, 600) == 0) {
     rm_server_crash(m);
     for (int i = 0; i < RELAYS; i++) {
@@ -461,14 +479,28 @@ static void disturb(struct world *w) {
   }
 }
 
+static void hand_over(struct rm_model *m, struct relay *r) {
+  uint64_t ticket;
+  for (int n = 1 + (int)rm_random(m, 6); n > 0 && !r->replace && txb_relay_core_next_send(&r->core, &ticket); n--) {
+    const struct txb_slot *slot = txb_relay_core_slot(&r->core, ticket);
+    rm_trace(m, "epoch %lld sends %lld", (long long)r->epoch, (long long)slot->seq);
+    rm_produce(m, &r->producer, ticket, (int)slot->row);
+  }
+}
+
 static void relay_step(struct world *w, struct relay *r) {
   struct rm_model *m = &w->m;
+  if (r->stopped) {
+    counts.stops++;
+    relay_end(m, r);
+    return;
+  }
   if (!r->held) {
     if (!r->zombie && rm_chance(m, 30))
       acquire(m, r);
     return;
   }
-  if (r->replace && rm_chance(m, 50)) {
+  if (r->replace && rm_chance(m, w->replace_percent)) {
     rm_producer_close(m, &r->producer);
     rm_producer_open(&r->producer);
     counts.replaced++;
@@ -476,11 +508,15 @@ static void relay_step(struct world *w, struct relay *r) {
     step(m, r, &(struct txb_relay_event){.kind = TXB_RELAY_REPLACED});
     return;
   }
-  if (r->probe) {
+  if (r->probe && rm_chance(m, 40)) {
     r->probe = false;
     step(m, r,
          &(struct txb_relay_event){.kind = TXB_RELAY_PROBED,
                                    .u.probe = {r->probe_topic, m->topic_there[r->probe_topic]}});
+    return;
+  }
+  if (r->core.send_count > 0 && !r->replace && rm_chance(m, 60)) {
+    hand_over(m, r);
     return;
   }
   if (r->producer.report_count > 0 && rm_chance(m, 50)) {
@@ -508,7 +544,11 @@ static void choose_options(struct world *w) {
   txb_relay_core_options_init(o);
   o->read_rows = 2 + (uint32_t)rm_random(m, 6);
   o->inflight_rows = 32;
-  o->lease_us = 1000000000;
+  o->read_bytes = 20 + (int64_t)rm_random(m, 100);
+  o->inflight_bytes = 3 * o->read_bytes + (int64_t)rm_random(m, 300);
+  o->lease_us = 40000 + (int64_t)rm_random(m, 200000);
+  o->hole_ranges_max = rm_chance(m, 10) ? 2 + rm_random(m, 6) : 1000;
+  w->replace_percent = rm_chance(m, 30) ? 8 : 50;
   o->checkpoint_us = (int64_t)rm_random(m, 20000);
   o->poll_busy_us = 1000;
   o->poll_idle_us = 1000 + (int64_t)rm_random(m, 8000);
@@ -607,12 +647,14 @@ int main(int argc, char **argv) {
   printf("%llu seeds from %llu: nothing found\n", (unsigned long long)seeds, (unsigned long long)first);
   printf("%llu polls, %llu thrown away, %llu generations left out, %llu rows drained, %llu intents refused, %llu "
          "producers replaced, %llu fenced, "
-         "%llu zombies, %llu kills\n",
+         "%llu zombies, %llu kills, %llu stops, %llu connections lost\n",
          (unsigned long long)counts.polls, (unsigned long long)counts.thrown_away, (unsigned long long)counts.left_out,
          (unsigned long long)counts.drained, (unsigned long long)counts.refused, (unsigned long long)counts.replaced,
-         (unsigned long long)counts.fenced, (unsigned long long)counts.zombies, (unsigned long long)counts.kills);
+         (unsigned long long)counts.fenced, (unsigned long long)counts.zombies, (unsigned long long)counts.kills,
+         (unsigned long long)counts.stops, (unsigned long long)counts.lost);
   if (seeds >= 1000 && (counts.thrown_away == 0 || counts.left_out == 0 || counts.drained == 0 || counts.refused == 0 ||
-                        counts.replaced == 0 || counts.fenced == 0 || counts.zombies == 0 || counts.kills == 0)) {
+                        counts.replaced == 0 || counts.fenced == 0 || counts.zombies == 0 || counts.kills == 0 ||
+                        counts.stops == 0 || counts.lost == 0)) {
     printf("something of that never happened: the seeds test less than they should\n");
     return 1;
   }

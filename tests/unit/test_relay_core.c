@@ -29,11 +29,8 @@ static void step(struct txb_relay_event event) {
   struct txb_error err;
   event.now_us = now_us;
   cr_assert_eq(txb_relay_core_step(&core, &event, &actions, &err), TXB_OK, "%s", err.message);
-  for (uint64_t t = actions.produce_from; t < actions.produce_to; t++) {
-    const struct txb_slot *slot = txb_relay_core_slot(&core, t);
-    if (slot->state != TXB_SLOT_SENT)
-      continue;
-    sent[sent_count] = slot->seq;
+  for (uint64_t t; txb_relay_core_next_send(&core, &t);) {
+    sent[sent_count] = txb_relay_core_slot(&core, t)->seq;
     tickets[sent_count++] = t;
   }
   if (actions.poll) {
@@ -579,9 +576,22 @@ Test(relay_core, sends_the_first_message_of_a_topic_alone_of_its_topic) {
   struct rows tail = ROWS(1, 2), other = rows_of(U, "k", (const int64_t[]){3, 0});
   tail.rows[tail.count++] = other.rows[0];
   polled(NONE, tail);
-  EXPECT_SENT(0, 1);
+  EXPECT_SENT(0, 1, 3); /* other topics do not wait for it */
   report(0, TXB_REPORT_ACKED);
-  EXPECT_SENT(0, 1, 2, 3);
+  EXPECT_SENT(0, 1, 3, 2);
+}
+
+Test(relay_core, sends_what_waited_for_a_topics_first_message_in_its_order) {
+  acquire((struct txb_relay_position){.highest = 0});
+  polled(NONE, ROWS(1, 2, 3));
+  polled(NONE, ROWS(4));
+  EXPECT_SENT(0, 1);
+  report(0, TXB_REPORT_LOST);
+  replaced();
+  EXPECT_SENT(1, 1);
+  polled(NONE, ROWS(5));
+  report(1, TXB_REPORT_ACKED);
+  EXPECT_SENT(1, 1, 2, 3, 4, 5);
 }
 
 Test(relay_core, holds_a_missing_topic_by_reference_and_goes_on_with_the_others) {
