@@ -34,6 +34,7 @@ struct txb_kafka_consumer {
   size_t fetched_count, fetched_capacity, last;
   rd_kafka_event_t *rebalance; /* the ASSIGNED, REVOKED or LOST at hand */
   bool answered;               /* it needs no answer any more */
+  bool assigned;               /* once at least, be it nothing */
   bool leaving, left;
   struct txb_header *headers; /* scratch */
   size_t headers_capacity;
@@ -125,6 +126,16 @@ enum txb_rc txb_kafka_consumer_open(const struct txb_kafka_consumer_options *opt
   return TXB_OK;
 }
 
+/* librdkafka before 2.3.0 aborts the process when a consumer is destroyed that has joined the group and got no answer
+ * yet (its issue 4312: no state of the assignor, asserted to be there). Such a client is left alone instead: its threads
+ * are idle, and the process is about to end. */
+static bool destroy_would_abort(const struct txb_kafka_consumer *c) {
+  if (rd_kafka_version() >= 0x02030000 || c->assigned)
+    return false;
+  const char *protocol = rd_kafka_rebalance_protocol(c->client); /* known from the join on */
+  return protocol == NULL || strcmp(protocol, "NONE") != 0;
+}
+
 void txb_kafka_consumer_close(struct txb_kafka_consumer *c) {
   if (c == NULL)
     return;
@@ -134,7 +145,8 @@ void txb_kafka_consumer_close(struct txb_kafka_consumer *c) {
     rd_kafka_queue_io_event_enable(c->queue, -1, NULL, 0);
     rd_kafka_queue_destroy(c->queue);
   }
-  if (c->client != NULL) /* without a close of its own: who has not left by now is timed out by the group */
+  if (c->client != NULL &&
+      !destroy_would_abort(c)) /* without a close of its own: who has not left by now is timed out by the group */
     rd_kafka_destroy_flags(c->client, c->left ? 0 : RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
   for (size_t i = 0; i < c->fetched_count; i++)
     txb_free(c->fetched[i].topic);
@@ -318,6 +330,7 @@ static enum txb_rc on_rebalance(struct txb_kafka_consumer *c, rd_kafka_event_t *
   out->count = (size_t)rd_kafka_event_topic_partition_list(event)->cnt;
   if (rd_kafka_event_error(event) == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS) {
     out->kind = TXB_KAFKA_ASSIGNED;
+    c->assigned = true;
     return accept_assignment(c, err);
   }
   c->answered = false;
