@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/slice.h"
+
 static const char *const rc_names[] = {
     [TXB_OK] = "ok",           [TXB_AGAIN] = "again",   [TXB_RETRY] = "retry",   [TXB_DUPLICATE] = "duplicate",
     [TXB_REFUSED] = "refused", [TXB_POISON] = "poison", [TXB_FENCED] = "fenced", [TXB_FATAL] = "fatal",
@@ -37,6 +39,13 @@ static void format_line(char *out, size_t out_size, const char *fmt, va_list arg
   for (char *p = out; *p != '\0'; p++) /* one line, whatever a server or a library put into its text */
     if ((unsigned char)*p < 0x20 || *p == 0x7F)
       *p = ' ';
+  /* And valid UTF-8: a server refuses to store what isn't, and the failure that it tells of would be recorded nowhere. */
+  for (size_t i = 0, size = strlen(out); i < size;) {
+    size_t step = txb_utf8_character(txb_slice_of(out + i, size - i));
+    if (step == 0)
+      out[i] = '?';
+    i += step == 0 ? 1 : step;
+  }
 }
 
 enum txb_rc txb_error_set(struct txb_error *err, enum txb_rc rc, enum txb_origin origin, const char *file, int line,

@@ -118,15 +118,15 @@ enum txb_rc txb_pg_fail_result(struct txb_pg *pg, const PGresult *res, const str
   const char *message = PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY);
   const char *detail = PQresultErrorField(res, PG_DIAG_MESSAGE_DETAIL);
   const char *hint = PQresultErrorField(res, PG_DIAG_MESSAGE_HINT);
-  char detail_text[240], hint_text[200];
+  char message_text[352], detail_text[240], hint_text[200];
+  copy_bounded(message != NULL ? message : "error without a text", message_text, sizeof message_text);
   copy_bounded(detail != NULL ? detail : "", detail_text, sizeof detail_text);
   copy_bounded(hint != NULL ? hint : "", hint_text, sizeof hint_text);
   /* Errors of class 42 and XX lie in the statement more often than in what it was given: name it. */
   bool name_it = statement != NULL && (strncmp(sqlstate, "42", 2) == 0 || strncmp(sqlstate, "XX", 2) == 0);
-  txb_error_set(err, rc, origin, __FILE__, __LINE__, "%s%s%.350s%s%s%s%s", name_it ? statement->name : "",
-                name_it ? ": " : "", message != NULL ? message : "error without a text",
-                detail_text[0] != '\0' ? "; DETAIL: " : "", detail_text, hint_text[0] != '\0' ? "; HINT: " : "",
-                hint_text);
+  txb_error_set(err, rc, origin, __FILE__, __LINE__, "%s%s%s%s%s%s%s", name_it ? statement->name : "",
+                name_it ? ": " : "", message_text, detail_text[0] != '\0' ? "; DETAIL: " : "", detail_text,
+                hint_text[0] != '\0' ? "; HINT: " : "", hint_text);
   if (err != NULL)
     snprintf(err->sqlstate, sizeof err->sqlstate, "%s", sqlstate);
   return rc;

@@ -6,6 +6,8 @@
 #include "common/backoff.h"
 #include "common/memory.h"
 
+#define RETRY_AFTER_MAX_MS (INT64_C(30) * 24 * 3600 * 1000)
+
 #define GROW_AFTER_FIRST 4  /* commits at a reduced size before it doubles (W8: grows back slowly) */
 #define GROW_AFTER_MAX   64 /* a group that fails often stays isolated (W5) */
 #define RECHECK_MAX      3u /* doublings of the pause of a stopped partition */
@@ -165,6 +167,8 @@ static void stall(struct txb_partition *p, const struct txb_worker_core_options 
   p->attempts = p->stalled_offset == head && p->attempts < INT32_MAX ? p->attempts + 1 : 1;
   p->stalled_offset = head;
   p->stall_failure = failure;
+  after_ms =
+      after_ms < RETRY_AFTER_MAX_MS ? after_ms : RETRY_AFTER_MAX_MS; /* a handler's word, which may be any number */
   p->stall_delay_ms = after_ms > 0 ? after_ms : retry_delay_ms(o, p->attempts, random);
   p->stall_due_us = now_us + p->stall_delay_ms * 1000;
   p->stall_unrecorded = true;

@@ -25,6 +25,12 @@ Test(error, is_one_line_whatever_a_server_says) {
   cr_assert_str_eq(err.message, "first second  third [31m");
 }
 
+Test(error, is_valid_text_whatever_a_plugin_says) {
+  struct txb_error err;
+  cr_assert_eq(TXB_FAIL(&err, TXB_POISON, "said \xd0 and \xff\xfe, \xd0\xb6"), TXB_POISON);
+  cr_assert_str_eq(err.message, "said ? and ??, \xd0\xb6");
+}
+
 Test(error, may_quote_its_own_message) {
   struct txb_error err;
   (void)TXB_FAIL(&err, TXB_REFUSED, "inner");
