@@ -61,6 +61,7 @@ static void acquire(struct txb_relay_position position) {
 
 static void begin_with(struct txb_generation_policy policy) {
   struct txb_relay_core_options o;
+  txb_relay_core_fini(&core); /* a test's own init comes behind that of the suite */
   txb_relay_core_options_init(&o);
   o.read_rows = 8;
   o.inflight_rows = 32;
