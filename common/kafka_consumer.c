@@ -8,13 +8,12 @@
 #include "common/loop.h"
 #include "common/memory.h"
 
-#define FETCH_QUEUE_MESSAGES                                                                                           \
-  20000 /* records that librdkafka may hold: the loop drains it all the time, so it is seldom full; a full one makes   \
-         */
-#define FETCH_QUEUE_KBYTES 16384 /* librdkafka 2.0.2 pause for a second */
-#define FETCH_WAIT_MS      100   /* a resumed partition waits for the fetch under way to end */
-#define POLL_INTERVAL_MS                                                                                               \
-  86400000 /* a slow handler is no reason to leave the group: a dead process is found by its session */
+/* What librdkafka may hold beside what was taken from it. The loop drains it all the time, so it is seldom full; a full
+ * queue makes librdkafka 2.0.2 pause for a second. */
+#define FETCH_QUEUE_MESSAGES 20000
+#define FETCH_QUEUE_KBYTES   16384
+/* A slow handler is no reason to leave the group: a dead process is found by its session. */
+#define POLL_INTERVAL_MS 86400000
 
 /* A partition that is fetched. */
 struct fetched {
@@ -42,21 +41,32 @@ struct txb_kafka_consumer {
   bool back; /* UP is to be told */
 };
 
-/* ---- opening
- * -----------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- opening --------------------------------------------------------------------------------- */
+
+/* Ours, that a user may change: a resumed partition waits for the fetch under way to end, and a fetch over many
+ * partitions is held in memory as a whole. */
+static enum txb_rc configure_defaults(const struct txb_kafka_cluster *cluster, rd_kafka_conf_t *conf,
+                                      struct txb_error *err) {
+  static const char *const ours[][2] = {{"fetch.wait.max.ms", "100"}, {"fetch.max.bytes", "16777216"}};
+  for (size_t i = 0; i < TXB_ARRAY_SIZE(ours); i++) {
+    bool given = false;
+    for (const char *const *o = cluster->options; o != NULL && o[0] != NULL; o += 2)
+      given = given || strcmp(o[0], ours[i][0]) == 0;
+    if (!given)
+      TXB_TRY(txb_kafka_conf_set(conf, ours[i][0], ours[i][1], err));
+  }
+  return TXB_OK;
+}
 
 static enum txb_rc configure(const struct txb_kafka_consumer_options *o, rd_kafka_conf_t *conf, struct txb_error *err) {
+  /* auto.offset.reset: the position is the database's; what Kafka no longer has is told, never jumped over. */
   static const char *const fixed[][2] = {
-      {"enable.auto.commit", "false"},
-      {"enable.auto.offset.store", "false"},
-      {"auto.offset.reset", "error"}, /* the position is the database's; what Kafka has not is told, never jumped over
-                                       */
-      {"partition.assignment.strategy", "cooperative-sticky"},
-      {"isolation.level", "read_committed"},
-      {"enable.partition.eof", "true"},
+      {"enable.auto.commit", "false"},       {"enable.auto.offset.store", "false"},
+      {"auto.offset.reset", "error"},        {"partition.assignment.strategy", "cooperative-sticky"},
+      {"isolation.level", "read_committed"}, {"enable.partition.eof", "true"},
       {"allow.auto.create.topics", "false"},
   };
+  TXB_TRY(configure_defaults(&o->cluster, conf, err));
   for (size_t i = 0; i < TXB_ARRAY_SIZE(fixed); i++)
     TXB_TRY(txb_kafka_conf_set(conf, fixed[i][0], fixed[i][1], err));
   TXB_TRY(txb_kafka_conf_set(conf, "group.id", o->group, err));
@@ -127,8 +137,8 @@ enum txb_rc txb_kafka_consumer_open(const struct txb_kafka_consumer_options *opt
 }
 
 /* librdkafka before 2.3.0 aborts the process when a consumer is destroyed that has joined the group and got no answer
- * yet (its issue 4312: no state of the assignor, asserted to be there). Such a client is left alone instead: its threads
- * are idle, and the process is about to end. */
+ * yet (its issue 4312: no state of the assignor, asserted to be there). Such a client is left alone instead: its
+ * threads are idle, and the process is about to end. */
 static bool destroy_would_abort(const struct txb_kafka_consumer *c) {
   if (rd_kafka_version() >= 0x02030000 || c->assigned)
     return false;
@@ -173,8 +183,7 @@ const char *txb_kafka_consumer_cluster_id(struct txb_kafka_consumer *c) {
   return c->cluster_id != NULL ? c->cluster_id : "";
 }
 
-/* ---- partitions that are fetched
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- partitions that are fetched ------------------------------------------------------------- */
 
 static struct fetched *find(struct txb_kafka_consumer *c, const char *topic, int32_t partition) {
   for (size_t i = 0; i < c->fetched_count; i++)
@@ -296,9 +305,7 @@ enum txb_rc txb_kafka_consumer_commit(struct txb_kafka_consumer *c, const char *
                         (int)partition);
 }
 
-/* ---- rebalances
- * ------------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- rebalances ------------------------------------------------------------------------------ */
 
 enum txb_rc txb_kafka_consumer_give_back(struct txb_kafka_consumer *c, struct txb_error *err) {
   TXB_ASSERT(c->rebalance != NULL && !c->answered);
@@ -355,9 +362,7 @@ enum txb_rc txb_kafka_consumer_leave(struct txb_kafka_consumer *c, struct txb_er
   return assigned_error(error, "leaving the group,", "partitions of", 0, err);
 }
 
-/* ---- records
- * ------------------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- records --------------------------------------------------------------------------------- */
 
 /* A record stays in the event that brought it. */
 static const rd_kafka_message_t *message_of(const void *ref) {
@@ -437,9 +442,7 @@ static enum txb_rc on_record(struct txb_kafka_consumer *c, const rd_kafka_messag
   return rc;
 }
 
-/* ---- notices
- * ------------------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- notices --------------------------------------------------------------------------------- */
 
 /* An error of one partition: the end of it, or an offset that is not there. TXB_AGAIN: nothing to tell. */
 static enum txb_rc on_partition_error(struct txb_kafka_consumer *c, rd_kafka_resp_err_t code, const char *topic,
@@ -560,9 +563,7 @@ enum txb_rc txb_kafka_consumer_next(struct txb_kafka_consumer *c, struct txb_kaf
   }
 }
 
-/* ---- questions
- * ------------------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- questions ------------------------------------------------------------------------------- */
 
 enum txb_rc txb_kafka_consumer_range(struct txb_kafka_consumer *c, const char *topic, int32_t partition, int timeout_ms,
                                      int64_t *low_out, int64_t *high_out, struct txb_error *err) {

@@ -14,9 +14,7 @@
 #define RECORD_OVERHEAD   800  /* bytes that librdkafka and we hold for a record beside key and value, roughly */
 #define KAFKA_QUESTION_MS 2000
 
-/* ---- places
- * ---------------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- places ---------------------------------------------------------------------------------- */
 
 static int find_place(const txb_worker_t *w, const char *topic, int32_t partition) {
   for (size_t i = 0; i < w->places_count; i++)
@@ -70,9 +68,7 @@ void txb_worker_drop_message(void *context, void *ref) {
   txb_free(m);
 }
 
-/* ---- notices
- * --------------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- notices --------------------------------------------------------------------------------- */
 
 static enum txb_rc on_record(txb_worker_t *w, struct txb_kafka_notice *n, struct txb_error *err) {
   struct txb_worker_message *m = NULL;
@@ -259,8 +255,7 @@ enum txb_rc txb_worker_take_notices(txb_worker_t *w, bool *more_out, struct txb_
   return TXB_OK;
 }
 
-/* ---- what the core wants told
- * --------------------------------------------------------------------------------------------------------------- */
+/* ---- what the core wants told ---------------------------------------------------------------- */
 
 static void commit_failed(txb_worker_t *w, int slot, const struct txb_error *error) {
   txb_log(TXB_LOG_INFO, TXB_MSG("the group can't be asked now, asking again"), TXB_F("topic", w->places[slot].topic),

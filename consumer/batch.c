@@ -38,9 +38,7 @@ static const struct txb_worker_message *message_at(const txb_worker_t *w, const 
   return record_at(w, b, i)->ref;
 }
 
-/* ---- parameters
- * ---------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- parameters ------------------------------------------------------------------------------ */
 
 static enum txb_rc make_room(struct txb_worker_batch *b, size_t count, struct txb_error *err) {
   if (count <= b->room)
@@ -202,9 +200,7 @@ void txb_worker_batches_fini(txb_worker_t *w) {
   }
 }
 
-/* ---- sending
- * ------------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- sending --------------------------------------------------------------------------------- */
 
 static enum txb_rc send_open(txb_worker_t *w, const struct txb_worker_batch *b, struct txb_error *err) {
   const struct txb_worker_action *a = &w->operation.action;
@@ -348,9 +344,7 @@ enum txb_rc txb_worker_batch_begin(txb_worker_t *w, struct txb_error *err) {
   return send_batch(w, b, err);
 }
 
-/* ---- what became of it
- * ----------------------------------------------------------------------------------------------------------------------
- */
+/* ---- what became of it ----------------------------------------------------------------------- */
 
 void txb_worker_batch_blame(txb_worker_t *w, enum txb_failure failure, int at, int64_t after_ms, const char *outcome,
                             const struct txb_error *why) {

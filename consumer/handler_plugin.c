@@ -17,9 +17,7 @@ static const struct txb_pg_statement reset = {"txb_worker_reset", txb_text_worke
 
 #define REFUSE(err, ...) TXB_FAIL_FROM((err), TXB_REFUSED, TXB_ORIGIN_USAGE, __VA_ARGS__)
 
-/* ---- loading
- * --------------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- loading --------------------------------------------------------------------------------- */
 
 static enum txb_rc check_plugin(const struct txb_plugin *plugin, const char *path, const char *symbol,
                                 struct txb_error *err) {
@@ -72,9 +70,7 @@ void txb_worker_handler_plugin_close(txb_worker_t *w) {
   w->library = NULL;
 }
 
-/* ---- calling
- * --------------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- calling --------------------------------------------------------------------------------- */
 
 static const char *const outcome_names[] = {[TXB_OUTCOME_OK] = "ok",
                                             [TXB_OUTCOME_REFUSE] = "refuse",

@@ -34,8 +34,7 @@ static const char *const stop_texts[] = {
   "decide where to go on: SELECT txb.offset_set(group, topic, partition, next_offset, cluster_id, reason) as "         \
   "txb_admin"
 
-/* ---- where a new group begins
- * -------------------------------------------------------------------------------------------------------------- */
+/* ---- where a new group begins ---------------------------------------------------------------- */
 
 /* The start rule for all partitions of the topic at once: who comes later finds positions, and partitions added later
  * are told from those of a new group (W13). `only` >= 0: this one, from its beginning. */
@@ -101,9 +100,7 @@ static enum txb_rc register_start(txb_worker_t *w, int64_t known, struct txb_err
   return txb_worker_sync(w, err);
 }
 
-/* ---- sending
- * --------------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- sending --------------------------------------------------------------------------------- */
 
 static const char *const failure_outcomes[] = {[TXB_FAILURE_ERROR] = "error",
                                                [TXB_FAILURE_OUTCOME] = "refuse",
@@ -193,9 +190,7 @@ enum txb_rc txb_worker_position_begin(txb_worker_t *w, struct txb_error *err) {
   return txb_worker_sync(w, err);
 }
 
-/* ---- answers
- * --------------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- answers --------------------------------------------------------------------------------- */
 
 static int64_t int8_or(const struct txb_pg_result *r, int column, int64_t otherwise) {
   return txb_pg_is_null(r, 0, column) ? otherwise : txb_pg_int8(r, 0, column);

@@ -43,9 +43,7 @@ void txb_worker_step(txb_worker_t *w, const struct txb_worker_event *event) {
   txb_worker_core_step(&w->core, event);
 }
 
-/* ---- the connection
- * -------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- the connection -------------------------------------------------------------------------- */
 
 void txb_worker_connection_lost(txb_worker_t *w, const struct txb_error *why) {
   int64_t pause_ms = txb_backoff_next_ms(&w->reconnect, txb_random_u64());
@@ -116,9 +114,7 @@ static enum txb_rc connect_when_due(txb_worker_t *w, struct txb_error *err) {
   return TXB_OK;
 }
 
-/* ---- one round of the loop
- * --------------------------------------------------------------------------------------------------------------------
- */
+/* ---- one round of the loop ------------------------------------------------------------------- */
 
 static enum txb_rc progress(txb_worker_t *w, struct txb_error *err) {
   if (w->pg == NULL)
@@ -129,14 +125,13 @@ static enum txb_rc progress(txb_worker_t *w, struct txb_error *err) {
   return rc;
 }
 
-static bool upkeep_is_due(const txb_worker_t *w) {
-  return w->pg != NULL && !w->operation.active && !w->stopping && w->core.busy_slot < 0 && w->core.exclusive < 0 &&
-         txb_clock_steady_us() >= w->upkeep_us;
+static bool upkeep_may_run(const txb_worker_t *w) {
+  return w->pg != NULL && !w->operation.active && !w->stopping && w->core.busy_slot < 0 && w->core.exclusive < 0;
 }
 
 static enum txb_rc act(txb_worker_t *w, struct txb_error *err) {
   struct txb_worker_action action = {.kind = TXB_WA_NONE};
-  if (upkeep_is_due(w))
+  if (upkeep_may_run(w) && txb_clock_steady_us() >= w->upkeep_us)
     TXB_TRY(txb_worker_operation_begin(w, &action, err));
   bool upkeep = w->operation.active && w->operation.action.kind == TXB_WA_NONE;
   while (!upkeep && txb_worker_core_next(&w->core, txb_clock_steady_us(), &action)) {
@@ -188,7 +183,7 @@ static int64_t pause_us(const txb_worker_t *w) {
   int64_t due = txb_worker_core_due_us(&w->core);
   if (w->pg == NULL && !w->stopping)
     due = earlier(due, w->reconnect_us);
-  if (w->pg != NULL && !w->stopping && !w->operation.active)
+  if (upkeep_may_run(w))
     due = earlier(due, w->upkeep_us);
   if (w->stopping)
     due = earlier(due, w->stop_deadline_us);
@@ -245,9 +240,7 @@ static enum txb_rc loop(txb_worker_t *w, struct txb_error *err) {
   return TXB_OK;
 }
 
-/* ---- the process
- * ------------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- the process ----------------------------------------------------------------------------- */
 
 enum txb_rc txb_worker_settings_check(const struct txb_worker_settings *s, struct txb_error *err) {
   if (s->group == NULL || s->group[0] == '\0' || strlen(s->group) > 255)

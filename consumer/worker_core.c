@@ -60,9 +60,7 @@ const struct txb_worker_record *txb_worker_core_running(const struct txb_worker_
   return txb_partition_record(slot_of(core, slot), (size_t)index);
 }
 
-/* ---- events
- * ----------------------------------------------------------------------------------------------------------------------
- */
+/* ---- events ---------------------------------------------------------------------------------- */
 
 /* W4: nothing is known any more about who owns it. What was fetched stays: if the position turns out to lie within, it
  * goes on from there. */
@@ -270,9 +268,7 @@ void txb_worker_core_step(struct txb_worker_core *core, const struct txb_worker_
   }
 }
 
-/* ---- actions
- * ---------------------------------------------------------------------------------------------------------------------
- */
+/* ---- actions --------------------------------------------------------------------------------- */
 
 static bool give(struct txb_worker_action *out, enum txb_worker_action_kind kind, int slot,
                  const struct txb_partition *p) {
@@ -487,7 +483,7 @@ int64_t txb_worker_core_due_us(const struct txb_worker_core *core) {
       continue;
     if (p->taken && p->copied_offset != p->next_offset)
       due = earlier(due, p->copy_due_us);
-    if (p->count == 0 || core->busy_slot >= 0 || !core->up)
+    if (p->count == 0 || core->busy_slot >= 0 || !core->up || (core->exclusive >= 0 && core->exclusive != (int)i))
       continue;
     bool stalled = txb_partition_record(p, 0)->offset == p->stalled_offset;
     int64_t runs_us = stalled ? p->stall_due_us : p->waiting_since_us + core->options.batch_wait_us;

@@ -1,27 +1,34 @@
--- Applies a batch message by message; @handler@ stands for the function's quoted name. $1 group, $2 topic, $3 partition, $4 attempt, $5 the candidates' ids
--- sorted, $6 to $14 the candidates in offset order, $15 the number 1. An outcome other than ok raises TXB02, so that the COMMIT behind it does not happen.
+-- Applies a batch message by message; @handler@ stands for the function's quoted name. $1 group, $2 topic, $3
+-- partition, $4 attempt, $5 the candidates' ids sorted, $6 to $14 the candidates in offset order, $15 the number 1. An
+-- outcome other than ok raises TXB02, so that the COMMIT behind it does not happen.
 --
--- The inbox decides which are new. They are sorted, and the handler is called one level above the sort, so it meets them in offset order; OFFSET 0 keeps the
--- answer from being computed twice. What it publishes gets its ids from the delivery that is set just before the call (W14).
--- The series of $15 numbers is there for the planner: with parameters it takes an array for 10 rows and a series for 1,000. 10 rows it might join with the
--- 10 of the inbox by a nested loop, which for a full batch takes a million steps; 10,000 it hashes.
+-- The inbox decides which are new. They are sorted, and the handler is called one level above the sort, so it meets
+-- them in offset order; OFFSET 0 keeps the answer from being computed twice. What the handler publishes gets its ids
+-- from the delivery that is set just before the call (W14).
+-- The series of $15 numbers is there for the planner: with parameters it takes an array for 10 rows and a series for
+-- 1,000. 10 rows it might join with the 10 of the inbox by a nested loop, which for a full batch takes a million steps;
+-- 10,000 it hashes.
 WITH fresh AS MATERIALIZED (
   INSERT INTO txb.inbox (group_name, message_id) SELECT $1, u.id FROM unnest($5::uuid[]) AS u (id)
   ON CONFLICT DO NOTHING RETURNING message_id
+), message AS (
+  SELECT u.id, u.message_offset, $1 || '/' || u.id AS delivery,
+         ROW(u.source, u.id, $2, $3, u.message_offset, u.key, u.type, u.happened_at, u.payload, u.content_type,
+             u.headers, $4)::txb.message AS whole
+    FROM (SELECT a.*
+            FROM unnest($6::uuid[], $7::bigint[], $8::text[], $9::bytea[], $10::text[], $11::timestamptz[],
+                        $12::bytea[], $13::text[], $14::jsonb[])
+                 AS a (id, message_offset, source, key, type, happened_at, payload, content_type, headers)
+           CROSS JOIN generate_series(1, $15::int)
+          OFFSET 0) AS u
+    JOIN fresh AS f ON f.message_id = u.id
+   ORDER BY u.message_offset
 )
-SELECT set_config('txb.applied', a.applied::text, true)
-  FROM (SELECT count(CASE WHEN (h.answer).outcome = 'ok' THEN 1 ELSE txb.not_ok(h.message_offset, h.answer) END) AS applied
-          FROM (SELECT c.message_offset,
-                       @handler@(CASE WHEN set_config('txb.delivery', c.delivery, true) IS NOT NULL AND set_config('txb.ordinal', '0', true) IS NOT NULL
-                                      THEN c.message END) AS answer
-                  FROM (SELECT m.message_offset, $1 || '/' || m.id AS delivery,
-                               ROW(m.source, m.id, $2, $3, m.message_offset, m.key, m.type, m.happened_at, m.payload, m.content_type, m.headers,
-                                   $4)::txb.message AS message
-                          FROM (SELECT u.*
-                                  FROM unnest($6::uuid[], $7::bigint[], $8::text[], $9::bytea[], $10::text[], $11::timestamptz[], $12::bytea[], $13::text[],
-                                              $14::jsonb[]) AS u (id, message_offset, source, key, type, happened_at, payload, content_type, headers)
-                                 CROSS JOIN generate_series(1, $15::int)
-                                OFFSET 0) AS m
-                          JOIN fresh AS f ON f.message_id = m.id
-                         ORDER BY m.message_offset) AS c
-                OFFSET 0) AS h) AS a
+SELECT set_config('txb.applied', c.applied::text, true)
+  FROM (SELECT count(CASE WHEN (h.answer).outcome = 'ok' THEN 1 ELSE txb.not_ok(h.message_offset, h.answer) END)
+               AS applied
+          FROM (SELECT m.message_offset,
+                       @handler@(CASE WHEN set_config('txb.delivery', m.delivery, true) IS NOT NULL
+                                       AND set_config('txb.ordinal', '0', true) IS NOT NULL THEN m.whole END) AS answer
+                  FROM message AS m
+                OFFSET 0) AS h) AS c

@@ -1,12 +1,18 @@
 -- What is missing for a worker in this database, as one text; null: nothing.
 SELECT CASE WHEN to_regnamespace('txb') IS NULL THEN 'the schema txb does not exist'
             WHEN NOT has_schema_privilege('txb', 'USAGE') THEN 'no right to use the schema txb'
-            ELSE (SELECT string_agg(CASE WHEN to_regprocedure(f.name) IS NULL THEN f.name || ' does not exist' ELSE 'no right to call ' || f.name END, ', ')
-                    FROM unnest(ARRAY['txb.offset_register(text,text,int[],bigint[],text)', 'txb.offset_take(text,text,int,text,uuid,text)',
-                                      'txb.offset_release(text,text,int,bigint)', 'txb.batch_open(text,text,int,bigint,bigint,bigint,int,uuid,bigint)',
-                                      'txb.batch_close(text,text,int,int,int,int)', 'txb.inbox_partition_make(int,int)',
+            ELSE (SELECT string_agg(CASE WHEN to_regprocedure(f.name) IS NULL THEN f.name || ' does not exist'
+                                         ELSE 'no right to call ' || f.name END, ', ')
+                    FROM unnest(ARRAY['txb.offset_register(text,text,int[],bigint[],text)',
+                                      'txb.offset_take(text,text,int,text,uuid,text)',
+                                      'txb.offset_release(text,text,int,bigint)',
+                                      'txb.batch_open(text,text,int,bigint,bigint,bigint,int,uuid,bigint)',
+                                      'txb.batch_close(text,text,int,int,int,int)',
                                       'txb.batch_stall(text,text,int,bigint,bigint,int,bigint,text,text,text,boolean)',
-                                      'txb.suspect_mark(text,text,int,bigint,bigint,int)', 'txb.not_ok(bigint,txb.outcome)']) AS f (name)
-                   WHERE to_regprocedure(f.name) IS NULL OR NOT has_function_privilege(to_regprocedure(f.name), 'EXECUTE'))
+                                      'txb.suspect_mark(text,text,int,bigint,bigint,int)',
+                                      'txb.not_ok(bigint,txb.outcome)', 'txb.inbox_partition_make(int,int)',
+                                      'txb.inbox_partition_drop(interval)']) AS f (name)
+                   WHERE to_regprocedure(f.name) IS NULL
+                      OR NOT has_function_privilege(to_regprocedure(f.name), 'EXECUTE'))
        END AS missing,
        pg_is_in_recovery() AS standby, current_user::text AS role, current_database()::text AS database

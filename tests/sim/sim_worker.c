@@ -60,9 +60,7 @@ static struct worker *running_in(struct world *w, int session) {
   return NULL;
 }
 
-/* ---- the group
- * ---------------------------------------------------------------------------------------------------------------------
- */
+/* ---- the group ------------------------------------------------------------------------------- */
 
 static void tell(struct worker *k, struct kafka_event e) {
   if (!k->member && e.kind != K_LOST && e.kind != K_CONFIRMED) /* meant for its last life */
@@ -121,9 +119,7 @@ static void expire_members(struct world *w) {
       leave_group(w, i);
 }
 
-/* ---- a worker
- * ------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- a worker -------------------------------------------------------------------------------- */
 
 static void start_worker(struct world *w, int index) {
   struct worker *k = &w->workers[index];
@@ -452,9 +448,7 @@ static void turn(struct world *w, struct worker *k) {
     k->waiting = !carry_out(w, k, &k->action);
 }
 
-/* ---- faults
- * ----------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- faults ---------------------------------------------------------------------------------- */
 
 static void poison(struct world *w) {
   if (w->m.server_crashed) {

@@ -164,8 +164,7 @@ static int stalled(void) {
   return slot;
 }
 
-/* ---- the way to owning
- * -------------------------------------------------------------------------------------------------------------- */
+/* ---- the way to owning ----------------------------------------------------------------------- */
 
 Test(worker_core, takes_a_partition_only_after_the_group_accepted_a_commit) { /* W4 */
   step(TXB_WE_UP, 0);
@@ -272,9 +271,7 @@ Test(worker_core, does_nothing_in_the_database_without_a_connection) {
   expect(TXB_WA_NONE);
 }
 
-/* ---- batches
- * --------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- batches --------------------------------------------------------------------------------- */
 
 Test(worker_core, waits_for_an_incomplete_batch_no_longer_than_asked) {
   int slot = owned(0);
@@ -358,9 +355,7 @@ Test(worker_core, serves_its_partitions_in_turn) {
   }
 }
 
-/* ---- failures
- * -------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- failures -------------------------------------------------------------------------------- */
 
 Test(worker_core, halves_a_failing_batch_until_the_good_part_commits_and_the_bad_message_is_alone) { /* W5 */
   int slot = owned(0);
@@ -483,8 +478,7 @@ Test(worker_core, a_stall_that_can_not_be_recorded_still_stands) {
   expect(TXB_WA_MARK);
 }
 
-/* ---- suspects (W10)
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- suspects (W10) -------------------------------------------------------------------------- */
 
 static int suspect(struct txb_position p) {
   step(TXB_WE_UP, 0);
@@ -579,8 +573,7 @@ Test(worker_core, a_message_that_takes_the_connection_down_twice_is_a_failing_me
   cr_assert_not(a.keep_suspect);
 }
 
-/* ---- the topic that is not the same any more (W9)
- * --------------------------------------------------------------------------------------- */
+/* ---- the topic that is not the same any more (W9) -------------------------------------------- */
 
 static int probing(int64_t next_offset) {
   step(TXB_WE_UP, 0);
@@ -659,8 +652,7 @@ Test(worker_core, goes_on_when_the_record_below_the_position_was_compacted_away)
   cr_assert_eq(a.new_next, 12);
 }
 
-/* ---- leaving, losing, ending
- * ------------------------------------------------------------------------------------------------------------- */
+/* ---- leaving, losing, ending ----------------------------------------------------------------- */
 
 Test(worker_core, a_revoked_partition_ends_its_batch_is_marked_clean_and_given_back) {
   int slot = owned(0);
