@@ -1,0 +1,93 @@
+/* Generations of holes where the relay core seldom takes them: lists that are merged because they are too many. */
+#include <criterion/criterion.h>
+
+#include "outbox/generations.h"
+
+static struct txb_generations g;
+
+static void begin(void) {
+  const struct txb_generation_policy policy = {.ask_freely = 0, .quiet_min = 0, .look_ranges = 8, .generations_max = 1};
+  txb_generations_init(&g, &policy);
+}
+
+static void end(void) {
+  txb_generations_fini(&g);
+}
+
+TestSuite(generations, .init = begin, .fini = end);
+
+static const struct txb_holder a = {.backend = 1, .local = 1, .xid = 101}, b = {.backend = 2, .local = 1, .xid = 102};
+
+static void listed(uint64_t next_poll, size_t count, const struct txb_holder *holders) {
+  struct txb_holder copy[4];
+  bool changed;
+  for (size_t i = 0; i < count; i++)
+    copy[i] = holders[i];
+  txb_generations_list_sent(&g);
+  cr_assert_eq(txb_generations_listed(&g, copy, count, next_poll, &changed, NULL), TXB_OK);
+}
+
+static void poll_sent(uint64_t number, bool everything) {
+  cr_assert_eq(txb_generations_poll_sent(&g, number, everything, NULL), TXB_OK);
+}
+
+static bool usable(size_t count, const uint64_t *xips) {
+  const struct txb_snapshot snapshot = {.xmax = 200, .xip = xips, .xip_count = count};
+  return txb_generations_poll_is_usable(&g, &snapshot);
+}
+
+/* A looked generation of holder a, then one of holder b that no poll has looked at; the limit of one makes them one. */
+static void merge_looked_with_unlooked(void) {
+  const struct txb_holder both[] = {a, b};
+  cr_assert_eq(txb_generations_note(&g, 5, 5, 1, NULL), TXB_OK);
+  listed(1, 1, &a);
+  poll_sent(1, false);
+  txb_generations_looked(&g, 1);
+  cr_assert(g.items[0].looked);
+  cr_assert_eq(txb_generations_note(&g, 8, 8, 2, NULL), TXB_OK);
+  listed(2, 2, both);
+  cr_assert_eq(g.count, 1);
+}
+
+Test(generations, merged_are_asked_for_until_a_poll_has_looked_at_all_of_them) {
+  merge_looked_with_unlooked();
+  cr_assert(!g.items[0].looked);
+  poll_sent(2, false);
+  cr_assert_eq(g.asked_count, 2);
+}
+
+Test(generations, merged_have_the_holders_of_both) {
+  const uint64_t first_only[] = {101}, both[] = {101, 102};
+  merge_looked_with_unlooked();
+  cr_assert_eq(g.items[0].holder_count, 2);
+  poll_sent(2, false);
+  txb_generations_looked(&g, 2);
+  poll_sent(3, false);
+  cr_assert_eq(g.asked_count, 0);
+  cr_assert(usable(2, both));
+  cr_assert(!usable(1, first_only), "102 has ended: its row of either may be visible");
+}
+
+Test(generations, merged_while_one_was_left_out_of_the_poll_under_way_count_as_left_out) {
+  const struct txb_holder both[] = {a, b};
+  const uint64_t xips[] = {102};
+  cr_assert_eq(txb_generations_note(&g, 5, 5, 1, NULL), TXB_OK);
+  listed(1, 1, &a);
+  poll_sent(1, false);
+  txb_generations_looked(&g, 1);
+  cr_assert_eq(txb_generations_note(&g, 8, 8, 2, NULL), TXB_OK);
+  g.policy.generations_max = 2;
+  listed(2, 2, both);  /* two generations */
+  poll_sent(2, false); /* leaves the first out */
+  cr_assert(g.items[0].left_out && !g.items[1].left_out);
+  g.policy.generations_max = 1;
+  listed(3, 2, both); /* one now */
+  cr_assert_eq(g.count, 1);
+  cr_assert(!usable(1, xips), "the first one's holder has ended in that poll's snapshot");
+}
+
+Test(generations, that_merge_forget_no_hole) {
+  merge_looked_with_unlooked();
+  cr_assert(txb_holes_has(&g.items[0].holes, 5) && txb_holes_has(&g.items[0].holes, 8));
+  cr_assert_eq(txb_generations_ranges(&g), 2);
+}
