@@ -154,21 +154,19 @@ static enum txb_rc on_revoked(txb_worker_t *w, const struct txb_kafka_notice *n,
 }
 
 /* What was to be fetched is not there: deleted, or never was. Which of both, Kafka's first and last offset tell. */
-static enum txb_rc on_range(txb_worker_t *w, const struct txb_kafka_notice *n, struct txb_error *err) {
+static void on_range(txb_worker_t *w, const struct txb_kafka_notice *n) {
   struct txb_worker_place *place = &w->places[n->place];
   struct txb_error error;
   if (!place->used)
-    return TXB_OK;
+    return;
   struct txb_worker_event e = txb_worker_event_now(TXB_WE_RANGE, n->place);
   if (txb_kafka_consumer_range(w->kafka, n->topic, n->partition, KAFKA_QUESTION_MS, &e.low, &e.high, &error) !=
       TXB_OK) {
     txb_log(TXB_LOG_WARN, TXB_MSG("position out of range, asking again"), TXB_F("topic", n->topic),
             TXB_FI("partition", n->partition), TXB_F("error", error.message));
-    return only_fatal(
-        txb_kafka_consumer_fetch(w->kafka, place->topic, place->partition, place->fetch_offset, n->place, err), err);
+    e.low = e.high = -1;
   }
   txb_worker_step(w, &e);
-  return TXB_OK;
 }
 
 /* A commit's token: which assignment of which slot, and whether it was the group that was asked (W4) or only the copy
@@ -224,7 +222,8 @@ static enum txb_rc on_notice(txb_worker_t *w, struct txb_kafka_notice *n, struct
       txb_worker_step(w, &e);
     return TXB_OK;
   case TXB_KAFKA_RANGE:
-    return on_range(w, n, err);
+    on_range(w, n);
+    return TXB_OK;
   case TXB_KAFKA_COMMITTED:
     on_committed(w, n);
     return TXB_OK;
@@ -287,7 +286,8 @@ enum txb_rc txb_worker_tell_kafka(txb_worker_t *w, const struct txb_worker_actio
                                                 token_of(w, a->slot, false), err),
                       err);
   case TXB_WA_FETCH:
-    place->fetch_offset = a->offset;
+    if (w->prepared >= 0 && w->batches[w->prepared].slot == a->slot)
+      w->prepared = -1; /* made of records that are fetched again, and may be others now */
     return only_fatal(txb_kafka_consumer_fetch(w->kafka, place->topic, place->partition, a->offset, a->slot, err), err);
   case TXB_WA_UNFETCH:
     return only_fatal(txb_kafka_consumer_unfetch(w->kafka, place->topic, place->partition, err), err);

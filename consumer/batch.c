@@ -23,8 +23,7 @@ enum phase { PHASE_COMMIT = 0, PHASE_OPEN, PHASE_ROLLBACK, PHASE_PLANTED };
 static const struct txb_pg_statement open_statement = {"txb_worker_open", txb_text_worker_open},
                                      unfenced = {"txb_worker_open_unfenced", txb_text_worker_open_unfenced},
                                      close_statement = {"txb_worker_close", txb_text_worker_close},
-                                     inbox = {"txb_worker_inbox", txb_text_worker_inbox},
-                                     delivery = {"txb_worker_delivery", txb_text_worker_delivery};
+                                     inbox = {"txb_worker_inbox", txb_text_worker_inbox};
 
 static bool is_sql(const txb_worker_t *w) {
   return w->settings->handler == TXB_HANDLER_SQL || w->settings->handler == TXB_HANDLER_SQL_BATCH;
@@ -266,13 +265,6 @@ static enum txb_rc send_batch(txb_worker_t *w, struct txb_worker_batch *b, struc
     return txb_worker_batch_close(w, -1, err);
   }
   w->operation.phase = PHASE_OPEN;
-  char first[37];
-  txb_uuid_format(&b->ids[0], first);
-  txb_buffer_clear(&w->text);
-  txb_buffer_addf(&w->text, "%s/%s", w->settings->group, first);
-  txb_pg_params_clear(&w->params);
-  txb_pg_add_text(&w->params, txb_slice_text(txb_buffer_text(&w->text)));
-  TXB_TRY(txb_worker_send(w, &delivery, &w->params, err));
   TXB_TRY(txb_worker_send(w, &inbox, &b->apply, err));
   return txb_worker_sync(w, err);
 }

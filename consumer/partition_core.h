@@ -84,6 +84,7 @@ struct txb_partition {
   bool stop_told;
 
   bool fetching, paused;
+  bool doubted;         /* W9: to be taken anew once the operation under way has ended */
   int64_t fetch_offset; /* the next that Kafka shall give; everything below was buffered or is applied */
   bool probing;         /* W9: the record below the position has been asked for */
   int64_t end_offset;   /* Kafka said that nothing lies at or above it; -1: not yet */

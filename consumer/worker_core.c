@@ -75,6 +75,17 @@ static void ask_again(struct txb_partition *p, int64_t due_us) {
   p->stall_unrecorded = p->skip_head = false;
 }
 
+/* W9: what is buffered may be of another topic by the same name, and the fetch has ended. Taken anew, the record below
+ * the position is compared. A batch that is under way ends first: its records are in the ring. */
+static void doubt(struct txb_worker_core *core, struct txb_partition *p, int64_t now_us) {
+  p->doubted = core->busy_slot >= 0 && slot_of(core, core->busy_slot) == p;
+  if (p->doubted)
+    return;
+  txb_partition_pop(p, &core->options, p->count, now_us);
+  p->fetching = p->paused = p->probing = false;
+  ask_again(p, now_us);
+}
+
 static void down(struct txb_worker_core *core, int64_t now_us) {
   core->up = false;
   if (core->busy_slot >= 0 && core->busy_kind == TXB_WA_RUN)
@@ -84,6 +95,8 @@ static void down(struct txb_worker_core *core, int64_t now_us) {
     if (core->partitions[i].used) {
       ask_again(&core->partitions[i], now_us);
       core->partitions[i].taken = false;
+      if (core->partitions[i].doubted)
+        doubt(core, &core->partitions[i], now_us);
     }
 }
 
@@ -103,19 +116,25 @@ static void confirmed(struct txb_partition *p, bool accepted, int64_t now_us) {
   p->refusals++;
 }
 
+/* Kafka does not have what it was asked for; low < 0: it could not be asked what it has. */
 static void out_of_range(struct txb_worker_core *core, struct txb_partition *p, int64_t low, int64_t high,
                          int64_t now_us) {
-  if (p->own != TXB_OWN_OWNED || !p->fetching)
+  if (p->own == TXB_OWN_STOPPED || !p->fetching)
     return;
-  if (p->next_offset < low)
+  bool busy = core->busy_slot >= 0 && slot_of(core, core->busy_slot) == p;
+  if (p->own != TXB_OWN_OWNED || busy || low < 0) {
+    doubt(core, p, now_us);
+  } else if (p->next_offset < low) {
     txb_partition_stop(p, &core->options, TXB_STOP_DELETED, now_us);
-  else if (p->next_offset > high)
+  } else if (p->next_offset > high) {
     txb_partition_stop(p, &core->options, TXB_STOP_BEYOND, now_us);
-  else { /* only the record below the position is gone, and Kafka may delete that: nothing to compare with. FETCH
-            follows */
+  } else if (p->probing) { /* only the record below the position is gone, and Kafka may delete that: nothing to compare
+                              with. FETCH follows */
     p->fetching = p->probing = false;
     txb_partition_pop(p, &core->options, p->count, now_us);
     p->fetch_offset = p->next_offset;
+  } else { /* what was fetched lay above Kafka's end, though the position does not: truncated, or made anew */
+    doubt(core, p, now_us);
   }
 }
 
@@ -217,6 +236,8 @@ static void answered(struct txb_worker_core *core, struct txb_partition *p, cons
     p->taken = false;
     p->marked_offset = -1;
   }
+  if (p->doubted)
+    doubt(core, p, e->now_us);
   if (core->exclusive == e->slot && p->marked_offset < 0)
     core->exclusive = -1;
 }

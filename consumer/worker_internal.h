@@ -22,7 +22,6 @@ struct txb_worker_place {
   char *topic;
   int32_t partition;
   uint32_t serial;        /* tells answers of Kafka about an older assignment apart */
-  int64_t fetch_offset;   /* where it was fetched from last */
   bool giving_back;       /* part of the REVOKED or LOST notice at hand */
   struct txb_error error; /* what went wrong with it last: for its stall record and the log */
   char outcome[16];       /* likewise: error, refuse, retry, dead, crash */

@@ -1,4 +1,11 @@
 -- Which of the ids ($2, sorted and distinct) are new to the group. Sorted, so that two batches with ids in common don't
--- deadlock.
-INSERT INTO txb.inbox (group_name, message_id) SELECT $1, u.id FROM unnest($2::uuid[]) AS u (id)
-ON CONFLICT DO NOTHING RETURNING message_id
+-- deadlock. What a plugin's handler publishes through txb.publish gets its ids from the first new message (W14): a
+-- repetition's id was the delivery of an earlier batch, and would give the same ids again.
+WITH fresh AS (
+  INSERT INTO txb.inbox (group_name, message_id) SELECT $1, u.id FROM unnest($2::uuid[]) AS u (id)
+  ON CONFLICT DO NOTHING RETURNING message_id
+), delivery AS MATERIALIZED (
+  SELECT set_config('txb.delivery', $1 || '/' || f.message_id, true), set_config('txb.ordinal', '0', true)
+    FROM (SELECT n.message_id FROM fresh AS n ORDER BY n.message_id LIMIT 1) AS f
+)
+SELECT f.message_id FROM fresh AS f CROSS JOIN delivery

@@ -644,6 +644,33 @@ Test(worker_core, goes_on_when_only_applied_records_were_deleted) {
   cr_assert_eq(run(2).expected_next, 10);
 }
 
+/* The topic was made anew while the partition stood still: Kafka's end lies below what was fetched, not below the
+ * position. */
+Test(worker_core, takes_a_partition_anew_when_what_was_fetched_lies_beyond_the_end) {
+  int slot = probing(10);
+  struct txb_worker_record r = {.offset = 9, .timestamp_ms = 9, .id = id_of(9), .size = 10};
+  struct txb_error err;
+  cr_assert_eq(txb_worker_core_record(&core, slot, &r, now_us, &err), TXB_OK);
+  records(slot, 10, 3);
+  struct txb_worker_event e = event(TXB_WE_RANGE, slot);
+  e.low = 0;
+  e.high = 11;
+  txb_worker_core_step(&core, &e);
+  expect(TXB_WA_LOOKUP); /* nothing of it is applied; the record below the position will be compared */
+}
+
+Test(worker_core, fetches_again_what_went_out_of_range_while_the_database_was_away) {
+  int slot = probing(10);
+  records(slot, 11, 1);
+  step(TXB_WE_DOWN, slot);
+  struct txb_worker_event e = event(TXB_WE_RANGE, slot);
+  e.low = 0;
+  e.high = 3;
+  txb_worker_core_step(&core, &e);
+  cr_assert_not(core.partitions[slot].fetching, "Kafka sends nothing for it any more");
+  cr_assert_eq(core.partitions[slot].count, 0);
+}
+
 Test(worker_core, goes_on_when_the_record_below_the_position_was_compacted_away) {
   int slot = probing(10);
   records(slot, 11, 1);
