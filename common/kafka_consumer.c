@@ -11,7 +11,7 @@
 /* What librdkafka may hold beside what was taken from it. The loop drains it all the time, so it is seldom full; a full
  * queue makes librdkafka 2.0.2 pause for a second. */
 #define FETCH_QUEUE_MESSAGES 20000
-#define FETCH_QUEUE_KBYTES   16384
+#define FETCH_QUEUE_KBYTES   8192
 /* A slow handler is no reason to leave the group: a dead process is found by its session. */
 #define POLL_INTERVAL_MS 86400000
 
@@ -43,17 +43,23 @@ struct txb_kafka_consumer {
 
 /* ---- opening --------------------------------------------------------------------------------- */
 
-/* Ours, that a user may change: a resumed partition waits for the fetch under way to end, and a fetch over many
- * partitions is held in memory as a whole. */
+/* Ours, that a user may change (under either name): a resumed partition waits for the fetch under way to end; what one
+ * fetch brings of a partition is held on top of its share of the buffer; and a fetch is held as a whole until the last of
+ * its records is done with. */
+static const struct {
+  const char *name, *alias, *value;
+} defaults[] = {{"fetch.wait.max.ms", "", "100"},
+                {"fetch.max.bytes", "", "4194304"},
+                {"max.partition.fetch.bytes", "fetch.message.max.bytes", "262144"}};
+
 static enum txb_rc configure_defaults(const struct txb_kafka_cluster *cluster, rd_kafka_conf_t *conf,
                                       struct txb_error *err) {
-  static const char *const ours[][2] = {{"fetch.wait.max.ms", "100"}, {"fetch.max.bytes", "16777216"}};
-  for (size_t i = 0; i < TXB_ARRAY_SIZE(ours); i++) {
+  for (size_t i = 0; i < TXB_ARRAY_SIZE(defaults); i++) {
     bool given = false;
     for (const char *const *o = cluster->options; o != NULL && o[0] != NULL; o += 2)
-      given = given || strcmp(o[0], ours[i][0]) == 0;
+      given = given || strcmp(o[0], defaults[i].name) == 0 || strcmp(o[0], defaults[i].alias) == 0;
     if (!given)
-      TXB_TRY(txb_kafka_conf_set(conf, ours[i][0], ours[i][1], err));
+      TXB_TRY(txb_kafka_conf_set(conf, defaults[i].name, defaults[i].value, err));
   }
   return TXB_OK;
 }

@@ -15,7 +15,7 @@
 #include "consumer_sql.h"
 
 #define MS                1000
-#define BUFFER_BYTES      (INT64_C(24) << 20) /* fetched and waiting, over all partitions */
+#define BUFFER_BYTES      (INT64_C(16) << 20) /* fetched and waiting, over all partitions */
 #define STOP_PATIENCE_MS  20000               /* a stop waits so long for the batch under way */
 #define LEAVE_PATIENCE_MS 5000
 #define LEAVE_LOOK_MS     10
