@@ -72,9 +72,9 @@ static enum txb_rc open_holes(struct txb_relay_core *core, size_t *count_out, st
   return TXB_OK;
 }
 
-/* The ranges of one generation that begin in the page, cut at `highest`. *straddles_out is set when one goes on above it. */
+/* The ranges of one generation that begin in the page, up to `highest`. None goes on above it: the number behind it is a row under way, or not yet read. */
 static enum txb_rc page_of_generation(struct txb_relay_checkpoint *view, const struct txb_holes *holes, int64_t page,
-                                      bool *straddles_out, struct txb_error *err) {
+                                      struct txb_error *err) {
   int64_t first = page << TXB_HOLE_PAGE_BITS, end = (page + 1) << TXB_HOLE_PAGE_BITS;
   for (size_t i = txb_holes_find(holes, first); i < holes->count; i++) {
     const struct txb_range *r = txb_holes_at(holes, i);
@@ -82,20 +82,19 @@ static enum txb_rc page_of_generation(struct txb_relay_checkpoint *view, const s
       continue;
     if (r->lo >= end || r->lo > view->highest)
       break;
-    TXB_TRY(add_range(view, r->lo, r->hi < view->highest ? r->hi : view->highest, err));
-    *straddles_out |= r->hi > view->highest;
+    TXB_ASSERT(r->hi <= view->highest);
+    TXB_TRY(add_range(view, r->lo, r->hi, err));
   }
   return TXB_OK;
 }
 
-/* Writes the changed pages at or below `highest`. A page that holds, or may come to hold, something above it stays changed. */
+/* Writes the changed pages at or below `highest`. A page that may hold something above it stays changed. */
 static enum txb_rc changed_pages(struct txb_relay_core *core, size_t open_count, struct txb_error *err) {
   struct txb_relay_checkpoint *view = &core->view;
   struct txb_pages *changed = &core->generations.changed;
   size_t kept = 0, open = 0;
   for (size_t i = 0; i < changed->count; i++) {
     int64_t page = changed->items[i];
-    bool keep = page >= txb_hole_page(view->highest);
     if (page <= txb_hole_page(view->highest)) {
       void *items = view->pages;
       TXB_TRY(grow(&items, &view->page_capacity, view->page_count, sizeof *view->pages, err));
@@ -103,13 +102,13 @@ static enum txb_rc changed_pages(struct txb_relay_core *core, size_t open_count,
       struct txb_hole_page *out = &view->pages[view->page_count++];
       *out = (struct txb_hole_page){.page = page, .first = view->range_count};
       for (size_t g = 0; g < core->generations.count; g++)
-        TXB_TRY(page_of_generation(view, &core->generations.items[g].holes, page, &keep, err));
+        TXB_TRY(page_of_generation(view, &core->generations.items[g].holes, page, err));
       for (; open < open_count && txb_hole_page(view->ranges[open].lo) <= page; open++)
         if (txb_hole_page(view->ranges[open].lo) == page)
           TXB_TRY(add_range(view, view->ranges[open].lo, view->ranges[open].hi, err));
       out->count = view->range_count - out->first;
     }
-    if (keep)
+    if (page >= txb_hole_page(view->highest))
       changed->items[kept++] = page;
   }
   changed->count = kept;

@@ -69,21 +69,21 @@ Test(generations, merged_have_the_holders_of_both) {
 }
 
 Test(generations, merged_while_one_was_left_out_of_the_poll_under_way_count_as_left_out) {
-  const struct txb_holder both[] = {a, b};
-  const uint64_t xips[] = {102};
+  const uint64_t running[] = {102};
+  g.policy.generations_max = 2;
   cr_assert_eq(txb_generations_note(&g, 5, 5, 1, NULL), TXB_OK);
   listed(1, 1, &a);
-  poll_sent(1, false);
-  txb_generations_looked(&g, 1);
   cr_assert_eq(txb_generations_note(&g, 8, 8, 2, NULL), TXB_OK);
-  g.policy.generations_max = 2;
-  listed(2, 2, both);  /* two generations */
-  poll_sent(2, false); /* leaves the first out */
-  cr_assert(g.items[0].left_out && !g.items[1].left_out);
+  listed(2, 1, &b); /* the first has no holder any more: it is asked for until a last look */
+  poll_sent(2, true);
+  txb_generations_looked(&g, 2);
+  poll_sent(3, false);
+  cr_assert(!g.items[0].left_out && g.items[1].left_out);
   g.policy.generations_max = 1;
-  listed(3, 2, both); /* one now */
+  listed(4, 1, &b);
   cr_assert_eq(g.count, 1);
-  cr_assert(!usable(1, xips), "the first one's holder has ended in that poll's snapshot");
+  cr_assert(usable(1, running));
+  cr_assert(!usable(0, NULL), "102 has ended in that poll's snapshot");
 }
 
 Test(generations, that_merge_forget_no_hole) {
