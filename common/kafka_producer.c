@@ -230,9 +230,11 @@ static void take_error(struct txb_kafka_producer *producer, rd_kafka_event_t *ev
     text = fatal;
     producer->broken = true;
   }
-  /* A gap: the reports say which messages were refused. */
-  if (code == RD_KAFKA_RESP_ERR_NO_ERROR || code == RD_KAFKA_RESP_ERR__GAPLESS_GUARANTEE ||
-      !txb_kafka_weather_error(&producer->weather, code))
+  /* A gap: the reports say which messages were refused. One broker of several, or one attempt of many: librdkafka goes on by itself, and says when
+   * the last one is away. */
+  bool everyday = code == RD_KAFKA_RESP_ERR__GAPLESS_GUARANTEE || code == RD_KAFKA_RESP_ERR__TRANSPORT ||
+                  code == RD_KAFKA_RESP_ERR__TIMED_OUT || code == RD_KAFKA_RESP_ERR_NO_ERROR;
+  if (everyday || !txb_kafka_weather_error(&producer->weather, code))
     return;
   (void)TXB_KAFKA_FAIL(&producer->trouble, code, text, "Kafka");
   producer->news = TXB_KAFKA_TROUBLE;

@@ -21,6 +21,32 @@ static struct txb_slice content_type_of(const struct txb_intent *intent) {
   return txb_slice_text(intent->content_type == NULL ? "application/json" : intent->content_type);
 }
 
+/* Text that PostgreSQL would refuse without saying of which field. */
+static enum txb_rc check_text(const char *field, struct txb_slice text, struct txb_error *err) {
+  if (text.data == NULL || txb_slice_is_text(text))
+    return TXB_OK;
+  return TXB_FAIL_FROM(err, TXB_REFUSED, TXB_ORIGIN_USAGE, "%s: not UTF-8 text, or with a NUL in it", field);
+}
+
+static enum txb_rc check_intent(const struct txb_intent *intent, struct txb_error *err) {
+  TXB_TRY(check_text("topic", txb_slice_text(intent->topic), err));
+  TXB_TRY(check_text("key", intent->key, err));
+  TXB_TRY(check_text("type", txb_slice_text(intent->type), err));
+  TXB_TRY(check_text("content_type", txb_slice_text(intent->content_type), err));
+  return check_text("headers", txb_slice_text(intent->headers_json), err);
+}
+
+static enum txb_rc parse_id(const struct txb_intent *intent, struct txb_uuid *out, struct txb_error *err) {
+  struct txb_error local;
+  enum txb_rc rc = txb_uuid_parse(txb_slice_text(intent->id), out, &local);
+  if (rc != TXB_OK) {
+    txb_error_prefix(&local, "id");
+    if (err != NULL)
+      *err = local;
+  }
+  return rc;
+}
+
 static void close_pg(struct txb_pg **pg) {
   txb_pg_close(*pg); /* gives the borrowed connection back as it is */
 }
@@ -31,8 +57,9 @@ enum txb_rc txb_publish(PGconn *conn, const struct txb_intent *intent, char id_o
   TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *result = NULL;
   struct txb_uuid id;
   txb_pg_params_init(&p);
+  TXB_TRY(check_intent(intent, err));
   if (intent->id != NULL)
-    TXB_TRY(txb_uuid_parse(txb_slice_text(intent->id), &id, err));
+    TXB_TRY(parse_id(intent, &id, err));
   TXB_TRY(txb_pg_borrow(conn, &pg, err));
   txb_pg_add_text(&p, txb_slice_text(intent->topic));
   txb_pg_add_text(&p, intent->key);
@@ -91,8 +118,7 @@ static enum txb_rc add_ids(struct txb_pg_params *p, const struct txb_intent *int
       txb_pg_array_bytes(p, txb_slice_of(NULL, 0));
       continue;
     }
-    if (txb_uuid_parse(txb_slice_text(intents[i].id), &id, err) != TXB_OK)
-      return txb_error_prefix(err, "intent %zu", i + 1);
+    TXB_TRY(parse_id(&intents[i], &id, err));
     txb_pg_array_bytes(p, txb_slice_of(id.bytes, sizeof id.bytes));
   }
   txb_pg_array_end(p);
@@ -116,13 +142,25 @@ static void add_times_and_orders(struct txb_pg_params *p, const struct txb_inten
   txb_pg_array_end(p);
 }
 
-static enum txb_rc check_total(const struct txb_intent *intents, size_t count, struct txb_error *err) {
+/* What the server would not name, or not take. Rows are counted from 1, as txb.publish_many does. */
+static enum txb_rc check_all(const struct txb_intent *intents, size_t count, struct txb_error *err) {
   size_t total = 0;
-  for (size_t i = 0; i < count; i++)
-    if (!txb_size_add(total, intents[i].payload.size, &total) || total > STATEMENT_BYTES_MAX)
-      return TXB_FAIL(err, TXB_REFUSED,
-                      "payload: the first %zu of %zu intents have more than %zu bytes, which one statement can take",
-                      i + 1, count, STATEMENT_BYTES_MAX);
+  for (size_t i = 0; i < count; i++) {
+    struct txb_error local = {0};
+    struct txb_uuid id;
+    enum txb_rc rc = check_intent(&intents[i], &local);
+    if (rc == TXB_OK && intents[i].id != NULL)
+      rc = parse_id(&intents[i], &id, &local);
+    if (rc == TXB_OK && (!txb_size_add(total, intents[i].payload.size, &total) || total > STATEMENT_BYTES_MAX))
+      rc = TXB_FAIL(&local, TXB_REFUSED, "payload: with those before it more than %zu bytes, which one call can take",
+                    STATEMENT_BYTES_MAX);
+    if (rc == TXB_OK)
+      continue;
+    txb_error_prefix(&local, "row %zu", i + 1);
+    if (err != NULL)
+      *err = local;
+    return rc;
+  }
   return TXB_OK;
 }
 
@@ -134,7 +172,7 @@ enum txb_rc txb_publish_many(PGconn *conn, const struct txb_intent *intents, siz
   txb_pg_params_init(&p);
   if (count == 0)
     return TXB_OK;
-  TXB_TRY(check_total(intents, count, err));
+  TXB_TRY(check_all(intents, count, err));
   TXB_TRY(txb_pg_borrow(conn, &pg, err));
   add_array(&p, TXB_OID_TEXT, topic_of, intents, count);
   add_array(&p, TXB_OID_TEXT, key_of, intents, count);

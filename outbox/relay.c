@@ -137,17 +137,14 @@ static enum txb_rc serve(struct txb_relay *r, struct txb_relay_partitions *parti
     txb_log(TXB_LOG_INFO, TXB_MSG("PostgreSQL is back"), TXB_F("source", r->o->source),
             TXB_F("server", txb_pg_name(r->pg)));
   r->server_gone = false;
-  txb_backoff_reset(&r->retry);
   txb_relay_partitions_hold(partitions, true);
   rc = txb_relay_serve(r, err);
   txb_relay_partitions_hold(partitions, false);
-  if (rc == TXB_OK) {
-    txb_relay_release(r, NULL);
+  if (rc == TXB_OK && txb_relay_release(r, NULL))
     txb_log(TXB_LOG_INFO, TXB_MSG("lease given back"), TXB_F("source", r->o->source), TXB_FI("epoch", r->epoch),
             TXB_FI("published", r->core.published_total));
-  } else if (rc == TXB_REFUSED && txb_pg_is_usable(r->pg)) {
-    txb_relay_release(r, err->message);
-  }
+  else if (rc == TXB_REFUSED && txb_pg_is_usable(r->pg))
+    (void)txb_relay_release(r, err->message);
   return rc;
 }
 
@@ -161,9 +158,12 @@ static bool goes_on(struct txb_relay *r, enum txb_rc rc, const struct txb_error 
   }
   if (rc != TXB_RETRY)
     return false;
+  bool answered = strncmp(err->sqlstate, "40", 2) == 0 || strncmp(err->sqlstate, "55", 2) == 0 ||
+                  strcmp(err->sqlstate, "57014") == 0;
   if (!r->server_gone && !txb_stopped(r->o->stop_fd))
-    txb_log(TXB_LOG_WARN, TXB_MSG("PostgreSQL is away, trying again"), TXB_F("source", r->o->source),
-            TXB_F("error", err->message));
+    txb_log(TXB_LOG_WARN,
+            TXB_MSG(answered ? "PostgreSQL could not do it, trying again" : "PostgreSQL is away, trying again"),
+            TXB_F("source", r->o->source), TXB_F("error", err->message));
   r->server_gone = true;
   return true;
 }

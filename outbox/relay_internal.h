@@ -6,6 +6,7 @@
  *   relay_poll.c      polls, listings, last looks
  *   relay_store.c     position, checkpoints, refused intents, what status shows
  *   relay_publish.c   rows to messages, reports, producers
+ *   relay_watch.c     what would go wrong in silence
  *   relay_topics.c    numbers for topic names
  *   relay_partitions.c  partitions ahead and retention, on a thread and a connection of their own
  *
@@ -26,7 +27,7 @@ struct txb_relay_topic_name {
   char *name;
   size_t size;
   struct txb_kafka_topic *handle; /* of the present producer, or NULL */
-  bool told_held;                 /* the log knows */
+  bool told_held, told_there;     /* the log knows */
 };
 struct txb_relay_topics {
   struct txb_relay_topic_name *items;
@@ -86,12 +87,14 @@ struct txb_relay {
   int64_t epoch;
   struct txb_relay_request requests[TXB_RELAY_REQUESTS_MAX];
   size_t request_first, request_count;
-  bool status_out, due_out, move_out, move_more, release_out;
+  bool status_out, due_out, move_out, move_more, releasing, release_out;
   int64_t status_us, due_us; /* when the last was sent */
   bool told;                 /* since the lease was taken */
   int64_t told_hole;         /* what txb.relay says; 0: nothing */
   char told_error[400];
-  char last_error[400]; /* what it should say: "" when all is well */
+  char kafka_error[400], watch_error[400]; /* what it should say: "" when all is well */
+  bool told_waiting, told_holes;           /* the log knows */
+  int64_t watch_us;
   /* a poll's answer as it comes */
   struct txb_relay_poll poll;
   struct txb_relay_answer answer;
@@ -168,10 +171,15 @@ enum txb_rc txb_relay_send_renew(struct txb_relay *r, enum txb_relay_request_kin
 enum txb_rc txb_relay_send_record(struct txb_relay *r, uint64_t ticket, struct txb_error *err) TXB_MUST_CHECK;
 enum txb_rc txb_relay_send_due(struct txb_relay *r, struct txb_error *err) TXB_MUST_CHECK;
 enum txb_rc txb_relay_send_move(struct txb_relay *r, struct txb_error *err) TXB_MUST_CHECK;
+/* How often a checkpoint is worth it, by the size of txb.relay. */
+void txb_relay_choose_checkpoint(struct txb_relay *r, int64_t relation_bytes);
 /* Whether txb.relay should be told something now. */
 bool txb_relay_status_is_due(const struct txb_relay *r, int64_t now_us);
-/* Gives the source back at an end; with a reason: marked as stopped by it. */
-void txb_relay_release(struct txb_relay *r, const char *stopped_because);
+/* Gives the source back at an end; with a reason: marked as stopped by it. Whether that got through. */
+bool txb_relay_release(struct txb_relay *r, const char *stopped_because);
+
+/* ---- relay_watch.c -------------------------------------------------------------------------------------- */
+void txb_relay_watch(struct txb_relay *r, int64_t now_us);
 
 /* ---- relay_publish.c -------------------------------------------------------------------------------- */
 enum txb_rc txb_relay_producer_open(struct txb_relay *r, struct txb_error *err) TXB_MUST_CHECK;

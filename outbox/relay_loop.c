@@ -112,6 +112,7 @@ static enum txb_rc timers(struct txb_relay *r, struct txb_error *err) {
     TXB_TRY(txb_relay_send_flushed(r, err));
   if (r->stopping)
     return TXB_OK;
+  txb_relay_watch(r, now_us);
   if (txb_relay_status_is_due(r, now_us))
     TXB_TRY(txb_relay_send_renew(r, TXB_REQUEST_STATUS, err));
   if (r->move_more && !r->move_out)

@@ -6,6 +6,7 @@
 #include <stdatomic.h>
 #include <unistd.h>
 
+#include "common/clock.h"
 #include "common/log.h"
 #include "common/loop.h"
 #include "common/memory.h"
@@ -14,10 +15,19 @@
 
 #define LOOK_EVERY_US 1000000
 #define DROP_EVERY    10 /* looks */
+#define PATIENCE_US                                                                                                    \
+  60000000 /* a lock that was not to be had is everyday life; a step that has not succeeded for so long is told */
 
 static const struct txb_pg_statement ahead_statement = {"relay_partitions_ahead", txb_text_relay_partitions_ahead};
 static const struct txb_pg_statement make_statement = {"relay_partition_make", txb_text_relay_partition_make};
 static const struct txb_pg_statement drop_statement = {"relay_partition_drop", txb_text_relay_partition_drop};
+
+/* One of the two things to do, and how it goes. */
+struct upkeep {
+  const char *trouble; /* what the log says when it does not succeed */
+  int64_t success_us;  /* when it did last, or began to be tried */
+  bool told;
+};
 
 struct txb_relay_partitions {
   const struct txb_relay_options *o;
@@ -26,7 +36,8 @@ struct txb_relay_partitions {
   atomic_bool held;
   struct txb_pg *pg;
   struct txb_pg_params params;
-  bool few_told, trouble_told; /* the log knows */
+  bool few_told; /* the log knows */
+  struct upkeep make, drop;
 };
 
 static enum txb_rc connect_server(struct txb_relay_partitions *p, struct txb_error *err) {
@@ -101,30 +112,49 @@ static enum txb_rc drop_one(struct txb_relay_partitions *p, bool *done_out, stru
   return rc == TXB_OK ? reset : rc;
 }
 
-static enum txb_rc look(struct txb_relay_partitions *p, bool drop, struct txb_error *err) {
-  bool done = !drop;
-  TXB_TRY(connect_server(p, err));
-  TXB_TRY(make(p, err));
+static enum txb_rc drop(struct txb_relay_partitions *p, struct txb_error *err) {
+  bool done = false;
   while (!done && atomic_load(&p->held) && !txb_stopped(p->end_fd))
     TXB_TRY(drop_one(p, &done, err));
   return TXB_OK;
 }
 
+static void tell(struct txb_relay_partitions *p, struct upkeep *upkeep, enum txb_rc rc, const struct txb_error *err) {
+  int64_t now_us = txb_clock_steady_us();
+  if (rc == TXB_OK) {
+    if (upkeep->told)
+      txb_log(TXB_LOG_INFO, TXB_MSG("upkeep of partitions goes on"), TXB_F("source", p->o->source));
+    upkeep->told = false;
+    upkeep->success_us = now_us;
+    return;
+  }
+  bool passes = rc == TXB_RETRY && now_us - upkeep->success_us < PATIENCE_US;
+  if (upkeep->told || passes || txb_stopped(p->end_fd))
+    return;
+  upkeep->told = true;
+  txb_log(TXB_LOG_ERROR, TXB_MSG(upkeep->trouble), TXB_F("source", p->o->source), TXB_F("error", err->message));
+}
+
+static void look(struct txb_relay_partitions *p, bool with_drop) {
+  struct txb_error err;
+  enum txb_rc rc = connect_server(p, &err);
+  tell(p, &p->make, rc == TXB_OK ? make(p, &err) : rc, &err);
+  if (!with_drop)
+    return;
+  if (rc == TXB_OK)
+    rc = connect_server(p, &err); /* the first may have cost the connection */
+  tell(p, &p->drop, rc == TXB_OK ? drop(p, &err) : rc, &err);
+}
+
 static void *run(void *argument) {
   struct txb_relay_partitions *p = argument;
-  struct txb_error err;
   for (int n = 0; !txb_pause(p->end_fd, n == 0 ? 0 : LOOK_EVERY_US); n++) {
-    if (!atomic_load(&p->held)) {
-      txb_pg_close(txb_steal(p->pg));
+    if (atomic_load(&p->held)) {
+      look(p, n % DROP_EVERY == 0);
       continue;
     }
-    enum txb_rc rc = look(p, n % DROP_EVERY == 0, &err);
-    /* A lock that was not to be had is everyday life; a server that is away is told by the relay itself. */
-    bool trouble = rc != TXB_OK && rc != TXB_RETRY;
-    if (trouble && !p->trouble_told)
-      txb_log(TXB_LOG_ERROR, TXB_MSG("partitions of txb.outbox cannot be kept, trying again"),
-              TXB_F("source", p->o->source), TXB_F("error", err.message));
-    p->trouble_told = trouble || (p->trouble_told && rc != TXB_OK);
+    txb_pg_close(txb_steal(p->pg));
+    p->make.success_us = p->drop.success_us = txb_clock_steady_us();
   }
   txb_pg_close(p->pg);
   return NULL;
@@ -136,6 +166,8 @@ enum txb_rc txb_relay_partitions_open(const struct txb_relay_options *o, struct 
   TXB_TRY(txb_alloc(sizeof **out, &memory, err));
   struct txb_relay_partitions *p = memory;
   p->o = o;
+  p->make.trouble = "partitions of txb.outbox cannot be made: publishing fails when the last one is full; trying again";
+  p->drop.trouble = "partitions of txb.outbox cannot be dropped: the disk fills; trying again";
   txb_pg_params_init(&p->params);
   enum txb_rc rc = txb_wake_open(&p->end_fd, err);
   if (rc != TXB_OK)

@@ -235,6 +235,8 @@ static enum txb_rc poll_to_core(struct txb_relay *r, struct txb_error *err) {
   struct txb_relay_result *results[BRANCHES];
   for (int i = 0; i < BRANCHES; i++)
     results[i] = txb_steal(r->poll_results[i]);
+  txb_backoff_reset(
+      &r->retry); /* only now: a server that gives the lease and then no answer is not asked for it all the time */
   enum txb_rc rc = txb_relay_step(r, &event, err);
   for (int i = 0; i < BRANCHES; i++)
     txb_relay_result_unref(results[i]);

@@ -63,9 +63,11 @@ enum txb_rc txb_relay_probe(struct txb_relay *r, struct txb_error *err) {
     return rc;
   }
   event.u.probe.there = rc == TXB_OK;
-  if (rc == TXB_OK)
+  /* Once a hold: a topic that is there and may not be written to is found there again and again. */
+  if (rc == TXB_OK && !r->topics.items[r->probe_topic].told_there)
     txb_log(TXB_LOG_INFO, TXB_MSG("topic is there, its held intents go out now"), TXB_F("source", r->o->source),
             TXB_F("topic", name));
+  r->topics.items[event.u.probe.topic].told_there |= rc == TXB_OK;
   return txb_relay_step(r, &event, err);
 }
 
@@ -226,11 +228,11 @@ static void tell_news(struct txb_relay *r) {
   case TXB_KAFKA_TROUBLE:
     txb_log(TXB_LOG_WARN, TXB_MSG("Kafka is in trouble, trying on"), TXB_F("source", r->o->source),
             TXB_F("error", news.message));
-    snprintf(r->last_error, sizeof r->last_error, "%.399s", news.message);
+    snprintf(r->kafka_error, sizeof r->kafka_error, "%.399s", news.message);
     return;
   case TXB_KAFKA_BACK:
     txb_log(TXB_LOG_INFO, TXB_MSG("Kafka is back"), TXB_F("source", r->o->source));
-    r->last_error[0] = '\0';
+    r->kafka_error[0] = '\0';
     return;
   }
 }
@@ -251,7 +253,7 @@ enum txb_rc txb_relay_reports(struct txb_relay *r, bool *some_out, struct txb_er
   }
   if (acked) {
     txb_backoff_reset(&r->replacing);
-    r->last_error[0] = '\0';
+    r->kafka_error[0] = '\0';
     /* A crash here: acknowledged, and above the stored position, so sent once more. */
     txb_failpoint("relay.after_ack");
   }

@@ -18,7 +18,7 @@ enum txb_rc txb_relay_request_sent(struct txb_relay *r, enum txb_relay_request_k
 
 void txb_relay_requests_drop(struct txb_relay *r) {
   r->request_count = 0;
-  r->status_out = r->due_out = r->move_out = r->move_more = r->release_out = false;
+  r->status_out = r->due_out = r->move_out = r->move_more = r->releasing = r->release_out = false;
   r->flush_us = 0;
 }
 
@@ -30,6 +30,8 @@ static enum txb_rc event(struct txb_relay *r, enum txb_relay_event_kind kind, st
 static enum txb_rc take(struct txb_relay *r, const struct txb_relay_request *request, struct txb_pg_result *taken,
                         struct txb_error *err) {
   TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *result = taken;
+  if (r->releasing) /* what is still answered concerns nobody any more */
+    return TXB_OK;
   switch (request->kind) {
   case TXB_REQUEST_POLL:
     return txb_relay_take_poll(r, request->answers - 1, txb_steal(result), err);
@@ -42,6 +44,7 @@ static enum txb_rc take(struct txb_relay *r, const struct txb_relay_request *req
         r, &(struct txb_relay_event){.kind = TXB_RELAY_LOOKED, .u.look_found = txb_pg_bool(result, 0, 0)}, err);
   case TXB_REQUEST_DUE:
     r->move_more = txb_pg_bool(result, 0, 0);
+    txb_relay_choose_checkpoint(r, txb_pg_int8(result, 0, 1));
     return TXB_OK;
   case TXB_REQUEST_MOVE:
     r->move_more = txb_pg_int4(result, 0, 0) == TXB_RELAY_MOVE_ROWS;
@@ -58,6 +61,8 @@ static enum txb_rc take(struct txb_relay *r, const struct txb_relay_request *req
 
 /* A request's sync: what it wrote is committed. */
 static enum txb_rc done(struct txb_relay *r, enum txb_relay_request_kind kind, struct txb_error *err) {
+  if (r->releasing && kind != TXB_REQUEST_RELEASE)
+    return TXB_OK;
   switch (kind) {
   case TXB_REQUEST_POLL:
     return txb_relay_poll_done(r, err);

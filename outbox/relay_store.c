@@ -12,7 +12,10 @@
 #include "outbox/relay_internal.h"
 #include "outbox_sql.h"
 
+#define RELATION_BYTES_FINE   ((int64_t)2 << 20)
+#define CHECKPOINT_MOST_MS    5000
 #define STATUS_EVERY_US       1000000
+#define STATUS_AT_LEAST_US    30000000
 #define HOLE_WORTH_TELLING_US 1000000
 #define RELEASE_WAIT_US       2000000
 
@@ -111,6 +114,12 @@ enum txb_rc txb_relay_acquire(struct txb_relay *r, struct txb_error *err) {
   TXB_TRY(txb_pg_query(r->pg, &acquire_statement, &r->params, &result, err));
   if (txb_pg_rows(result) == 0)
     return TXB_AGAIN;
+  if (txb_pg_int8(result, 0, 4) !=
+      1) /* then numbers are used long after they were drawn, and nobody's lock tells of them */
+    return TXB_FAIL_FROM(err, TXB_REFUSED, TXB_ORIGIN_SAFETY,
+                         "source %s: the sequence of txb.outbox has CACHE %lld; rows would be lost. ALTER SEQUENCE "
+                         "txb.outbox_seq_seq CACHE 1",
+                         r->o->source, (long long)txb_pg_int8(result, 0, 4));
   /* A crash here leaves the lease with a process that is gone: its connection's advisory lock is free, the next takes it. */
   txb_failpoint("relay.after_acquire");
   *p = (struct txb_relay_position){.epoch = txb_pg_int8(result, 0, 0),
@@ -139,7 +148,7 @@ static enum txb_rc send_hold(struct txb_relay *r, const struct txb_relay_topic_h
   if (hold->lo == 0) {
     txb_log(TXB_LOG_INFO, TXB_MSG("topic is no longer held"), TXB_F("source", r->o->source),
             TXB_F("topic", topic->name));
-    topic->told_held = false;
+    topic->told_held = topic->told_there = false;
     return txb_pg_send(r->pg, &hold_release_statement, p, err);
   }
   /* A hold that was loaded keeps the error that it was stored with. */
@@ -195,10 +204,23 @@ enum txb_rc txb_relay_send_checkpoint(struct txb_relay *r, const struct txb_rela
   return TXB_OK;
 }
 
+/* Each checkpoint leaves a dead version of the row. An old snapshot somewhere (a forgotten prepared transaction, a replication slot) keeps VACUUM from them,
+ * and every poll reads past them: then checkpoints become fewer as they pile up. */
+void txb_relay_choose_checkpoint(struct txb_relay *r, int64_t relation_bytes) {
+  int64_t wanted_us = 1000 * r->o->checkpoint_ms;
+  if (relation_bytes > RELATION_BYTES_FINE)
+    wanted_us = wanted_us * (relation_bytes / (RELATION_BYTES_FINE / 8)) / 8;
+  int64_t most_us = 1000 * (r->o->checkpoint_ms > CHECKPOINT_MOST_MS ? r->o->checkpoint_ms : CHECKPOINT_MOST_MS);
+  r->core.options.checkpoint_us = wanted_us < most_us ? wanted_us : most_us;
+}
+
 enum txb_rc txb_relay_send_record(struct txb_relay *r, uint64_t ticket, struct txb_error *err) {
   const struct txb_slot *slot = txb_relay_core_slot(&r->core, ticket);
   const char *topic = r->topics.items[slot->topic].name;
-  txb_log(TXB_LOG_WARN, TXB_MSG("Kafka refuses an intent for good: it is a failed message now and holds its key"),
+  txb_log(TXB_LOG_WARN,
+          TXB_MSG(slot->key.data == NULL
+                      ? "Kafka refuses an intent for good: it is a failed message now"
+                      : "Kafka refuses an intent for good: it is a failed message now and holds its key"),
           TXB_F("source", r->o->source), TXB_FI("seq", slot->seq), TXB_F("topic", topic),
           TXB_F("error", txb_kafka_code_text(slot->code)));
   /* Before: the intent is read, refused and recorded again. */
@@ -218,13 +240,21 @@ static int64_t hole_worth_telling(const struct txb_relay *r, int64_t now_us, int
   return hole != 0 && now_us - *noted_us_out >= HOLE_WORTH_TELLING_US ? hole : 0;
 }
 
+static const char *error_now(const struct txb_relay *r) {
+  return r->kafka_error[0] != '\0' ? r->kafka_error : r->watch_error;
+}
+
 bool txb_relay_status_is_due(const struct txb_relay *r, int64_t now_us) {
   int64_t noted_us;
   if (r->status_out || now_us < r->status_us + STATUS_EVERY_US)
     return false;
+  if (now_us >=
+      r->status_us +
+          STATUS_AT_LEAST_US) /* after taking over from a stopped relay this also gets that one's session lock, once it is free */
+    return true;
   int64_t hole = hole_worth_telling(r, now_us, &noted_us);
   /* While there is one its holders are told anew every second. */
-  return !r->told || hole != 0 || r->told_hole != 0 || strcmp(r->told_error, r->last_error) != 0;
+  return !r->told || hole != 0 || r->told_hole != 0 || strcmp(r->told_error, error_now(r)) != 0;
 }
 
 static enum txb_rc send_renew(struct txb_relay *r, const char *state, const char *last_error, struct txb_error *err) {
@@ -249,7 +279,7 @@ static enum txb_rc send_renew(struct txb_relay *r, const char *state, const char
 
 enum txb_rc txb_relay_send_renew(struct txb_relay *r, enum txb_relay_request_kind kind, struct txb_error *err) {
   r->status_out = r->status_out || kind == TXB_REQUEST_STATUS;
-  TXB_TRY(send_renew(r, "running", r->last_error, err));
+  TXB_TRY(send_renew(r, "running", error_now(r), err));
   return txb_relay_request_sent(r, kind, err);
 }
 
@@ -278,7 +308,7 @@ static enum txb_rc release(struct txb_relay *r, const char *stopped_because, str
   if (stopped_because != NULL)
     TXB_TRY(send_renew(r, "stopped", stopped_because, err));
   TXB_TRY(txb_pg_send(r->pg, &release_statement, fenced_params(r), err));
-  r->release_out = true;
+  r->releasing = r->release_out = true;
   TXB_TRY(txb_relay_request_sent(r, TXB_REQUEST_RELEASE, err));
   int64_t until_us = txb_clock_steady_us() + RELEASE_WAIT_US;
   while (r->release_out) {
@@ -297,10 +327,12 @@ static enum txb_rc release(struct txb_relay *r, const char *stopped_because, str
   return TXB_OK;
 }
 
-void txb_relay_release(struct txb_relay *r, const char *stopped_because) {
+bool txb_relay_release(struct txb_relay *r, const char *stopped_because) {
   struct txb_error err;
-  /* If it does not get through: the connection ends now, and its advisory lock with it, so the next relay need not wait either. */
-  if (release(r, stopped_because, &err) != TXB_OK)
-    txb_log(TXB_LOG_WARN, TXB_MSG("lease not given back, it ends with the connection"), TXB_F("source", r->o->source),
-            TXB_F("error", err.message));
+  if (release(r, stopped_because, &err) == TXB_OK)
+    return true;
+  /* The connection ends now, and its advisory lock with it, so the next relay need not wait either. */
+  txb_log(TXB_LOG_WARN, TXB_MSG("lease not given back, it ends with the connection"), TXB_F("source", r->o->source),
+          TXB_F("error", err.message));
+  return false;
 }

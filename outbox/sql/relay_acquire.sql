@@ -1,4 +1,6 @@
--- Takes the lease; no row: another relay holds the source.
+-- Takes the lease; no row: another relay holds the source. The sequence must have CACHE 1.
 -- $1 source, $2 owner, $3 instance, $4 lease_ms, $5 event_source
-SELECT r.epoch, r.checkpoint, r.highest, r.watermark
-  FROM txb.relay_acquire($1, $2, $3, $4, $5) AS r
+SELECT r.epoch, r.checkpoint, r.highest, r.watermark, s.seqcache
+  FROM txb.relay_acquire($1, $2, $3, $4, $5) AS r,
+       pg_catalog.pg_sequence AS s
+ WHERE s.seqrelid = 'txb.outbox_seq_seq'::pg_catalog.regclass
