@@ -93,7 +93,7 @@ def relay_repeats(system, seed, env):
     """The relay dies between Kafka's acknowledgement and its checkpoint, twice; then everything is consumed at once, repetitions in one batch."""
     for _ in range(2):
         Writers(system.bank, 2, seed, QUICK, operations=20).start().join()
-        dying = system.relay(env={"TXB_FAILPOINT": "relay.before_checkpoint"})
+        dying = system.relay(env={"TXB_FAILPOINT": "relay.after_ack"})
         assert dying.wait_exit(60) == -9, dying.text()
     system.relay()
     system.wait_published()

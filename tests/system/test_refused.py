@@ -39,7 +39,8 @@ def test_an_intent_too_large_for_its_topic_holds_its_key_only(systems, postgres,
     system.wait_published()
     failed = postgres.query(system.bank.source, "SELECT id::text, side, state, convert_from(key, 'UTF8') FROM txb.failed")
     assert failed == [(large, "outbox", "dead", "big")]
-    assert texts(kafka, topic, "big") == ["before"] and texts(kafka, topic, "small") == ["beside"]
+    # A refused batch is sent again, so what was in it may be there twice.
+    assert set(texts(kafka, topic, "big")) == {"before"} and set(texts(kafka, topic, "small")) == {"beside"}
     report = system.verify(foreign_ok=True, effects=False, counters=False)
     assert report, report
 

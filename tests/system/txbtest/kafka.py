@@ -88,7 +88,7 @@ class Kafka:
         self._admin = self._probe = None
         self._write("server.properties", "".join(f"{k}={v}\n" for k, v in {**self._properties(sasl), **(config or {})}.items()))
         self._write("log4j.properties", LOG4J)
-        process.run([*self._java(), "kafka.tools.StorageTool", "format", "-t", self.cluster_id, "-c", self._path("server.properties")])
+        process.run([*self._java(), "kafka.tools.StorageTool", "format", f"--cluster-id={self.cluster_id}", "-c", self._path("server.properties")])
         if start:
             self.start()
 
