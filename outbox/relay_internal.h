@@ -150,7 +150,7 @@ enum txb_rc txb_relay_send_look(struct txb_relay *r, const struct txb_range *ran
                                 struct txb_error *err) TXB_MUST_CHECK;
 enum txb_rc txb_relay_send_flushed(struct txb_relay *r, struct txb_error *err) TXB_MUST_CHECK;
 /* A statement's answer; take_* own the result. */
-enum txb_rc txb_relay_take_poll(struct txb_relay *r, int statement, struct txb_pg_result *result,
+enum txb_rc txb_relay_take_poll(struct txb_relay *r, int statement, struct txb_pg_result *taken,
                                 struct txb_error *err) TXB_MUST_CHECK;
 /* All of a poll is there: to the core, unless R8 makes it wait. */
 enum txb_rc txb_relay_poll_done(struct txb_relay *r, struct txb_error *err) TXB_MUST_CHECK;

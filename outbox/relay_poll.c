@@ -158,8 +158,8 @@ static enum txb_rc take_state(struct txb_relay *r, const struct txb_pg_result *r
     a->checkpoint = txb_pg_int8(result, 0, 2);
   }
   a->recovering = txb_pg_bool(result, 0, 4);
-  a->drawn = txb_pg_int8(result, 0, 5) - (txb_pg_bool(result, 0, 6) ? 0 : 1);
-  const char *isolation = txb_pg_text(result, 0, 7), *lsn = txb_pg_text(result, 0, 8);
+  a->drawn = txb_pg_int8(result, 0, 5);
+  const char *isolation = txb_pg_text(result, 0, 6), *lsn = txb_pg_text(result, 0, 7);
   /* Without it each statement of a poll would have a snapshot of its own, and rows could be lost or swapped. */
   if (strcmp(isolation, "repeatable read") != 0)
     return TXB_FAIL_FROM(
