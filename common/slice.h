@@ -21,7 +21,7 @@ static inline struct txb_slice txb_slice_text(const char *text) {
 
 static inline bool txb_slice_equal(struct txb_slice a, struct txb_slice b) {
   return a.size == b.size && (a.data == NULL) == (b.data == NULL) &&
-         (a.size == 0 || memcmp(a.data, b.data, a.size) == 0);
+         (a.size == 0 || a.data == NULL || memcmp(a.data, b.data, a.size) == 0);
 }
 
 /* True and *out set if the result fits; false and *out untouched if not. */

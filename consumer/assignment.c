@@ -86,9 +86,14 @@ static enum txb_rc on_record(txb_worker_t *w, struct txb_kafka_notice *n, struct
                                 .id = m->event.id,
                                 .size = (int64_t)(n->record.key.size + n->record.value.size) + RECORD_OVERHEAD,
                                 .ref = m};
-  if (m->event.problem != NULL)
-    txb_log(TXB_LOG_DEBUG, TXB_MSG("malformed CloudEvent, taken as a foreign message"), TXB_F("topic", n->topic),
-            TXB_FI("partition", n->partition), TXB_FI("offset", n->offset), TXB_F("problem", m->event.problem));
+  /* Told once, not for each message of a producer that does it wrong: the texts are static, so the pointer tells. */
+  struct txb_worker_place *place = &w->places[n->place];
+  if (m->event.problem != NULL && m->event.problem != place->told_problem) {
+    txb_log(TXB_LOG_WARN, TXB_MSG("malformed CloudEvent, taken as a foreign message: its producer should be corrected"),
+            TXB_F("topic", n->topic), TXB_FI("partition", n->partition), TXB_FI("offset", n->offset),
+            TXB_F("problem", m->event.problem));
+    place->told_problem = m->event.problem;
+  }
   rc = txb_worker_core_record(&w->core, n->place, &r, txb_clock_steady_us(), err);
   if (rc != TXB_OK)
     txb_worker_drop_message(NULL, m);

@@ -21,10 +21,11 @@ struct txb_worker_place {
   bool used;
   char *topic;
   int32_t partition;
-  uint32_t serial;        /* tells answers of Kafka about an older assignment apart */
-  bool giving_back;       /* part of the REVOKED or LOST notice at hand */
-  struct txb_error error; /* what went wrong with it last: for its stall record and the log */
-  char outcome[16];       /* likewise: error, refuse, retry, dead, crash */
+  uint32_t serial;          /* tells answers of Kafka about an older assignment apart */
+  bool giving_back;         /* part of the REVOKED or LOST notice at hand */
+  struct txb_error error;   /* what went wrong with it last: for its stall record and the log */
+  const char *told_problem; /* of a foreign message, for the log; static storage */
+  char outcome[16];         /* likewise: error, refuse, retry, dead, crash */
 };
 
 /* A fetched record: what the core's ref points to. */

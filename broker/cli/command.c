@@ -69,6 +69,7 @@ static enum txb_rc unknown_command(const char *name, struct txb_error *err) {
 }
 
 static bool is_choice(const char *choices, const char *value) {
+  TXB_ASSERT(value != NULL); /* an option with choices takes a value */
   size_t size = strlen(value);
   for (const char *c = choices; size > 0 && *c != '\0'; c += strcspn(c, "|"), c += *c == '|')
     if (strncmp(c, value, size) == 0 && (c[size] == '|' || c[size] == '\0'))

@@ -125,7 +125,7 @@ static void print_cell(const char *text, size_t wide, enum txb_align align, bool
 void txb_table_print(const struct txb_table *t, const struct txb_cli *cli, int indent) {
   size_t wide[32] = {0};
   size_t columns = t->column_count;
-  TXB_ASSERT(columns <= TXB_ARRAY_SIZE(wide));
+  TXB_ASSERT(columns > 0 && columns <= TXB_ARRAY_SIZE(wide));
   for (size_t c = 0; c < columns; c++)
     wide[c] = width(t->columns[c].title);
   for (size_t i = 0; i < t->cell_count; i++)

@@ -83,8 +83,8 @@ class Courier:
         if self.flaw == "phantom effect":
             work.insert(middle, work[middle]._replace(headers={**work[middle].headers, "ce_id": b"00000000-0000-4000-8000-000000000000"}))
         if self.flaw == "swapped effects":
-            at = next(i for i in range(middle, len(work)) if work[i].key and b'"n"' in work[i].value)
-            other = next(i for i in range(at + 1, len(work)) if work[i].key == work[at].key and b'"n"' in work[i].value)
+            ordered = [i for i, record in enumerate(work) if record.key and b'"n"' in record.value]
+            at, other = next((i, j) for i in ordered for j in ordered if i < j and work[i].key == work[j].key)
             work[at], work[other] = work[other], work[at]
         with self.bank.target_postgres.session(self.bank.target) as connection, connection.cursor() as cursor:
             cursor.execute("BEGIN")
