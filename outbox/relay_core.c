@@ -27,7 +27,7 @@ void txb_relay_core_options_init(struct txb_relay_core_options *options) {
       .probe_first_us = 1000000,
       .probe_cap_us = 30000000,
       .hole_ranges_max = 1000000,
-      .policy = {.ask_freely = 256, .quiet_min = 2, .look_ranges = 20000, .generations_max = 64},
+      .policy = {.ask_freely = 32, .quiet_min = 2, .look_ranges = 20000, .generations_max = 64},
   };
 }
 
