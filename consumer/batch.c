@@ -9,12 +9,14 @@
  * A crash before COMMIT is answered leaves the transaction rolled back, or committed with all of it; the position in it
  * tells which.
  */
+#include <inttypes.h>
 #include <stdio.h>
 
 #include "common/clock.h"
 #include "common/fault.h"
 #include "common/log.h"
 #include "common/memory.h"
+#include "common/random.h"
 #include "consumer/worker_internal.h"
 #include "consumer_sql.h"
 
@@ -113,10 +115,22 @@ static enum txb_rc add_headers(txb_worker_t *w, struct txb_worker_batch *b, stru
   return TXB_OK;
 }
 
+/* The group under which the inbox knows the batch. The planted bugs that go without it do so under a name that it meets
+ * for the first time. */
+static void add_group(const txb_worker_t *w, struct txb_worker_batch *b) {
+  char unknown[40];
+  if (!b->planted && !txb_bug("worker_no_inbox")) {
+    txb_pg_add_text(&b->apply, txb_slice_text(w->settings->group));
+    return;
+  }
+  snprintf(unknown, sizeof unknown, "none %" PRIu64, txb_random_u64());
+  txb_pg_add_text(&b->apply, txb_slice_text(unknown));
+}
+
 /* The parameters of worker_apply_message.sql and worker_apply_batch.sql. */
 static enum txb_rc add_messages(txb_worker_t *w, struct txb_worker_batch *b, int32_t attempt, struct txb_error *err) {
   const struct txb_worker_place *place = &w->places[b->slot];
-  txb_pg_add_text(&b->apply, txb_slice_text(w->settings->group));
+  add_group(w, b);
   txb_pg_add_text(&b->apply, txb_slice_text(place->topic));
   txb_pg_add_int4(&b->apply, place->partition);
   txb_pg_add_int4(&b->apply, attempt);
@@ -148,11 +162,10 @@ static enum txb_rc make(txb_worker_t *w, struct txb_worker_batch *b, int slot, i
   b->serial = w->places[slot].serial;
   b->first_offset = record_at(w, b, 0)->offset;
   b->count = 0;
+  b->planted = false;
   TXB_TRY(make_room(b, (size_t)count, err));
   for (size_t i = 0; i < (size_t)count; i++) {
     b->ids[i] = record_at(w, b, i)->id;
-    if (txb_bug("worker_no_inbox")) /* nothing is ever known */
-      txb_uuid_v7(txb_clock_wall_us(), &b->ids[i]);
   }
   (void)txb_batch_candidates(b->ids, (size_t)count, b->order, b->first);
   b->candidates = 0;
@@ -163,7 +176,7 @@ static enum txb_rc make(txb_worker_t *w, struct txb_worker_batch *b, int slot, i
   txb_pg_params_clear(&b->apply);
   if (is_sql(w))
     return add_messages(w, b, attempt, err);
-  txb_pg_add_text(&b->apply, txb_slice_text(w->settings->group));
+  add_group(w, b);
   add_sorted_ids(b);
   return txb_buffer_check(&b->apply.bytes, err);
 }
@@ -269,8 +282,7 @@ static enum txb_rc send_batch(txb_worker_t *w, struct txb_worker_batch *b, struc
   return txb_worker_sync(w, err);
 }
 
-/* Planted worker_inbox_outside: what the inbox took in its own transaction counts as new in the one that follows, under
- * ids that no inbox knows. */
+/* Planted worker_inbox_outside: what the inbox took in its own transaction counts as new in the one that follows. */
 static enum txb_rc make_planted(txb_worker_t *w, struct txb_worker_batch *b, struct txb_error *err) {
   const struct txb_pg_result *fresh = w->operation.results[1];
   struct txb_uuid id;
@@ -285,13 +297,12 @@ static enum txb_rc make_planted(txb_worker_t *w, struct txb_worker_batch *b, str
     if (found)
       b->wanted[kept++] = (uint32_t)i;
   }
-  for (int32_t i = 0; i < b->count; i++)
-    txb_uuid_v7(txb_clock_wall_us(), &b->ids[i]);
   b->candidates = kept;
+  b->planted = true;
   txb_pg_params_clear(&b->apply);
   if (is_sql(w))
     return add_messages(w, b, w->operation.action.attempt, err);
-  txb_pg_add_text(&b->apply, txb_slice_text(w->settings->group));
+  add_group(w, b);
   add_sorted_ids(b);
   return txb_buffer_check(&b->apply.bytes, err);
 }

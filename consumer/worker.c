@@ -240,6 +240,18 @@ static enum txb_rc loop(txb_worker_t *w, struct txb_error *err) {
   return TXB_OK;
 }
 
+/* Ending for a reason that a person must see: the group shall not wait for us until the session's time is over. */
+static void leave_at_once(txb_worker_t *w) {
+  struct txb_error ignored;
+  struct txb_worker_event e = txb_worker_event_now(TXB_WE_DOWN, -1);
+  txb_pg_close(w->pg);
+  w->pg = NULL;
+  txb_worker_operation_clear(w);
+  txb_worker_step(w, &e);
+  begin_stop(w);
+  (void)loop(w, &ignored);
+}
+
 /* ---- the process ----------------------------------------------------------------------------- */
 
 enum txb_rc txb_worker_settings_check(const struct txb_worker_settings *s, struct txb_error *err) {
@@ -311,7 +323,10 @@ static enum txb_rc run(txb_worker_t *w, struct txb_error *err) {
   TXB_TRY(txb_kafka_consumer_open(&options, &w->kafka, err));
   txb_log(TXB_LOG_INFO, TXB_MSG("worker started"), TXB_F("group", w->settings->group),
           TXB_F("owner", w->settings->owner), TXB_F("database", txb_pg_name(w->pg)));
-  TXB_TRY(loop(w, err));
+  enum txb_rc rc = loop(w, err);
+  if (rc == TXB_REFUSED)
+    leave_at_once(w);
+  TXB_TRY(rc);
   txb_log(TXB_LOG_INFO, TXB_MSG("worker stopped"), TXB_F("group", w->settings->group), TXB_FI("consumed", w->consumed));
   return TXB_OK;
 }

@@ -42,6 +42,7 @@ struct txb_worker_batch {
   int32_t base; /* records of the slot that stand before it */
   int64_t first_offset;
   int32_t count, candidates;
+  bool planted;               /* a planted bug changed it */
   struct txb_pg_params apply; /* of the handler's statement, or the ids alone (plugins) */
   uint32_t *order, *wanted;   /* room for count: see txb_batch_candidates; indexes of the candidates in offset order */
   bool *first;
