@@ -71,7 +71,7 @@ class Campaign:
         others = [self.start("worker" if self.role == "relay" else "relay")]
         crew = Writers(self.system.bank, 4, self.seed + number, self.mix, pause_s=0.01, held_s=0.05, user="txbtest_app").start()
         victim = self.start(self.role, armed)
-        self.provoke(number, others)
+        self.provoke(number, victim, others)
         code = victim.wait_exit(60)
         assert code == -9, f"{victim.name} ended with {code} instead of being killed at {self.name}:\n{victim.text()}"
         self.count()
@@ -84,9 +84,9 @@ class Campaign:
         for program in survivors:
             assert program.stop() == 0, program.text()
 
-    def provoke(self, number, others):
+    def provoke(self, number, victim, others):
         if self.name == "worker.on_revoke":  # a second member makes the first give partitions back
-            process.wait_for(lambda: self.system.bank.applied() > 0, self.system.lag, 60)
+            victim.wait_line("partition taken")
             others.append(self.start("worker"))
         if self.name.endswith("_record_failed"):
             with self.system.postgres.session(self.system.bank.source, user="txbtest_app") as connection, connection.cursor() as cursor:

@@ -90,7 +90,7 @@ def test_servers_of_a_killed_test_run_end_with_it_and_its_directories_go_at_the_
     process.wait_for(lambda: process.start_time(server) != born, "the server to end with its owner", 30)
     assert os.path.isdir(printed["PGHOST"])
     process.sweep()
-    assert not os.path.exists(printed["PGHOST"])
+    process.wait_for(lambda: not os.path.exists(printed["PGHOST"]), "the directory to go")
 
 
 def test_murmur2_places_keys_as_librdkafkas_java_compatible_partitioner_does(kafka):

@@ -1,8 +1,42 @@
-/* The bank's handler as a plugin, for the tests: applies a transfer with the connection of its delivery, hiding no second application. */
+/* The bank's handler as a plugin, for the tests: applies a transfer with the connection of its delivery, hiding no second application.
+ *
+ * Its argument makes it misbehave, for one message in five and at its first two attempts: "commit" and "rollback" end the transaction, "swallow"
+ * answers ok after an error, "role" leaves a role and settings behind, "lock" keeps a session lock. "die" kills the process at the key "poison".
+ */
 #include <libpq-fe.h>
+#include <signal.h>
 #include <stdio.h>
+#include <string.h>
+#include <unistd.h>
 
 #include "txbroker/consumer.h"
+
+static const struct {
+  const char *argument, *sql;
+} misdeeds[] = {
+    {"commit", "COMMIT"},
+    {"rollback", "ROLLBACK"},
+    {"swallow", "SELECT 1 / 0"},
+    {"role", "SET ROLE txb_worker; SET search_path = nowhere; SET statement_timeout = '1ms'; SET datestyle = 'German'"},
+    {"lock", "SELECT pg_advisory_lock(1)"}};
+
+static char deed[16]; /* the argument; "" means well-behaved */
+
+static int open_plugin(const char *argument, void **context) {
+  *context = NULL;
+  snprintf(deed, sizeof deed, "%s", argument == NULL ? "" : argument);
+  return 0;
+}
+
+static void misbehave(PGconn *conn, const struct txb_message *message) {
+  if (strcmp(deed, "die") == 0 && message->key.size == 6 && memcmp(message->key.data, "poison", 6) == 0)
+    kill(getpid(), SIGKILL);
+  if (message->offset % 5 != 2 || message->attempt >= 3)
+    return;
+  for (size_t i = 0; i < sizeof misdeeds / sizeof *misdeeds; i++)
+    if (strcmp(deed, misdeeds[i].argument) == 0)
+      PQclear(PQexec(conn, misdeeds[i].sql));
+}
 
 static enum txb_outcome apply(PGconn *conn, const struct txb_message *message, struct txb_answer *answer,
                               void *context) {
@@ -26,8 +60,9 @@ static enum txb_outcome apply(PGconn *conn, const struct txb_message *message, s
     outcome = TXB_OUTCOME_RETRY;
   }
   PQclear(result);
+  misbehave(conn, message);
   return outcome;
 }
 
 const struct txb_plugin txb_plugin = {
-    .struct_size = sizeof txb_plugin, .abi = TXB_PLUGIN_ABI, .name = "bank", .handle = apply};
+    .struct_size = sizeof txb_plugin, .abi = TXB_PLUGIN_ABI, .name = "bank", .open = open_plugin, .handle = apply};

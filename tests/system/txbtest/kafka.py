@@ -134,6 +134,8 @@ class Kafka:
             # A broker killed with -9 is let in again only when its last session ended: the default makes every restart wait nine seconds.
             "broker.session.timeout.ms": 1500,
             "broker.heartbeat.interval.ms": 300,
+            "log.retention.check.interval.ms": 1000,
+            "log.initial.task.delay.ms": 1000,
             "num.network.threads": 2,
             "num.io.threads": 4,
             "log.cleaner.dedupe.buffer.size": 2 * 1024 * 1024,

@@ -19,7 +19,7 @@ def build_plugin(source):
             directory = process.TempDir("plugin")
             target = os.path.join(directory.path, os.path.splitext(source)[0] + ".so")
             flags = shlex.split(process.run(["pkg-config", "--cflags", "--libs", "libpq"]))
-            process.run([os.environ.get("CC", "cc"), "-std=c11", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-o", target,
+            process.run([os.environ.get("CC", "cc"), "-std=c11", "-D_GNU_SOURCE", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-o", target,
                          os.path.join(HERE, source), "-I", os.path.join(ROOT, "include"), *flags])
             _built[source] = target
         return _built[source]

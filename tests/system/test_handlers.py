@@ -1,0 +1,161 @@
+"""What handlers answer and do: nothing is skipped, a message that can't be applied holds its partition and is shown, and goes on when the handler can."""
+
+import json
+
+import pytest
+from confluent_kafka import Producer
+
+from txbtest import process
+from txbtest.bank import QUICK, Writers
+from txbtest.plugin import build_plugin
+from txbtest.program import command
+from txbtest.verify import read_topic
+
+RETRY = {"first_ms": 20, "cap_ms": 200}
+
+MOODY = """
+CREATE FUNCTION bank.moody(m txb.message) RETURNS txb.outcome LANGUAGE plpgsql AS $$
+BEGIN
+  IF convert_from(m.key, 'UTF8') = '7' THEN
+    PERFORM bank.apply(m);  -- must be undone with the outcome
+    %s
+  END IF;
+  RETURN bank.apply(m);
+END $$"""
+
+
+def stall(system):
+    rows = system.target_postgres.query(system.bank.target, "SELECT stalled_offset, attempts, last_outcome, last_error FROM txb.consumer_offset"
+                                        " WHERE group_name = %s AND stalled_offset IS NOT NULL", (system.group,))
+    return rows[0] if rows else None
+
+
+@pytest.mark.parametrize("answer,outcome", [
+    ("RETURN txb.refuse('no such account');", "refuse"), ("RETURN txb.retry('10 ms', 'not now');", "retry"),
+    ("RETURN txb.dead('never');", "dead"), ("RAISE EXCEPTION 'broken handler';", "error"), ("RETURN NULL;", None)])
+def test_a_message_that_is_not_applied_holds_its_partition_and_nothing_else(answer, outcome, systems, postgres, kafka, seed):
+    system = systems(postgres, kafka)
+    postgres.query(system.bank.target, MOODY % answer)
+    system.relay()
+    worker = system.worker(worker={"handler": {"kind": "sql", "function": "bank.moody"}, "retry": RETRY})
+    Writers(system.bank, 2, seed, QUICK, operations=20).start().join()
+    for account in range(1, 30):
+        system.bank.transfer(account)
+    process.wait_for(lambda: stall(system) and stall(system)[1] >= 3, system.lag, 60, alive=system.alive)
+    assert outcome is None or stall(system)[2] == outcome, stall(system)
+    system.wait_published()
+    # The other partitions go on to their ends.
+    ends = kafka.ends(system.bank.topics[0])
+    process.wait_for(lambda: sum(at_end(system, ends)) == system.partitions - 1, system.lag, 60, alive=worker.alive)
+    assert system.target_postgres.value(system.bank.target, "SELECT count(*) FROM bank.applied WHERE key = '7'") == 0
+    code, out, err = command("--config", system.config(name="status"), "status")
+    assert code == 0 and str(stall(system)[0]) in out, out + err
+    postgres.query(system.bank.target, "CREATE OR REPLACE FUNCTION bank.moody(m txb.message) RETURNS txb.outcome LANGUAGE sql AS 'SELECT bank.apply(m)'")
+    system.wait_rest()
+    assert stall(system) is None
+    report = system.verify()
+    assert report, report
+
+
+def at_end(system, ends):
+    stored = dict(system.target_postgres.query(system.bank.target, "SELECT partition, next_offset FROM txb.consumer_offset WHERE group_name = %s",
+                                               (system.group,)))
+    return [stored.get(partition, 0) >= end for partition, (_, end) in ends.items()]
+
+
+def test_a_batch_handler_that_answers_too_few_outcomes_applies_nothing(systems, postgres, kafka, seed):
+    system = systems(postgres, kafka)
+    postgres.query(system.bank.target, "CREATE FUNCTION bank.short(m txb.message[]) RETURNS SETOF txb.outcome LANGUAGE plpgsql AS $$ BEGIN"
+                   " PERFORM bank.apply_batch(m); RETURN QUERY SELECT (txb.ok()).* FROM generate_series(2, cardinality(m)); END $$")
+    system.relay()
+    worker = system.worker(worker={"handler": {"kind": "sql", "function": "bank.short", "per": "batch"}, "retry": RETRY})
+    Writers(system.bank, 2, seed, QUICK, operations=10).start().join()
+    process.wait_for(lambda: stall(system) and stall(system)[1] >= 2, system.lag, 60, alive=worker.alive)
+    assert system.bank.applied() == 0
+    postgres.query(system.bank.target, "CREATE OR REPLACE FUNCTION bank.short(m txb.message[]) RETURNS SETOF txb.outcome LANGUAGE sql AS"
+                   " 'SELECT * FROM bank.apply_batch(m)'")
+    system.wait_rest()
+    report = system.verify()
+    assert report, report
+
+
+@pytest.mark.parametrize("argument", ["", "commit", "rollback", "swallow", "role", "lock"])
+def test_a_plugin_applies_everything_once_whatever_it_does_to_its_session(argument, systems, postgres, kafka, seed):
+    """The arguments make the bank's plugin misbehave at first for one message in five: end the transaction, answer ok after an error, change the
+    session (W11). Nothing of that may be committed, and the message is tried again."""
+    system = systems(postgres, kafka)
+    system.relay()
+    system.worker(worker={"handler": {"kind": "plugin", "path": build_plugin("bank_plugin.c"), "argument": argument}, "batch_messages": 20, "retry": RETRY})
+    Writers(system.bank, 4, seed, QUICK, operations=15).start().join()
+    system.wait_rest()
+    report = system.verify()
+    assert report, report
+
+
+def test_a_message_that_kills_its_worker_is_found_and_the_others_go_on(systems, postgres, kafka):
+    """Crash-poison (W10): the plugin kills the process at one message. Restarted again and again, the workers find it, set it aside for a while, and apply
+    everything that does not stand behind it."""
+    system = systems(postgres, kafka, worker={"session_timeout_ms": 6000})
+    producer = Producer({"bootstrap.servers": kafka.brokers})
+    for partition in range(3):
+        for number in range(30):
+            key = "poison" if (partition, number) == (1, 10) else f"k{partition}"
+            producer.produce(system.bank.topics[0], json.dumps({"from": 1, "to": 2, "amount": 1, "n": number}), key=key, partition=partition)
+    assert producer.flush(60) == 0
+    settings = {"handler": {"kind": "plugin", "path": build_plugin("bank_plugin.c"), "argument": "die"}, "batch_messages": 5}
+    deaths = 0
+    worker = system.worker(worker=settings)
+    worker.expected = False
+
+    def all_but_poison():
+        nonlocal worker, deaths
+        if not worker.running():
+            assert worker.process.returncode == -9, worker.text()
+            deaths += 1
+            worker = system.worker(worker=settings)
+            worker.expected = False
+        return system.bank.applied() == 70 and suspect(system)
+
+    process.wait_for(all_but_poison, system.lag, 180)
+    assert suspect(system) == (1, 10) and 2 <= deaths <= 8
+    code, out, _ = command("--config", system.config(name="status"), "status")
+    assert code == 0 and "suspect" in out
+    worker.kill9()
+    worker = system.worker(worker={"handler": {"kind": "plugin", "path": build_plugin("bank_plugin.c")}, "batch_messages": 5})
+    process.wait_for(lambda: system.bank.applied() == 90, system.lag, 120, alive=worker.alive)
+    assert postgres.query(system.bank.target, "SELECT count(DISTINCT id) FROM bank.applied") == [(90,)]
+
+
+def suspect(system):
+    rows = system.target_postgres.query(system.bank.target, "SELECT partition, suspect_offset FROM txb.consumer_offset WHERE group_name = %s"
+                                        " AND suspect_offset IS NOT NULL AND suspect_deaths >= 2", (system.group,))
+    return rows[0] if rows else None
+
+
+def test_what_a_handler_publishes_appears_once_though_its_worker_is_killed(systems, postgres, kafka, seed):
+    """An effect that is an intent of its own (W14): its id derives from the message, and it exists if and only if the effect does."""
+    system = systems(postgres, kafka)
+    answers = kafka.create_topic(f"{system.name}.answers", 3)
+    postgres.query(system.bank.target, f"""
+        CREATE FUNCTION bank.answering(m txb.message) RETURNS txb.outcome LANGUAGE plpgsql AS $$
+        BEGIN
+          PERFORM txb.publish('{answers}', convert_from(m.key, 'UTF8'), 'transfer.applied', jsonb_build_object('id', m.id));
+          PERFORM txb.publish('{answers}', convert_from(m.key, 'UTF8'), 'transfer.applied', jsonb_build_object('id', m.id, 'second', true));
+          RETURN bank.apply(m);
+        END $$""")
+    settings = {"handler": {"kind": "sql", "function": "bank.answering"}, "session_timeout_ms": 6000, "batch_messages": 20}
+    system.relay()
+    other = {"name": f"{system.name}_b", "database": postgres.uri(system.bank.target, "txbtest_relay")}
+    system.start("relay", "answers", sources=[other])
+    dying = system.worker(worker=settings, env={"TXB_FAILPOINT": "worker.in_commit:3"})
+    Writers(system.bank, 2, seed, QUICK, operations=40).start().join()
+    assert dying.wait_exit(60) == -9, dying.text()
+    system.worker(worker=settings)
+    system.wait_rest()
+    report = system.verify()
+    assert report, report
+    intents = system.bank.published()
+    process.wait_for(lambda: sum(end for _, end in kafka.ends(answers).values()) >= 2 * intents, system.lag, 60, alive=system.alive)
+    records = read_topic(kafka.brokers, answers)
+    assert len({record.id for record in records}) == 2 * intents
+    assert len({json.loads(record.value)["id"] for record in records}) == intents
