@@ -1,6 +1,7 @@
 /* See kafka_consumer.h. librdkafka's event API: no callbacks, everything comes through the consumer queue. */
 #include "common/kafka_consumer.h"
 
+#include <stdatomic.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -34,7 +35,7 @@ struct txb_kafka_consumer {
   rd_kafka_event_t *rebalance; /* the ASSIGNED, REVOKED or LOST at hand */
   bool answered;               /* it needs no answer any more */
   bool assigned;               /* once at least, be it nothing */
-  bool leaving, left;
+  bool leaving, left, abandoned;
   struct txb_header *headers; /* scratch */
   size_t headers_capacity;
   struct txb_kafka_weather weather;
@@ -144,12 +145,24 @@ enum txb_rc txb_kafka_consumer_open(const struct txb_kafka_consumer_options *opt
 
 /* librdkafka before 2.3.0 aborts the process when a consumer is destroyed that has joined the group and got no answer
  * yet (its issue 4312: no state of the assignor, asserted to be there). Such a client is left alone instead: its
- * threads are idle, and the process is about to end. */
+ * threads are idle, and the process is about to end. To be asked before the group is left. */
 static bool destroy_would_abort(const struct txb_kafka_consumer *c) {
   if (rd_kafka_version() >= 0x02030000 || c->assigned)
     return false;
   const char *protocol = rd_kafka_rebalance_protocol(c->client); /* known from the join on */
   return protocol == NULL || strcmp(protocol, "NONE") != 0;
+}
+
+/* Where they can be found: by a debugger, and by a leak checker. */
+static rd_kafka_t *volatile left_alone[16];
+static atomic_uint left_alone_count;
+
+/* Without a close of its own: who has not left by now is timed out by the group. */
+static void destroy_client(struct txb_kafka_consumer *c) {
+  if (c->leaving ? c->abandoned : destroy_would_abort(c))
+    left_alone[atomic_fetch_add(&left_alone_count, 1) % TXB_ARRAY_SIZE(left_alone)] = c->client;
+  else
+    rd_kafka_destroy_flags(c->client, c->left ? 0 : RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
 }
 
 void txb_kafka_consumer_close(struct txb_kafka_consumer *c) {
@@ -161,9 +174,8 @@ void txb_kafka_consumer_close(struct txb_kafka_consumer *c) {
     rd_kafka_queue_io_event_enable(c->queue, -1, NULL, 0);
     rd_kafka_queue_destroy(c->queue);
   }
-  if (c->client != NULL &&
-      !destroy_would_abort(c)) /* without a close of its own: who has not left by now is timed out by the group */
-    rd_kafka_destroy_flags(c->client, c->left ? 0 : RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+  if (c->client != NULL)
+    destroy_client(c);
   for (size_t i = 0; i < c->fetched_count; i++)
     txb_free(c->fetched[i].topic);
   txb_free(c->fetched);
@@ -363,6 +375,7 @@ enum txb_rc txb_kafka_consumer_leave(struct txb_kafka_consumer *c, struct txb_er
   if (c->leaving)
     return TXB_OK;
   c->leaving = true;
+  c->abandoned = destroy_would_abort(c);
   txb_wake_signal(c->fd);
   rd_kafka_error_t *error = rd_kafka_consumer_close_queue(c->client, c->queue);
   return assigned_error(error, "leaving the group,", "partitions of", 0, err);
