@@ -1,5 +1,5 @@
-/* librdkafka's producer. Reports come as events of the main queue, which writes to an eventfd when it stops being empty; nothing
- * is done in callbacks. */
+/* librdkafka's producer. Reports come as events of the main queue, which writes to an eventfd when it stops being
+ * empty; nothing is done in callbacks. */
 #include "common/kafka_producer.h"
 
 #include <string.h>
@@ -169,7 +169,7 @@ const char *txb_kafka_code_text(int code) {
   return rd_kafka_err2str((rd_kafka_resp_err_t)code);
 }
 
-/* ---- sending ----------------------------------------------------------------------------------- */
+/* ---- sending ---------------------------------------------------------------------------------------------------- */
 
 static rd_kafka_headers_t *native_headers(const struct txb_header *headers, size_t count) {
   rd_kafka_headers_t *native = rd_kafka_headers_new(count);
@@ -219,7 +219,7 @@ enum txb_rc txb_kafka_producer_send(struct txb_kafka_producer *producer, const s
 }
 _Static_assert(sizeof(void *) >= sizeof(uint64_t), "a ticket travels as an opaque pointer");
 
-/* ---- reports ----------------------------------------------------------------------------------- */
+/* ---- reports ---------------------------------------------------------------------------------------------------- */
 
 static void take_error(struct txb_kafka_producer *producer, rd_kafka_event_t *event) {
   rd_kafka_resp_err_t code = rd_kafka_event_error(event);
@@ -230,8 +230,8 @@ static void take_error(struct txb_kafka_producer *producer, rd_kafka_event_t *ev
     text = fatal;
     producer->broken = true;
   }
-  /* A gap: the reports say which messages were refused. One broker of several, or one attempt of many: librdkafka goes on by itself, and says when
-   * the last one is away. */
+  /* A gap: the reports say which messages were refused. One broker of several, or one attempt of many: librdkafka
+   * goes on by itself, and says when the last one is away. */
   bool everyday = code == RD_KAFKA_RESP_ERR__GAPLESS_GUARANTEE || code == RD_KAFKA_RESP_ERR__TRANSPORT ||
                   code == RD_KAFKA_RESP_ERR__TIMED_OUT || code == RD_KAFKA_RESP_ERR_NO_ERROR;
   if (everyday || !txb_kafka_weather_error(&producer->weather, code))

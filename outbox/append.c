@@ -1,6 +1,7 @@
 /* Publishing from C: txb.publish and txb.publish_many on the caller's connection, in the caller's transaction.
  *
- * Nothing is kept here. A crash of the application or of the server leaves the intent if and only if the transaction was committed.
+ * Nothing is kept here. A crash of the application or of the server leaves the intent if and only if the transaction
+ * was committed.
  */
 #include <string.h>
 
@@ -83,7 +84,7 @@ enum txb_rc txb_publish(PGconn *conn, const struct txb_intent *intent, char id_o
   return TXB_OK;
 }
 
-/* ---- many ------------------------------------------------------------------------------------------------- */
+/* ---- many ------------------------------------------------------------------------------------------------------- */
 
 static struct txb_slice topic_of(const struct txb_intent *i) {
   return txb_slice_text(i->topic);

@@ -13,7 +13,8 @@
 bool txb_snapshot_is_running(const struct txb_snapshot *snapshot, uint32_t xid) {
   if (xid == 0)
     return false;
-  /* Listed xids are the low halves: the nearest full number to xmax is meant, since running transactions are within 2^31 of it. */
+  /* Listed xids are the low halves: the nearest full number to xmax is meant, since running transactions are within
+   * 2^31 of it. */
   uint64_t full = snapshot->xmax + (uint64_t)(int64_t)(int32_t)(xid - (uint32_t)snapshot->xmax);
   if (full >= snapshot->xmax)
     return true;
@@ -86,7 +87,7 @@ static void drop_empty(struct txb_generations *g) {
       drop_at(g, i);
 }
 
-/* ---- noting and removing ------------------------------------------------------------------------------------------------------------ */
+/* ---- noting and removing ---------------------------------------------------------------------------------------- */
 
 static enum txb_rc open_generation(struct txb_generations *g, int64_t now_us, struct txb_generation **out,
                                    struct txb_error *err) {
@@ -132,7 +133,7 @@ enum txb_rc txb_generations_remove(struct txb_generations *g, int64_t seq, struc
   return TXB_OK;
 }
 
-/* ---- listings ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- listings --------------------------------------------------------------------------------------------------- */
 
 void txb_generations_list_sent(struct txb_generations *g) {
   if (g->count > 0)
@@ -213,7 +214,8 @@ static bool same_holders(const struct txb_generation *a, const struct txb_genera
   return true;
 }
 
-/* Makes b part of a. The union of the holders is stricter for both: left out only while all of them run, judged only when all are gone. */
+/* Makes b part of a. The union of the holders is stricter for both: left out only while all of them run, judged only
+ * when all are gone. */
 static enum txb_rc merge(struct txb_generations *g, size_t ai, size_t bi, struct txb_error *err) {
   struct txb_generation *a = &g->items[ai], *b = &g->items[bi];
   void *holders = a->holders;
@@ -272,7 +274,7 @@ enum txb_rc txb_generations_listed(struct txb_generations *g, struct txb_holder 
   return merge_equal(g, err);
 }
 
-/* ---- polls -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- polls ------------------------------------------------------------------------------------------------------ */
 
 static size_t cost(const struct txb_generation *gen) {
   return gen->holes.count + (size_t)(gen->holes.numbers / NUMBERS_PER_COST);
@@ -346,7 +348,7 @@ void txb_generations_looked(struct txb_generations *g, uint64_t poll) {
   }
 }
 
-/* ---- the last look ------------------------------------------------------------------------------------------------------------------ */
+/* ---- the last look ---------------------------------------------------------------------------------------------- */
 
 static struct txb_generation *judged(const struct txb_generations *g) {
   for (size_t i = 0; i < g->count; i++)
@@ -384,7 +386,8 @@ enum txb_rc txb_generations_look_end(struct txb_generations *g, bool found, uint
     gen->counts_from = next_poll;
     gen->row_waits = true;
   } else {
-    /* Polls may have taken single numbers out meanwhile, and split ranges: the last one asked for says how far the look went. */
+    /* Polls may have taken single numbers out meanwhile, and split ranges: the last one asked for says how far the
+     * look went. */
     int64_t hi = g->look[g->look_count - 1].hi;
     size_t n = 0;
     for (; n < gen->holes.count && txb_holes_at(&gen->holes, n)->hi <= hi; n++)

@@ -1,16 +1,20 @@
-/* Generations of holes: which sessions could still fill which hole (R1, R3). Pure; after a crash or reconnect all stored holes are one new generation.
+/* Generations of holes: which sessions could still fill which hole (R1, R3). Pure; after a crash or reconnect all
+ * stored holes are one new generation.
  *
  * Holes that were noted since the last listing form the open generation. Then, for each:
  *   noted   asked for in every poll
- *   listed  after its noting, the holders of RowExclusiveLock on txb.outbox were listed. Whoever could fill it held that lock since before it drew the
- *           number; so it is on the list, or ended before the listing. Asked for in every poll.
- *   looked  one whole poll, begun after that listing, has asked for all of it: what those who had ended committed has been read. Now only transactions
- *           on the list can fill it, so a poll may leave it out, if each of them was still running in that poll's own snapshot. Otherwise the poll is
- *           thrown away: a row of the generation might be visible in it, and might come before a row that the poll did read.
+ *   listed  after its noting, the holders of RowExclusiveLock on txb.outbox were listed. Whoever could fill it held
+ *           that lock since before it drew the number; so it is on the list, or ended before the listing. Asked for in
+ *           every poll.
+ *   looked  one whole poll, begun after that listing, has asked for all of it: what those who had ended committed has
+ *           been read. Now only transactions on the list can fill it, so a poll may leave it out, if each of them was
+ *           still running in that poll's own snapshot. Otherwise the poll is thrown away: a row of the generation might
+ *           be visible in it, and might come before a row that the poll did read.
  *   When a listing shows a holder gone, what it committed has not been looked for: back to listed.
  *   When all are gone, one last look of its own: numbers that are not there then are dead.
  *
- * A holder is its virtual transaction, never its pid (PREPARE TRANSACTION keeps the first and drops the second). Its xid also identifies it.
+ * A holder is its virtual transaction, never its pid (PREPARE TRANSACTION keeps the first and drops the second). Its
+ * xid also identifies it.
  */
 #ifndef TXB_OUTBOX_GENERATIONS_H
 #define TXB_OUTBOX_GENERATIONS_H
@@ -31,7 +35,8 @@ struct txb_snapshot {
   const uint64_t *xip; /* below it, still running; ascending */
   size_t xip_count;
 };
-/* Whether nothing of this transaction is visible in the snapshot. A xid of 0 (none seen yet) is never running: it counts as ended. */
+/* Whether nothing of this transaction is visible in the snapshot. A xid of 0 (none seen yet) is never running: it
+ * counts as ended. */
 bool txb_snapshot_is_running(const struct txb_snapshot *snapshot, uint32_t xid);
 
 struct txb_generation {
@@ -83,11 +88,13 @@ enum txb_rc txb_generations_remove(struct txb_generations *g, int64_t seq, struc
 
 /* A listing is sent now: the open generation ends here, because only who drew a number before the listing is on it. */
 void txb_generations_list_sent(struct txb_generations *g);
-/* Its answer, which gets sorted. next_poll is the number of the first poll that begins after it. *changed_out: something moved, list again soon. */
+/* Its answer, which gets sorted. next_poll is the number of the first poll that begins after it. *changed_out:
+ * something moved, list again soon. */
 enum txb_rc txb_generations_listed(struct txb_generations *g, struct txb_holder *holders, size_t count,
                                    uint64_t next_poll, bool *changed_out, struct txb_error *err) TXB_MUST_CHECK;
 
-/* A poll is sent now: g->asked gets the ranges to ask for; everything: leave nothing out (the poll before was thrown away). */
+/* A poll is sent now: g->asked gets the ranges to ask for; everything: leave nothing out (the poll before was thrown
+ * away). */
 enum txb_rc txb_generations_poll_sent(struct txb_generations *g, uint64_t poll, bool everything,
                                       struct txb_error *err) TXB_MUST_CHECK;
 /* Its answer came: false if it must be thrown away. */

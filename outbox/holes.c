@@ -37,7 +37,8 @@ static int64_t length(int64_t lo, int64_t hi) {
   return hi - lo + 1;
 }
 
-/* Room for one more range at the end of the array. Space in front is used again once it is half of it: each move then pays for as many drops. */
+/* Room for one more range at the end of the array. Space in front is used again once it is half of it: each move
+ * then pays for as many drops. */
 static enum txb_rc reserve_one(struct txb_holes *holes, struct txb_error *err) {
   if (holes->first + holes->count < holes->capacity)
     return TXB_OK;

@@ -1,8 +1,10 @@
-/* Sets of sequence numbers as sorted, disjoint ranges, and the pages in which the relay stores them. Pure: memory only, nothing survives a crash.
+/* Sets of sequence numbers as sorted, disjoint ranges, and the pages in which the relay stores them. Pure: memory
+ * only, nothing survives a crash.
  *
- * A hole is a number that a poll did not see. Holes come in runs (a bulk insert, numbers lost by a server crash), so a range costs 16 bytes whatever
- * its length. Stored they are split into pages (R2): a range belongs to the page of its first number, so that a range of a billion numbers is one
- * entry, and a checkpoint writes only pages that changed.
+ * A hole is a number that a poll did not see. Holes come in runs (a bulk insert, numbers lost by a server crash), so
+ * a range costs 16 bytes whatever its length. Stored they are split into pages (R2): a range belongs to the page of
+ * its first number, so that a range of a billion numbers is one entry, and a checkpoint writes only pages that
+ * changed.
  */
 #ifndef TXB_OUTBOX_HOLES_H
 #define TXB_OUTBOX_HOLES_H
@@ -30,8 +32,8 @@ struct txb_pages {
 void txb_pages_fini(struct txb_pages *pages);
 enum txb_rc txb_pages_add(struct txb_pages *pages, int64_t page, struct txb_error *err) TXB_MUST_CHECK;
 
-/* Zeroed is empty. Ranges are disjoint, ascending and never touch. They are items[first] .. items[first + count - 1]: holes come at the end and go
- * at the front most of the time, and neither moves the rest. */
+/* Zeroed is empty. Ranges are disjoint, ascending and never touch. They are items[first] .. items[first + count -
+ * 1]: holes come at the end and go at the front most of the time, and neither moves the rest. */
 struct txb_holes {
   struct txb_range *items;
   size_t first, count, capacity;
@@ -44,8 +46,8 @@ void txb_holes_clear(struct txb_holes *holes);
 static inline const struct txb_range *txb_holes_at(const struct txb_holes *holes, size_t i) {
   return &holes->items[holes->first + i];
 }
-/* Adds lo..hi (1 <= lo <= hi); numbers that are in already stay. Ranges that touch become one: where that moves numbers to another page, both pages are
- * added to `moved`. FATAL: out of memory. */
+/* Adds lo..hi (1 <= lo <= hi); numbers that are in already stay. Ranges that touch become one: where that moves
+ * numbers to another page, both pages are added to `moved`. FATAL: out of memory. */
 enum txb_rc txb_holes_add(struct txb_holes *holes, int64_t lo, int64_t hi, struct txb_pages *moved,
                           struct txb_error *err) TXB_MUST_CHECK;
 /* Adds all of `other`. */

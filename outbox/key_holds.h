@@ -1,5 +1,6 @@
-/* Keys that are held: (topic, key) -> the sequence number of the refused intent from which on nothing of that key is published (R5). A hash set. Pure.
- * What it holds is stored in txb.relay_hold in the transaction that records the refused intent, so a crash before or after leaves both or neither. */
+/* Keys that are held: (topic, key) -> the sequence number of the refused intent from which on nothing of that key is
+ * published (R5). A hash set. Pure. What it holds is stored in txb.relay_hold in the transaction that records the
+ * refused intent, so a crash before or after leaves both or neither. */
 #ifndef TXB_OUTBOX_KEY_HOLDS_H
 #define TXB_OUTBOX_KEY_HOLDS_H
 

@@ -1,6 +1,8 @@
-/* The relay process from start to end: connect, take the lease or stand by, serve, begin again when a server was away, give the lease back.
+/* The relay process from start to end: connect, take the lease or stand by, serve, begin again when a server was
+ * away, give the lease back.
  *
- * Nothing is remembered from one connection to the next: whoever connects reads the position (R7), since a failover may have taken it back.
+ * Nothing is remembered from one connection to the next: whoever connects reads the position (R7), since a failover
+ * may have taken it back.
  */
 #include "outbox/relay.h"
 
@@ -39,14 +41,15 @@ void txb_relay_options_init(struct txb_relay_options *options) {
   };
 }
 
-/* ---- standing by --------------------------------------------------------------------------------------------------------------- */
+/* ---- standing by ------------------------------------------------------------------------------------------------ */
 
 /* The holder as it was seen last. */
 struct holder {
   int64_t epoch, lease_until_us;
 };
 
-/* A holder of our own name that renews its lease while we wait is a second relay by that name: each would take the other for its own past. */
+/* A holder of our own name that renews its lease while we wait is a second relay by that name: each would take the
+ * other for its own past. */
 static enum txb_rc check_holder(struct txb_relay *r, struct holder *seen, struct txb_error *err) {
   TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *result = NULL;
   struct txb_uuid instance;
@@ -88,15 +91,16 @@ static enum txb_rc acquire(struct txb_relay *r, struct txb_error *err) {
   }
 }
 
-/* ---- one connection -------------------------------------------------------------------------------------------------------------- */
+/* ---- one connection --------------------------------------------------------------------------------------------- */
 
 static enum txb_rc connect_server(struct txb_relay *r, struct txb_error *err) {
   char name[140], settings[400];
   snprintf(name, sizeof name, "txbroker relay %.100s", r->o->source);
-  /* Bounds of a read are seen when it is planned, so that it touches the partitions between them only. Reads go along the index: a partition
-   * without statistics is read by bitmap otherwise, and all rows between the bounds are sorted for each read (measured: 17,000 rows a second
-   * instead of 102,000). A checkpoint that a crash of the server takes back makes the next relay repeat, no more: its commit need not wait
-   * for the disk. A statement that waits (for a lock on txb.outbox, say) is given up by the server when the relay gives it up: else every new
+  /* Bounds of a read are seen when it is planned, so that it touches the partitions between them only. Reads go
+   * along the index: a partition without statistics is read by bitmap otherwise, and all rows between the bounds are
+   * sorted for each read (measured: 17,000 rows a second instead of 102,000). A checkpoint that a crash of the
+   * server takes back makes the next relay repeat, no more: its commit need not wait for the disk. A statement that
+   * waits (for a lock on txb.outbox, say) is given up by the server when the relay gives it up: else every new
    * connection would leave one more server process behind in the queue. */
   snprintf(settings, sizeof settings,
            "-c plan_cache_mode=force_custom_plan -c enable_bitmapscan=off -c enable_seqscan=off -c jit=off "
@@ -150,7 +154,8 @@ static enum txb_rc serve(struct txb_relay *r, struct txb_relay_partitions *parti
 
 /* Whether a failure passes by itself; says so, once. */
 static bool goes_on(struct txb_relay *r, enum txb_rc rc, const struct txb_error *err) {
-  /* Replaced while it was stopped, or by a failover: that one goes on from the checkpoint. Only two relays by one name need a person. */
+  /* Replaced while it was stopped, or by a failover: that one goes on from the checkpoint. Only two relays by one
+   * name need a person. */
   if (rc == TXB_FENCED && (err->origin != TXB_ORIGIN_SAFETY || strcmp(err->sqlstate, "TXB01") == 0)) {
     txb_log(TXB_LOG_WARN, TXB_MSG("lease lost, standing by"), TXB_F("source", r->o->source), TXB_FI("epoch", r->epoch),
             TXB_F("reason", err->message));
@@ -179,7 +184,7 @@ static enum txb_rc explain(enum txb_rc rc, const struct txb_relay *r, struct txb
   return rc;
 }
 
-/* ---- the process -------------------------------------------------------------------------------------------------------------------- */
+/* ---- the process ------------------------------------------------------------------------------------------------ */
 
 static enum txb_rc init(struct txb_relay *r, const struct txb_relay_options *o, struct txb_error *err) {
   struct txb_relay_core_options c;

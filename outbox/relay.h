@@ -1,7 +1,8 @@
 /* The relay process: one source's outbox to Kafka, on the calling thread, until stopped.
  *
- * A crash at any line leaves: intents in txb.outbox, a position in txb.relay that lies at or behind what Kafka acknowledged, and perhaps messages in
- * Kafka that the next relay sends once more in the same order; the inbox drops those.
+ * A crash at any line leaves: intents in txb.outbox, a position in txb.relay that lies at or behind what Kafka
+ * acknowledged, and perhaps messages in Kafka that the next relay sends once more in the same order; the inbox drops
+ * those.
  */
 #ifndef TXB_OUTBOX_RELAY_H
 #define TXB_OUTBOX_RELAY_H
@@ -13,9 +14,8 @@
 #include "common/kafka.h"
 
 struct txb_relay_options {
-  const char *
-      source; /* name of the source in configuration, logs and txb.relay; the CloudEvents source is "txbroker:" + this, or `event_source` */
-  const char *event_source; /* NULL: as above */
+  const char *source;       /* name of the source in configuration, logs and txb.relay */
+  const char *event_source; /* CloudEvents source of its messages; NULL: "txbroker:" and the name */
   const char *database;     /* libpq connection string */
   struct txb_kafka_cluster kafka;
   const char *owner;  /* name of this relay in txb.relay: unique among relays that run at once */
@@ -36,8 +36,8 @@ struct txb_relay_options {
 };
 void txb_relay_options_init(struct txb_relay_options *options); /* the defaults of the settings table */
 
-/* Runs until stop_fd is signalled (TXB_OK) or something needs a person (TXB_REFUSED, TXB_FENCED: two relays with one owner name, TXB_FATAL).
- * Servers that are away are waited for. Logs what changes, never a secret. */
+/* Runs until stop_fd is signalled (TXB_OK) or something needs a person (TXB_REFUSED, TXB_FENCED: two relays with one
+ * owner name, TXB_FATAL). Servers that are away are waited for. Logs what changes, never a secret. */
 enum txb_rc txb_relay_run(const struct txb_relay_options *options, struct txb_error *err) TXB_MUST_CHECK;
 
 #endif

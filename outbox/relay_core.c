@@ -75,7 +75,7 @@ void txb_relay_core_fini(struct txb_relay_core *core) {
   *core = (struct txb_relay_core){0};
 }
 
-/* ---- the position ------------------------------------------------------------------------------------------------------------------- */
+/* ---- the position ----------------------------------------------------------------------------------------------- */
 
 static enum txb_rc acquired(struct txb_relay_core *core, const struct txb_relay_event *event, struct txb_error *err) {
   const struct txb_relay_position *p = &event->u.position;
@@ -110,7 +110,7 @@ static enum txb_rc acquired(struct txb_relay_core *core, const struct txb_relay_
   return TXB_OK;
 }
 
-/* ---- what a poll brought -------------------------------------------------------------------------------------------------------------- */
+/* ---- what a poll brought ---------------------------------------------------------------------------------------- */
 
 static enum txb_relay_alarm check_server(const struct txb_relay_core *core, const struct txb_relay_answer *a) {
   if (a->recovering)
@@ -130,8 +130,8 @@ static enum txb_rc note(struct txb_relay_core *core, int64_t lo, int64_t hi, int
   return txb_generations_note(&core->generations, lo, hi, now_us, err);
 }
 
-/* What was passed over lies in the same result as the rows that were taken, and goes with the last of them: it counts with that one, or a held topic's
- * traffic would fill the memory behind a few unacknowledged rows. */
+/* What was passed over lies in the same result as the rows that were taken, and goes with the last of them: it
+ * counts with that one, or a held topic's traffic would fill the memory behind a few unacknowledged rows. */
 static void charge_passed_over(struct txb_relay_core *core, const struct txb_relay_read *read, uint64_t head_before) {
   int64_t rest = 0;
   if (core->head == head_before)
@@ -197,7 +197,8 @@ static enum txb_rc take_tail(struct txb_relay_core *core, const struct txb_relay
   charge_passed_over(core, &a->tail, head);
   bool whole_span = !a->tail.cut && a->drawn >= bound;
   int64_t top = earlier(a->drawn, bound);
-  /* Numbers up to `drawn` were drawn by sessions that held the lock by then: they may be holes although no row stands behind them. */
+  /* Numbers up to `drawn` were drawn by sessions that held the lock by then: they may be holes although no row
+   * stands behind them. */
   bool quiet =
       a->tail.count == 0 && core->came_up; /* nothing for two polls: let rolled-back numbers at the end die too */
   if (whole_span || (!a->tail.cut && (quiet || top - expected >= core->options.gap_max))) {
@@ -234,7 +235,8 @@ static enum txb_rc polled(struct txb_relay_core *core, const struct txb_relay_ev
     return TXB_OK;
   }
   if (!txb_generations_poll_is_usable(&core->generations, &a->snapshot)) {
-    /* A holder of a generation that was left out has ended: one of its rows may be visible, and come before a row that was read. */
+    /* A holder of a generation that was left out has ended: one of its rows may be visible, and come before a row
+     * that was read. */
     core->polls_thrown_away++;
     core->everything = true;
     core->list_pause_us = core->options.list_first_us;
@@ -258,7 +260,7 @@ static enum txb_rc polled(struct txb_relay_core *core, const struct txb_relay_ev
   return TXB_OK;
 }
 
-/* ---- what is due ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- what is due ------------------------------------------------------------------------------------------------ */
 
 static bool lease_is_fresh(const struct txb_relay_core *core, int64_t now_us) {
   return now_us < core->lease_us + core->options.lease_us / 3 * 2;
@@ -337,8 +339,8 @@ static enum txb_rc due_look(struct txb_relay_core *core, struct txb_relay_action
   return TXB_OK;
 }
 
-/* A checkpoint renews the lease as well. None goes out while a refusal is being recorded: it would say that what stands behind the refused intent is
- * done, before the hold that keeps it is stored. */
+/* A checkpoint renews the lease as well. None goes out while a refusal is being recorded: it would say that what
+ * stands behind the refused intent is done, before the hold that keeps it is stored. */
 static enum txb_rc due_checkpoint(struct txb_relay_core *core, int64_t now_us, struct txb_relay_actions *actions,
                                   struct txb_error *err) {
   if (core->checkpoint_out || core->renew_out)
@@ -385,7 +387,8 @@ static void probed(struct txb_relay_core *core, uint32_t id, bool there, int64_t
   topic->pause_us = earlier(topic->pause_us * 2, core->options.probe_cap_us);
 }
 
-/* When something will be due that no other event brings. What waits for an answer, for a report or for room is woken by that. */
+/* When something will be due that no other event brings. What waits for an answer, for a report or for room is woken
+ * by that. */
 static int64_t wake_time(const struct txb_relay_core *core, int64_t now_us) {
   int64_t wake = INT64_MAX;
   if (!core->checkpoint_out && !core->renew_out) {
@@ -429,7 +432,7 @@ static enum txb_rc due(struct txb_relay_core *core, int64_t now_us, struct txb_r
   return TXB_OK;
 }
 
-/* ---- one step --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- one step --------------------------------------------------------------------------------------------------- */
 
 static enum txb_rc take_event(struct txb_relay_core *core, const struct txb_relay_event *event,
                               struct txb_relay_actions *actions, struct txb_error *err) {

@@ -1,16 +1,19 @@
-/* What a relay decides, as a pure state machine: which numbers to ask for, which rows to produce and in which order, what a checkpoint may say.
+/* What a relay decides, as a pure state machine: which numbers to ask for, which rows to produce and in which order,
+ * what a checkpoint may say.
  *
- * The process feeds it events with their steady time and carries out the actions that come back; the simulator does the same with a model of both
- * servers. The core knows nothing that a crash could lose: what it must not forget is in the checkpoint, whose contents it computes, and everything
- * else is read again.
+ * The process feeds it events with their steady time and carries out the actions that come back; the simulator does
+ * the same with a model of both servers. The core knows nothing that a crash could lose: what it must not forget is
+ * in the checkpoint, whose contents it computes, and everything else is read again.
  *
- * Order. Rows go to Kafka in the order of the reads: in a read all rows of holes by number, then rows of a topic that is drained, then the tail. If A
- * committed before B drew its number, a snapshot that shows B shows A, and A has the smaller number: A is in the same read and sorted first, or in an
- * earlier one. (R1: this holds because every read asks for every hole that its snapshot could show.)
+ * Order. Rows go to Kafka in the order of the reads: in a read all rows of holes by number, then rows of a topic
+ * that is drained, then the tail. If A committed before B drew its number, a snapshot that shows B shows A, and A
+ * has the smaller number: A is in the same read and sorted first, or in an earlier one. (R1: this holds because
+ * every read asks for every hole that its snapshot could show.)
  *
- * Holds. A topic that can't be written to (missing, no right) is held: its rows are passed over, by reference to the lowest number held; once it is there
- * it is drained, pages of its rows in seq order as a third branch of the reads, until a page comes up to the tail. A key behind a refused intent is held
- * until an operator decides. Rows of other topics and keys go on. The first row of a topic that a new producer gets is sent alone of its topic, and its
+ * Holds. A topic that can't be written to (missing, no right) is held: its rows are passed over, by reference to the
+ * lowest number held; once it is there it is drained, pages of its rows in seq order as a third branch of the reads,
+ * until a page comes up to the tail. A key behind a refused intent is held until an operator decides. Rows of other
+ * topics and keys go on. The first row of a topic that a new producer gets is sent alone of its topic, and its
  * followers wait aside: were it refused and they accepted because the topic has just come, they would be swapped.
  */
 #ifndef TXB_OUTBOX_RELAY_CORE_H
@@ -38,7 +41,7 @@ struct txb_relay_core_options {
 };
 void txb_relay_core_options_init(struct txb_relay_core_options *options);
 
-/* ---- events ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- events ----------------------------------------------------------------------------------------------------- */
 
 enum txb_relay_event_kind {
   TXB_RELAY_ACQUIRED, /* the lease is ours, the position was read with it */
@@ -138,7 +141,7 @@ struct txb_relay_event {
   } u;
 };
 
-/* ---- actions ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- actions ---------------------------------------------------------------------------------------------------- */
 
 struct txb_relay_poll { /* what to ask; pointers are valid until the next poll */
   uint64_t number;
@@ -193,7 +196,7 @@ struct txb_relay_actions {
   int64_t wake_us; /* a TICK is wanted then */
 };
 
-/* ---- state -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- state ------------------------------------------------------------------------------------------------------ */
 
 enum txb_row_kind { TXB_ROW_TAIL, TXB_ROW_HOLE, TXB_ROW_DRAIN };
 enum txb_slot_state {
@@ -283,7 +286,8 @@ enum txb_rc txb_relay_core_init(struct txb_relay_core *core, const struct txb_re
                                 struct txb_error *err) TXB_MUST_CHECK;
 void txb_relay_core_fini(struct txb_relay_core *core);
 
-/* Takes in one event, says what is to be done now. FATAL (no memory): the core must be thrown away; what is stored is a position to begin anew from. */
+/* Takes in one event, says what is to be done now. FATAL (no memory): the core must be thrown away; what is stored
+ * is a position to begin anew from. */
 enum txb_rc txb_relay_core_step(struct txb_relay_core *core, const struct txb_relay_event *event,
                                 struct txb_relay_actions *actions, struct txb_error *err) TXB_MUST_CHECK;
 

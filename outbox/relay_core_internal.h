@@ -24,7 +24,8 @@ void txb_flight_send(struct txb_relay_core *core, int64_t now_us);
 /* Gives done slots at the tail back. */
 void txb_flight_trim(struct txb_relay_core *core);
 
-/* relay_view.c: what a checkpoint says. Fills core->view and takes it as stored: a checkpoint that fails makes the relay forget everything. */
+/* relay_view.c: what a checkpoint says. Fills core->view and takes it as stored: a checkpoint that fails makes the
+ * relay forget everything. */
 enum txb_rc txb_view_build(struct txb_relay_core *core, struct txb_error *err) TXB_MUST_CHECK;
 
 #endif

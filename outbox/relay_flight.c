@@ -1,6 +1,8 @@
-/* The relay core's ring: rows that were read, in the order in which they go to Kafka, until each is acknowledged, recorded as failed, or held.
+/* The relay core's ring: rows that were read, in the order in which they go to Kafka, until each is acknowledged,
+ * recorded as failed, or held.
  *
- * Nothing here survives a crash, and need not: a row that is not done stands above the stored position or in a stored hole, and is read again. */
+ * Nothing here survives a crash, and need not: a row that is not done stands above the stored position or in a
+ * stored hole, and is read again. */
 #include "common/fault.h"
 #include "common/memory.h"
 #include "outbox/relay_core_internal.h"
@@ -77,9 +79,9 @@ enum txb_rc txb_flight_take(struct txb_relay_core *core, enum txb_row_kind kind,
     topic->lo = row->seq < topic->lo ? row->seq : topic->lo;
     return TXB_OK;
   }
-  /* A late row below the drain's place goes out now: nothing before it waits. One above it is there for the drain's own page to find. A
-   * tail row below it takes the drain back, else it would be lost: a stored position may lie below a stored hold, and the topic be
-   * found before the first read. */
+  /* A late row below the drain's place goes out now: nothing before it waits. One above it is there for the drain's
+   * own page to find. A tail row below it takes the drain back, else it would be lost: a stored position may lie
+   * below a stored hold, and the topic be found before the first read. */
   if (topic->hold == TXB_TOPIC_DRAINING && kind == TXB_ROW_TAIL) {
     topic->lo = row->seq < topic->lo ? row->seq : topic->lo;
     return TXB_OK;
@@ -150,7 +152,8 @@ void txb_flight_trim(struct txb_relay_core *core) {
   core->lowest_tail = core->lowest_tail < core->tail ? core->tail : core->lowest_tail;
 }
 
-/* Passes over what is queued behind a key's refused intent. Its hold is stored with the refusal, before any checkpoint says that these are done. */
+/* Passes over what is queued behind a key's refused intent. Its hold is stored with the refusal, before any
+ * checkpoint says that these are done. */
 static enum txb_rc hold_key(struct txb_relay_core *core, const struct txb_slot *refused, struct txb_error *err) {
   if (refused->key.data == NULL)
     return TXB_OK; /* no key, no order */
@@ -164,7 +167,8 @@ static enum txb_rc hold_key(struct txb_relay_core *core, const struct txb_slot *
   return TXB_OK;
 }
 
-/* Holds a topic from the lowest of its rows that did not get through. The rows are not kept: the drain reads them again. */
+/* Holds a topic from the lowest of its rows that did not get through. The rows are not kept: the drain reads them
+ * again. */
 static enum txb_rc hold_topic(struct txb_relay_core *core, struct txb_slot *failed, int64_t now_us,
                               struct txb_error *err) {
   struct txb_topic *topic = &core->topics[failed->topic];
@@ -177,7 +181,8 @@ static enum txb_rc hold_topic(struct txb_relay_core *core, struct txb_slot *fail
   topic->pause_us = topic->pause_us == 0 ? core->options.probe_first_us : topic->pause_us * 2;
   topic->pause_us = topic->pause_us < core->options.probe_cap_us ? topic->pause_us : core->options.probe_cap_us;
   topic->probe_us = now_us + topic->pause_us;
-  /* What was accepted before stays in Kafka. Others that are under way may still be: with the producer gone nothing later of the topic gets there. */
+  /* What was accepted before stays in Kafka. Others that are under way may still be: with the producer gone nothing
+   * later of the topic gets there. */
   core->replace = core->replace || topic->proof == TXB_TOPIC_PROVEN;
   topic->proof = TXB_TOPIC_UNPROVEN;
   TXB_TRY(held_by_reference(core, failed, err));
@@ -244,8 +249,8 @@ enum txb_rc txb_flight_reports(struct txb_relay_core *core, const struct txb_rep
   return TXB_OK;
 }
 
-/* What was not acknowledged goes out again, in the same order: an acknowledged row is in Kafka, and what the old producer still gets there is a
- * repetition. So nothing need be read again. */
+/* What was not acknowledged goes out again, in the same order: an acknowledged row is in Kafka, and what the old
+ * producer still gets there is a repetition. So nothing need be read again. */
 enum txb_rc txb_flight_replaced(struct txb_relay_core *core, struct txb_error *err) {
   core->replace = core->alone = false;
   core->sent = 0;

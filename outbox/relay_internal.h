@@ -21,7 +21,7 @@
 #include "outbox/relay.h"
 #include "outbox/relay_core.h"
 
-/* ---- relay_topics.c ---------------------------------------------------------------------------- */
+/* ---- relay_topics.c --------------------------------------------------------------------------------------------- */
 
 struct txb_relay_topic_name {
   char *name;
@@ -43,7 +43,7 @@ enum txb_rc txb_relay_topics_number(struct txb_relay_topics *topics, struct txb_
 /* The producer is gone, and its handles with it. */
 void txb_relay_topics_drop_handles(struct txb_relay_topics *topics);
 
-/* ---- results ------------------------------------------------------------------------------------ */
+/* ---- results ---------------------------------------------------------------------------------------------------- */
 
 /* A read's rows, kept until the last row of it is done: Kafka sends out of its memory. */
 struct txb_relay_result {
@@ -51,7 +51,7 @@ struct txb_relay_result {
   uint32_t refs;
 };
 
-/* ---- requests: what is under way to PostgreSQL, answered in order --------------------------------- */
+/* ---- requests: what is under way to PostgreSQL, answered in order ----------------------------------------------- */
 
 enum txb_relay_request_kind {
   TXB_REQUEST_POLL,
@@ -119,6 +119,8 @@ struct txb_relay {
   struct txb_kafka_report *kafka_reports;
   struct txb_report *reports;
   struct txb_buffer scratch;
+  int64_t time_second; /* the second that time_text shows */
+  char time_text[28];
   /* the loop */
   bool probe;
   uint32_t probe_topic;
@@ -127,14 +129,14 @@ struct txb_relay {
   int64_t wake_us;
 };
 
-/* ---- relay_loop.c -------------------------------------------------------------------------------- */
+/* ---- relay_loop.c ----------------------------------------------------------------------------------------------- */
 /* Serves until the lease or the connection is lost (TXB_RETRY, TXB_FENCED), a stop is done (TXB_OK), or a person is
  * needed. */
 enum txb_rc txb_relay_serve(struct txb_relay *r, struct txb_error *err) TXB_MUST_CHECK;
 /* One event to the core, and what it then wants. */
 enum txb_rc txb_relay_step(struct txb_relay *r, struct txb_relay_event *event, struct txb_error *err) TXB_MUST_CHECK;
 
-/* ---- relay_requests.c ------------------------------------------------------------------------------ */
+/* ---- relay_requests.c ------------------------------------------------------------------------------------------- */
 /* Queues the end of a request whose statements have been sent. */
 enum txb_rc txb_relay_request_sent(struct txb_relay *r, enum txb_relay_request_kind kind,
                                    struct txb_error *err) TXB_MUST_CHECK;
@@ -142,7 +144,7 @@ enum txb_rc txb_relay_request_sent(struct txb_relay *r, enum txb_relay_request_k
 enum txb_rc txb_relay_request_next(struct txb_relay *r, struct txb_error *err) TXB_MUST_CHECK;
 void txb_relay_requests_drop(struct txb_relay *r);
 
-/* ---- relay_poll.c ---------------------------------------------------------------------------------- */
+/* ---- relay_poll.c ----------------------------------------------------------------------------------------------- */
 enum txb_rc txb_relay_send_poll(struct txb_relay *r, const struct txb_relay_poll *poll,
                                 struct txb_error *err) TXB_MUST_CHECK;
 enum txb_rc txb_relay_send_list(struct txb_relay *r, struct txb_error *err) TXB_MUST_CHECK;
@@ -161,8 +163,9 @@ enum txb_rc txb_relay_take_list(struct txb_relay *r, const struct txb_pg_result 
 void txb_relay_poll_drop(struct txb_relay *r);
 void txb_relay_result_unref(struct txb_relay_result *result);
 
-/* ---- relay_store.c --------------------------------------------------------------------------------- */
-/* Takes the lease, reads the position, begins the pipeline and the core's work. TXB_AGAIN: another relay holds the source. */
+/* ---- relay_store.c ---------------------------------------------------------------------------------------------- */
+/* Takes the lease, reads the position, begins the pipeline and the core's work. TXB_AGAIN: another relay holds the
+ * source. */
 enum txb_rc txb_relay_acquire(struct txb_relay *r, struct txb_error *err) TXB_MUST_CHECK;
 enum txb_rc txb_relay_send_checkpoint(struct txb_relay *r, const struct txb_relay_checkpoint *c,
                                       struct txb_error *err) TXB_MUST_CHECK;
@@ -178,10 +181,10 @@ bool txb_relay_status_is_due(const struct txb_relay *r, int64_t now_us);
 /* Gives the source back at an end; with a reason: marked as stopped by it. Whether that got through. */
 bool txb_relay_release(struct txb_relay *r, const char *stopped_because);
 
-/* ---- relay_watch.c -------------------------------------------------------------------------------------- */
+/* ---- relay_watch.c ---------------------------------------------------------------------------------------------- */
 void txb_relay_watch(struct txb_relay *r, int64_t now_us);
 
-/* ---- relay_publish.c -------------------------------------------------------------------------------- */
+/* ---- relay_publish.c -------------------------------------------------------------------------------------------- */
 enum txb_rc txb_relay_producer_open(struct txb_relay *r, struct txb_error *err) TXB_MUST_CHECK;
 void txb_relay_producer_close(struct txb_relay *r);
 /* New tickets were taken from these reads. */
@@ -195,7 +198,7 @@ enum txb_rc txb_relay_reports(struct txb_relay *r, bool *some_out, struct txb_er
 enum txb_rc txb_relay_replace_producer(struct txb_relay *r, struct txb_error *err) TXB_MUST_CHECK;
 enum txb_rc txb_relay_probe(struct txb_relay *r, struct txb_error *err) TXB_MUST_CHECK;
 
-/* ---- relay_partitions.c ------------------------------------------------------------------------------ */
+/* ---- relay_partitions.c ----------------------------------------------------------------------------------------- */
 struct txb_relay_partitions;
 /* Starts the thread. It works only while it is told that the lease is held. */
 enum txb_rc txb_relay_partitions_open(const struct txb_relay_options *o, struct txb_relay_partitions **out,

@@ -11,7 +11,7 @@
 #define STOP_WAIT_US    5000000 /* for reports, at a stop */
 #define IDLE_FOREVER_US 3600000000
 
-/* ---- one step --------------------------------------------------------------------------------------------------------- */
+/* ---- one step --------------------------------------------------------------------------------------------------- */
 
 static enum txb_rc carry_out(struct txb_relay *r, const struct txb_relay_actions *a, struct txb_error *err) {
   r->replace = r->replace || a->replace_producer;
@@ -80,7 +80,7 @@ enum txb_rc txb_relay_step(struct txb_relay *r, struct txb_relay_event *event, s
   return carry_out(r, &actions, err);
 }
 
-/* ---- the loop ------------------------------------------------------------------------------------------------------------ */
+/* ---- the loop --------------------------------------------------------------------------------------------------- */
 
 static int64_t min(int64_t a, int64_t b) {
   return a < b ? a : b;

@@ -1,6 +1,7 @@
-/* Partitions of txb.outbox: made ahead, dropped when everything in them is published and old enough (R9). A thread and a connection of their own, because
- * a statement on a table may wait for others, and polls must not wait for it. Every step has a short lock_timeout and is tried again; the functions
- * behind them go on from wherever a crash left them.
+/* Partitions of txb.outbox: made ahead, dropped when everything in them is published and old enough (R9). A thread
+ * and a connection of their own, because a statement on a table may wait for others, and polls must not wait for it.
+ * Every step has a short lock_timeout and is tried again; the functions behind them go on from wherever a crash left
+ * them.
  */
 #include <pthread.h>
 #include <stdatomic.h>

@@ -21,7 +21,7 @@ static const struct txb_pg_statement flushed_statement = {"relay_flushed", txb_t
 
 enum { BRANCH_HOLES, BRANCH_DRAIN, BRANCH_TAIL, BRANCHES };
 
-/* ---- results ------------------------------------------------------------------------------------- */
+/* ---- results ---------------------------------------------------------------------------------------------------- */
 
 void txb_relay_result_unref(struct txb_relay_result *result) {
   if (result == NULL || --result->refs > 0)
@@ -35,7 +35,7 @@ void txb_relay_poll_drop(struct txb_relay *r) {
     txb_relay_result_unref(txb_steal(r->poll_results[i]));
 }
 
-/* ---- sending ------------------------------------------------------------------------------------- */
+/* ---- sending ---------------------------------------------------------------------------------------------------- */
 
 /* The ranges as two arrays, and the numbers that enclose them all. */
 static void add_ranges(struct txb_pg_params *p, const struct txb_range *ranges, size_t count) {
@@ -121,7 +121,7 @@ enum txb_rc txb_relay_send_flushed(struct txb_relay *r, struct txb_error *err) {
   return txb_relay_request_sent(r, TXB_REQUEST_FLUSHED, err);
 }
 
-/* ---- a poll's answers ------------------------------------------------------------------------------ */
+/* ---- a poll's answers ------------------------------------------------------------------------------------------- */
 
 /* "xmin:xmax:xip,xip,..." as pg_current_snapshot() prints it. */
 static enum txb_rc take_snapshot(struct txb_relay *r, const char *text, struct txb_error *err) {
@@ -181,7 +181,8 @@ static enum txb_rc reserve_rows(struct txb_relay *r, int branch, size_t count, s
   return TXB_OK;
 }
 
-/* Columns of the reads: 0 seq, 1 id, 2 topic, 3 key, 4 type, 5 payload, 6 content_type, 7 headers, 8 created_at, 9 size. */
+/* Columns of the reads: 0 seq, 1 id, 2 topic, 3 key, 4 type, 5 payload, 6 content_type, 7 headers, 8 created_at, 9
+ * size. */
 static enum txb_rc take_rows(struct txb_relay *r, int branch, const struct txb_pg_result *result,
                              struct txb_relay_read *read, struct txb_error *err) {
   size_t count = (size_t)txb_pg_rows(result);
@@ -259,7 +260,7 @@ enum txb_rc txb_relay_take_flushed(struct txb_relay *r, const struct txb_pg_resu
   return TXB_OK;
 }
 
-/* ---- listings ---------------------------------------------------------------------------------------- */
+/* ---- listings --------------------------------------------------------------------------------------------------- */
 
 static void take_holder(const struct txb_pg_result *result, int row, struct txb_holder *out) {
   const char *text = txb_pg_text(result, row, 0); /* "backend/local" */

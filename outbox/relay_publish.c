@@ -1,4 +1,5 @@
-/* Rows to messages, and what Kafka says about them. What is in flight when the process dies is in Kafka or not; the next relay sends it in any case. */
+/* Rows to messages, and what Kafka says about them. What is in flight when the process dies is in Kafka or not; the
+ * next relay sends it in any case. */
 #include <jansson.h>
 #include <string.h>
 
@@ -16,7 +17,7 @@
 #define BATCH_BYTES      1000000 /* librdkafka's default */
 #define BATCH_BYTES_MIN  16384
 
-/* ---- results: kept while rows of them are under way -------------------------------------------------------------- */
+/* ---- results: kept while rows of them are under way ------------------------------------------------------------- */
 
 void txb_relay_results_kept(struct txb_relay *r, uint64_t from) {
   for (uint64_t t = from; t < r->core.head; t++)
@@ -28,7 +29,7 @@ void txb_relay_results_released(struct txb_relay *r, uint64_t to) {
     txb_relay_result_unref(txb_relay_core_slot(&r->core, r->released)->owner);
 }
 
-/* ---- producers ------------------------------------------------------------------------------------------------------ */
+/* ---- producers -------------------------------------------------------------------------------------------------- */
 
 enum txb_rc txb_relay_producer_open(struct txb_relay *r, struct txb_error *err) {
   const struct txb_kafka_producer_options options = {.cluster = &r->o->kafka, .batch_bytes = r->batch_bytes};
@@ -71,7 +72,7 @@ enum txb_rc txb_relay_probe(struct txb_relay *r, struct txb_error *err) {
   return txb_relay_step(r, &event, err);
 }
 
-/* ---- a row as a message ------------------------------------------------------------------------------------------------ */
+/* ---- a row as a message ----------------------------------------------------------------------------------------- */
 
 struct message_headers {
   struct txb_header items[TXB_HEADERS_MAX + 6];
@@ -89,8 +90,8 @@ static void add_header(struct message_headers *h, const char *name, struct txb_s
   h->items[h->count++] = (struct txb_header){.name = txb_slice_text(name), .value = value};
 }
 
-/* The database checks that they are a JSON object of at most TXB_HEADERS_MAX strings. One that is not, put there by a superuser, is left out: the message
- * matters more. */
+/* The database checks that they are a JSON object of at most TXB_HEADERS_MAX strings. One that is not, put there by
+ * a superuser, is left out: the message matters more. */
 static void add_own_headers(struct message_headers *h, struct txb_slice text) {
   const char *name;
   json_t *value;
@@ -103,16 +104,30 @@ static void add_own_headers(struct message_headers *h, struct txb_slice text) {
   }
 }
 
+/* ce_time. Rows of a read are mostly of one second: only its microseconds are written anew. */
+static void format_time(struct txb_relay *r, int64_t wall_us, char out[28]) {
+  int64_t second = wall_us / 1000000, rest = wall_us % 1000000;
+  if (wall_us < 0) {
+    txb_clock_format(wall_us, out);
+    return;
+  }
+  if (second != r->time_second || r->time_text[0] == '\0')
+    txb_clock_format(wall_us, r->time_text);
+  r->time_second = second;
+  memcpy(out, r->time_text, sizeof r->time_text);
+  for (int i = 25; i >= 20; i--, rest /= 10) /* "2026-01-31T12:00:00.123456Z" */
+    out[i] = (char)('0' + rest % 10);
+}
+
 /* CloudEvents 1.0 in Kafka's binary mode (protocol binding 3.2). */
-static void build_headers(const struct txb_relay *r, const struct txb_pg_result *result, int row,
-                          struct message_headers *h) {
+static void build_headers(struct txb_relay *r, const struct txb_pg_result *result, int row, struct message_headers *h) {
   struct txb_uuid id;
   struct txb_slice content_type = txb_pg_bytes(result, row, 6);
   h->count = 0;
   h->own = NULL;
   txb_pg_uuid(result, row, 1, &id);
   txb_uuid_format(&id, h->id);
-  txb_clock_format(txb_pg_timestamptz_us(result, row, 8), h->time);
+  format_time(r, txb_pg_timestamptz_us(result, row, 8), h->time);
   add_header(h, "ce_specversion", txb_slice_of("1.0", 3));
   add_header(h, "ce_id", txb_slice_of(h->id, 36));
   add_header(h, "ce_source", txb_slice_text(r->event_source));
@@ -203,10 +218,10 @@ enum txb_rc txb_relay_produce(struct txb_relay *r, bool *more_out, struct txb_er
   return TXB_OK;
 }
 
-/* ---- reports ---------------------------------------------------------------------------------------------------------------- */
+/* ---- reports ---------------------------------------------------------------------------------------------------- */
 
-/* A batch may be refused because its messages add up to too much: the next producers make smaller ones. When it was one message's fault after all, the
- * size goes back. */
+/* A batch may be refused because its messages add up to too much: the next producers make smaller ones. When it was
+ * one message's fault after all, the size goes back. */
 static void choose_batch_bytes(struct txb_relay *r, const struct txb_report *report) {
   const struct txb_slot *slot = txb_relay_core_slot(&r->core, report->ticket);
   int64_t now = r->batch_bytes == 0 ? BATCH_BYTES : r->batch_bytes;

@@ -1,5 +1,5 @@
-/* The pipeline to PostgreSQL. Each request is a few statements and a sync: one transaction. Answers come in the order of sending, so that whatever is
- * answered later was executed later. */
+/* The pipeline to PostgreSQL. Each request is a few statements and a sync: one transaction. Answers come in the
+ * order of sending, so that whatever is answered later was executed later. */
 #include <string.h>
 
 #include "common/clock.h"
@@ -80,7 +80,8 @@ static enum txb_rc done(struct txb_relay *r, enum txb_relay_request_kind kind, s
     r->status_out = false;
     return TXB_OK;
   case TXB_REQUEST_RECORD:
-    /* A crash here finds the intent recorded and its key held, though no checkpoint has passed it: it is read again, and passed over by its own hold. */
+    /* A crash here finds the intent recorded and its key held, though no checkpoint has passed it: it is read again,
+     * and passed over by its own hold. */
     txb_failpoint("relay.after_record_failed");
     txb_backoff_reset(&r->replacing); /* that was progress */
     r->replace_us = 0;

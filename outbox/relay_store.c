@@ -1,5 +1,5 @@
-/* The position and everything else that a relay writes into the source's database. Every write compares epoch and instance there: one that lost its
- * lease changes nothing. */
+/* The position and everything else that a relay writes into the source's database. Every write compares epoch and
+ * instance there: one that lost its lease changes nothing. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -40,7 +40,7 @@ static struct txb_pg_params *fenced_params(struct txb_relay *r) {
   return &r->params;
 }
 
-/* ---- taking the lease -------------------------------------------------------------------------------- */
+/* ---- taking the lease ------------------------------------------------------------------------------------------- */
 
 static enum txb_rc load_holes(struct txb_relay *r, struct txb_relay_position *p, struct txb_range **out,
                               struct txb_error *err) {
@@ -120,7 +120,8 @@ enum txb_rc txb_relay_acquire(struct txb_relay *r, struct txb_error *err) {
                          "source %s: the sequence of txb.outbox has CACHE %lld; rows would be lost. ALTER SEQUENCE "
                          "txb.outbox_seq_seq CACHE 1",
                          r->o->source, (long long)txb_pg_int8(result, 0, 4));
-  /* A crash here leaves the lease with a process that is gone: its connection's advisory lock is free, the next takes it. */
+  /* A crash here leaves the lease with a process that is gone: its connection's advisory lock is free, the next
+   * takes it. */
   txb_failpoint("relay.after_acquire");
   *p = (struct txb_relay_position){.epoch = txb_pg_int8(result, 0, 0),
                                    .checkpoint = txb_pg_int8(result, 0, 1),
@@ -138,7 +139,7 @@ enum txb_rc txb_relay_acquire(struct txb_relay *r, struct txb_error *err) {
   return txb_relay_step(r, &event, err);
 }
 
-/* ---- checkpoints ---------------------------------------------------------------------------------------- */
+/* ---- checkpoints ------------------------------------------------------------------------------------------------ */
 
 /* A held topic is stored in the same transaction as the position that passes its rows. */
 static enum txb_rc send_hold(struct txb_relay *r, const struct txb_relay_topic_hold *hold, struct txb_error *err) {
@@ -204,8 +205,9 @@ enum txb_rc txb_relay_send_checkpoint(struct txb_relay *r, const struct txb_rela
   return TXB_OK;
 }
 
-/* Each checkpoint leaves a dead version of the row. An old snapshot somewhere (a forgotten prepared transaction, a replication slot) keeps VACUUM from them,
- * and every poll reads past them: then checkpoints become fewer as they pile up. */
+/* Each checkpoint leaves a dead version of the row. An old snapshot somewhere (a forgotten prepared transaction, a
+ * replication slot) keeps VACUUM from them, and every poll reads past them: then checkpoints become fewer as they
+ * pile up. */
 void txb_relay_choose_checkpoint(struct txb_relay *r, int64_t relation_bytes) {
   int64_t wanted_us = 1000 * r->o->checkpoint_ms;
   if (relation_bytes > RELATION_BYTES_FINE)
@@ -233,7 +235,7 @@ enum txb_rc txb_relay_send_record(struct txb_relay *r, uint64_t ticket, struct t
   return txb_relay_request_sent(r, TXB_REQUEST_RECORD, err);
 }
 
-/* ---- what status shows ------------------------------------------------------------------------------------ */
+/* ---- what status shows ------------------------------------------------------------------------------------------ */
 
 static int64_t hole_worth_telling(const struct txb_relay *r, int64_t now_us, int64_t *noted_us_out) {
   int64_t hole = txb_generations_lowest(&r->core.generations, noted_us_out);
@@ -248,9 +250,8 @@ bool txb_relay_status_is_due(const struct txb_relay *r, int64_t now_us) {
   int64_t noted_us;
   if (r->status_out || now_us < r->status_us + STATUS_EVERY_US)
     return false;
-  if (now_us >=
-      r->status_us +
-          STATUS_AT_LEAST_US) /* after taking over from a stopped relay this also gets that one's session lock, once it is free */
+  /* After taking over from a stopped relay this also gets that one's session lock, once it is free. */
+  if (now_us >= r->status_us + STATUS_AT_LEAST_US)
     return true;
   int64_t hole = hole_worth_telling(r, now_us, &noted_us);
   /* While there is one its holders are told anew every second. */
@@ -283,7 +284,7 @@ enum txb_rc txb_relay_send_renew(struct txb_relay *r, enum txb_relay_request_kin
   return txb_relay_request_sent(r, kind, err);
 }
 
-/* ---- scheduled intents --------------------------------------------------------------------------------------- */
+/* ---- scheduled intents ------------------------------------------------------------------------------------------ */
 
 enum txb_rc txb_relay_send_due(struct txb_relay *r, struct txb_error *err) {
   r->due_out = true;

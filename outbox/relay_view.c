@@ -4,7 +4,8 @@
  *   holes     those at or below it, and the rows of holes that were read and are not done
  *   topics    a held topic from the lowest row on that was passed over or drained and is not done
  *
- * A number at or below `highest` that is in no hole is acknowledged by Kafka, dead, recorded as failed, or at or above the hold of its topic or key.
+ * A number at or below `highest` that is in no hole is acknowledged by Kafka, dead, recorded as failed, or at or
+ * above the hold of its topic or key.
  */
 #include <stdlib.h>
 
@@ -72,7 +73,8 @@ static enum txb_rc open_holes(struct txb_relay_core *core, size_t *count_out, st
   return TXB_OK;
 }
 
-/* The ranges of one generation that begin in the page, up to `highest`. None goes on above it: the number behind it is a row under way, or not yet read. */
+/* The ranges of one generation that begin in the page, up to `highest`. None goes on above it: the number behind it
+ * is a row under way, or not yet read. */
 static enum txb_rc page_of_generation(struct txb_relay_checkpoint *view, const struct txb_holes *holes, int64_t page,
                                       struct txb_error *err) {
   int64_t first = page << TXB_HOLE_PAGE_BITS, end = (page + 1) << TXB_HOLE_PAGE_BITS;

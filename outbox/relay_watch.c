@@ -1,5 +1,6 @@
-/* What would otherwise go wrong in silence, looked at once a second and told once: an intent that Kafka neither takes nor refuses, and holes that become too
- * many. The text also stands in txb.relay.last_error as long as it lasts. */
+/* What would otherwise go wrong in silence, looked at once a second and told once: an intent that Kafka neither
+ * takes nor refuses, and holes that become too many. The text also stands in txb.relay.last_error as long as it
+ * lasts. */
 #include <inttypes.h>
 #include <stdio.h>
 

@@ -1,5 +1,6 @@
--- Who can still fill a hole (R3): the virtual transactions that hold ROW EXCLUSIVE on txb.outbox, prepared ones included, with the xid of their top level,
--- which is the oldest of those that a virtual transaction holds. pg_locks reads fast-path locks before the table that they may move to: none is missed.
+-- Who can still fill a hole (R3): the virtual transactions that hold ROW EXCLUSIVE on txb.outbox, prepared ones
+-- included, with the xid of their top level, which is the oldest of those that a virtual transaction holds. pg_locks
+-- reads fast-path locks before the table that they may move to: none is missed.
 WITH locks AS MATERIALIZED (
   SELECT l.locktype, l.virtualtransaction, l.transactionid, l.pid
     FROM pg_catalog.pg_locks AS l

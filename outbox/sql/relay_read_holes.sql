@@ -1,5 +1,7 @@
--- Rows that have come in holes, in order. One index probe a range (R2: as a single OR this takes a hundred times longer).
--- $1 and $2 first and last numbers of the ranges, $3 lowest, $4 highest number of all (for planning), $5 rows, $6 bytes
+-- Rows that have come in holes, in order. One index probe a range (R2: as a single OR this takes a hundred times
+-- longer).
+-- $1 and $2 first and last numbers of the ranges, $3 lowest, $4 highest number of all (for planning), $5 rows, $6
+-- bytes
 SELECT w.seq, w.id, w.topic, w.key, w.type, w.payload, w.content_type, w.headers, w.created_at, w.size
   FROM (SELECT o.*, sum(o.size) OVER (ORDER BY o.seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
           FROM (SELECT r.*

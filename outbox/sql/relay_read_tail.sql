@@ -1,6 +1,7 @@
--- Rows above the highest number read, in order. Both bounds are plan-time constants (plan_cache_mode = force_custom_plan), so that planning leaves only
--- the partitions between them. The size of a stored value is known without
--- reading its TOAST. One row always passes: a read was cut off if it has $3 rows, or if its sizes add up to $4 or more.
+-- Rows above the highest number read, in order. Both bounds are plan-time constants (plan_cache_mode =
+-- force_custom_plan), so that planning leaves only the partitions between them. The size of a stored value is known
+-- without reading its TOAST. One row always passes: a read was cut off if it has $3 rows, or if its sizes add up to $4
+-- or more.
 -- $1 highest, $2 bound, $3 rows, $4 bytes
 SELECT w.seq, w.id, w.topic, w.key, w.type, w.payload, w.content_type, w.headers, w.created_at, w.size
   FROM (SELECT o.*, sum(o.size) OVER (ORDER BY o.seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before

@@ -1,6 +1,6 @@
--- The first statement of a poll. Its snapshot is the poll's; the sequence is read here, before the rows: whoever drew a
--- number up to its last value held the lock on txb.outbox by then (R1), and a number that is missing below it is a hole.
--- The server must be the one that we know (R7). $1 source, $2 whether the insert position is wanted (R8)
+-- The first statement of a poll. Its snapshot is the poll's; the sequence is read here, before the rows: whoever drew
+-- a number up to its last value held the lock on txb.outbox by then (R1), and a number that is missing below it is a
+-- hole. The server must be the one that we know (R7). $1 source, $2 whether the insert position is wanted (R8)
 --
 -- The sequence is asked by function, never read as a table: nextval() writes a value that is 32 too high into the page
 -- while it logs, and a scan, which takes no lock on the page, sees it. Numbers that nobody has drawn yet would become

@@ -60,7 +60,7 @@ void rm_fail(struct rm_model *m, const char *fmt, ...) {
   rm_trace(m, "VIOLATION: %s", m->text);
 }
 
-/* ---- PostgreSQL: transactions ---------------------------------------------------------------------------------------------------------- */
+/* ---- PostgreSQL: transactions ----------------------------------------------------------------------------------- */
 
 static void tx_begin(struct rm_model *m) {
   if (m->tx_count == RM_TXS)
@@ -192,7 +192,7 @@ static bool may_count(const struct rm_model *m, const struct rm_row *row) {
   return !row->undone && m->txs[row->tx].state != RM_ABORTED;
 }
 
-/* ---- PostgreSQL: what the relay writes --------------------------------------------------------------------------------------------------- */
+/* ---- PostgreSQL: what the relay writes -------------------------------------------------------------------------- */
 
 static bool is_stored_hole(const struct rm_stored *s, int64_t seq) {
   for (size_t i = 0; i < s->hole_count; i++)
@@ -294,7 +294,7 @@ bool rm_record_failed(struct rm_model *m, int64_t epoch, unsigned char instance,
   return true;
 }
 
-/* ---- Kafka -------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Kafka ------------------------------------------------------------------------------------------------------ */
 
 /* O and P, looked at where a message appears for the first time. */
 static void append(struct rm_model *m, int index) {
@@ -436,7 +436,7 @@ void rm_kafka_step(struct rm_model *m, struct rm_producer *p) {
     deliver(m, p, part);
 }
 
-/* ---- the end ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the end ---------------------------------------------------------------------------------------------------- */
 
 void rm_verify_end(struct rm_model *m) {
   const struct rm_stored *s = &m->stored;
@@ -455,8 +455,9 @@ void rm_verify_end(struct rm_model *m) {
       rm_fail(m, "topic %d is still held", t);
 }
 
-/* A topic comes and goes. One that is deleted and made anew while a producer that had used it has not yet heard of the deletion can swap messages: that
- * is a window of the client, named in the documentation, and left out here. A topic that no message of this producer ever reached has no such window. */
+/* A topic comes and goes. One that is deleted and made anew while a producer that had used it has not yet heard of
+ * the deletion can swap messages: that is a window of the client, named in the documentation, and left out here. A
+ * topic that no message of this producer ever reached has no such window. */
 void rm_topic_step(struct rm_model *m, struct rm_producer *const *producers, size_t count) {
   size_t t = rm_random(m, RM_TOPICS);
   if (m->topic_there[t]) {

@@ -1,5 +1,6 @@
-/* What the relay core is simulated against: a PostgreSQL of transactions, locks, numbers and snapshots, a Kafka of partitions that refuse, lose answers and
- * break producers, and the verifier that looks at every append and every checkpoint. No part of it uses the relay's own code. */
+/* What the relay core is simulated against: a PostgreSQL of transactions, locks, numbers and snapshots, a Kafka of
+ * partitions that refuse, lose answers and break producers, and the verifier that looks at every append and every
+ * checkpoint. No part of it uses the relay's own code. */
 #ifndef TXB_TESTS_SIM_RELAY_MODEL_H
 #define TXB_TESTS_SIM_RELAY_MODEL_H
 
@@ -119,7 +120,8 @@ bool rm_applications_done(const struct rm_model *m);
 void rm_server_crash(struct rm_model *m); /* open transactions are gone, prepared ones stay, numbers are skipped */
 void rm_snapshot_take(const struct rm_model *m, struct rm_snapshot *s);
 bool rm_visible(const struct rm_model *m, const struct rm_row *row, const struct rm_snapshot *s);
-/* The checkpoint as a transaction: true if it was accepted. `pages` are replaced by `holes`; topic_lo: -1 leaves a hold, 0 ends it. */
+/* The checkpoint as a transaction: true if it was accepted. `pages` are replaced by `holes`; topic_lo: -1 leaves a
+ * hold, 0 ends it. */
 bool rm_checkpoint(struct rm_model *m, int64_t epoch, unsigned char instance, int64_t number, int64_t highest,
                    int64_t watermark, const int64_t *pages, size_t page_count, const struct rm_range *holes,
                    size_t hole_count, const int64_t topic_lo[RM_TOPICS]);

@@ -1,8 +1,11 @@
-/* Simulates relays against a model of PostgreSQL and Kafka: open, slow, prepared and rolled-back transactions, savepoints, skipped numbers, refused and lost
- * messages, broken producers, topics that come and go, server crashes, relays killed at every step and zombies beside their successors. The real core
- * decides; every append and every checkpoint is verified, and at the end everything.
+/* Simulates relays against a model of PostgreSQL and Kafka: open, slow, prepared and rolled-back transactions,
+ * savepoints, skipped numbers, refused and lost messages, broken producers, topics that come and go, server crashes,
+ * relays killed at every step and zombies beside their successors. The real core decides; every append and every
+ * checkpoint is verified, and at the end everything.
  *
- *   sim_relay [--seeds N] [--seed S] [--bug NAME]     exit 0: nothing found; 1: a violation, printed with its seed and history; 2: usage
+ *   sim_relay [--seeds N] [--seed S] [--bug NAME]
+ *
+ * Exit 0: nothing found; 1: a violation, printed with its seed and history; 2: usage.
  *
  * With --bug relay_* the rule of that name is broken (builds with TXB_FAULTS only): then something must be found.
  */
@@ -77,7 +80,7 @@ static struct request *request_at(struct relay *r, size_t i) {
   return &r->requests[(r->first + i) % REQUESTS_MAX];
 }
 
-/* ---- what the core wants ------------------------------------------------------------------------------------------------------------------ */
+/* ---- what the core wants ---------------------------------------------------------------------------------------- */
 
 static struct request *push(struct relay *r, enum request_kind kind) {
   TXB_ASSERT(r->count < REQUESTS_MAX);
@@ -175,7 +178,7 @@ static void step(struct rm_model *m, struct relay *r, struct txb_relay_event *ev
   carry_out(m, r, &actions);
 }
 
-/* ---- the server carries requests out -------------------------------------------------------------------------------------------------------- */
+/* ---- the server carries requests out ---------------------------------------------------------------------------- */
 
 /* Index of the first row at or above seq. */
 static int first_row(const struct rm_model *m, int64_t seq) {
@@ -304,7 +307,7 @@ static void execute(struct rm_model *m, struct relay *r, struct request *q) {
   q->executed = true;
 }
 
-/* ---- answers ---------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- answers ---------------------------------------------------------------------------------------------------- */
 
 static void answer(struct rm_model *m, struct relay *r) {
   struct request *q = request_at(r, 0); /* its place is taken again only after so many more */
@@ -364,7 +367,7 @@ static void deliver_reports(struct rm_model *m, struct relay *r) {
   step(m, r, &(struct txb_relay_event){.kind = TXB_RELAY_REPORTED, .u.reports = {reports, n}});
 }
 
-/* ---- relays come and go ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- relays come and go ----------------------------------------------------------------------------------------- */
 
 /* What was sent may still be carried out, in its order, and nobody reads the answers. */
 static void carry_out_rest(struct rm_model *m, struct relay *r) {
@@ -536,7 +539,7 @@ static void relay_step(struct world *w, struct relay *r) {
   step(m, r, &(struct txb_relay_event){.kind = TXB_RELAY_TICK});
 }
 
-/* ---- one seed ------------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- one seed --------------------------------------------------------------------------------------------------- */
 
 static void choose_options(struct world *w) {
   struct rm_model *m = &w->m;

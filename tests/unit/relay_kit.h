@@ -1,5 +1,5 @@
-/* Drives the relay core by hand, for the tests of it: one step after the other, with what it sent, asked and stored kept for looking at. Static, so that each
- * test program has its own. */
+/* Drives the relay core by hand, for the tests of it: one step after the other, with what it sent, asked and stored
+ * kept for looking at. Static, so that each test program has its own. */
 #ifndef TXB_TESTS_UNIT_RELAY_KIT_H
 #define TXB_TESTS_UNIT_RELAY_KIT_H
 

@@ -1,10 +1,10 @@
-/* The relay core, rule by rule (PROTOCOLS R1 to R3 and R7): what it asks for, when a hole is dead, when it stops. Directed interleavings; tests/sim has the
- * random ones. */
+/* The relay core, rule by rule (PROTOCOLS R1 to R3 and R7): what it asks for, when a hole is dead, when it stops.
+ * Directed interleavings; tests/sim has the random ones. */
 #include "relay_kit.h"
 
 TestSuite(relay_core, .init = begin, .fini = end);
 
-/* ---- R1, R2: holes in polls ------------------------------------------------------------------------------------------------------- */
+/* ---- R1, R2: holes in polls ------------------------------------------------------------------------------------- */
 
 Test(relay_core, notes_the_numbers_that_a_read_passes_over_and_asks_for_them_in_every_poll) {
   prove_topic();
@@ -136,7 +136,7 @@ Test(relay_core, takes_the_numbers_of_a_bulk_insert_as_holes_before_a_row_stands
   cr_assert_eq(core.highest, 700, "else every poll reads over its rows again");
 }
 
-/* ---- R3: when a hole is dead ---------------------------------------------------------------------------------------------------------- */
+/* ---- R3: when a hole is dead ------------------------------------------------------------------------------------ */
 
 Test(relay_core, lets_a_hole_die_after_its_holders_are_gone_and_a_last_look_found_nothing) {
   prove_topic();
@@ -218,7 +218,7 @@ Test(relay_core, treats_all_stored_holes_as_unlisted_after_a_restart) {
   cr_assert(!core.generations.items[0].listed);
 }
 
-/* ---- R7: the same server? ------------------------------------------------------------------------------------------------------------------- */
+/* ---- R7: the same server? --------------------------------------------------------------------------------------- */
 
 static enum txb_relay_alarm alarm_of(void (*change)(struct txb_relay_answer *)) {
   const struct rows none = NONE;
@@ -258,7 +258,7 @@ R7_TEST(forgets_all_when_the_checkpoint_went_back, another_checkpoint, TXB_RELAY
 R7_TEST(refuses_a_server_in_recovery, in_recovery, TXB_RELAY_RECOVERING)
 R7_TEST(stops_when_the_sequence_is_behind_the_position, sequence_behind, TXB_RELAY_SEQUENCE_BEHIND)
 
-/* ---- lease, room, end --------------------------------------------------------------------------------------------------------------------- */
+/* ---- lease, room, end ------------------------------------------------------------------------------------------- */
 
 Test(relay_core, sends_nothing_after_two_thirds_of_a_lease_that_was_not_renewed) {
   prove_topic();

@@ -1,9 +1,10 @@
-/* The relay core, rule by rule (PROTOCOLS R4 and R5): what a checkpoint says, refused messages, held keys and topics. */
+/* The relay core, rule by rule (PROTOCOLS R4 and R5): what a checkpoint says, refused messages, held keys and
+ * topics. */
 #include "relay_kit.h"
 
 TestSuite(relay_delivery, .init = begin, .fini = end);
 
-/* ---- R4: what a checkpoint says ----------------------------------------------------------------------------------------------------------- */
+/* ---- R4: what a checkpoint says --------------------------------------------------------------------------------- */
 
 Test(relay_delivery, checkpoints_nothing_that_kafka_has_not_acknowledged) {
   prove_topic();
@@ -123,7 +124,7 @@ Test(relay_delivery, writes_a_range_again_that_the_position_had_cut_in_an_earlie
   cr_assert(stores_hole(39999) && !stores_hole(40000) && stores_hole(40001));
 }
 
-/* ---- R5: refused messages, held keys and topics ------------------------------------------------------------------------------------------- */
+/* ---- R5: refused messages, held keys and topics ----------------------------------------------------------------- */
 
 Test(relay_delivery, sends_the_messages_of_a_refused_batch_again_one_at_a_time) {
   prove_topic();
