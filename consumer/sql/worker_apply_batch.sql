@@ -8,7 +8,7 @@ WITH fresh AS MATERIALIZED (
   SELECT array_agg(ROW(u.source, u.id, $2, $3, u.message_offset, u.key, u.type, u.happened_at, u.payload,
                        u.content_type, u.headers, $4)::txb.message ORDER BY u.message_offset) AS messages,
          array_agg(u.message_offset ORDER BY u.message_offset) AS offsets,
-         (array_agg(u.id ORDER BY u.message_offset))[1] AS first_id
+         (array_agg(u.id ORDER BY u.message_offset))[1] AS first_id, count(*) AS size
     FROM (SELECT a.*
             FROM unnest($6::uuid[], $7::bigint[], $8::text[], $9::bytea[], $10::text[], $11::timestamptz[],
                         $12::bytea[], $13::text[], $14::jsonb[])
@@ -17,20 +17,21 @@ WITH fresh AS MATERIALIZED (
           OFFSET 0) AS u
     JOIN fresh AS f ON f.message_id = u.id
   HAVING count(*) > 0
-), answer AS (
-  SELECT b.offsets, o.place, ROW(o.outcome, o.output, o.reason, o.after)::txb.outcome AS whole
-    FROM batch AS b
-    LEFT JOIN LATERAL @handler@(CASE WHEN set_config('txb.delivery', $1 || '/' || b.first_id, true) IS NOT NULL
-                                      AND set_config('txb.ordinal', '0', true) IS NOT NULL THEN b.messages END)
-              WITH ORDINALITY AS o (outcome, output, reason, after, place) ON true
-  OFFSET 0
 )
 SELECT set_config('txb.applied',
                   CASE WHEN c.answers = c.messages THEN c.applied
                        ELSE txb.not_ok(-1, ROW('error', NULL, 'the handler gave ' || c.answers || ' outcomes for '
                                                || c.messages || ' messages: it must give one for each, in their order',
                                                NULL)::txb.outcome) END::text, true)
-  FROM (SELECT count(a.place) AS answers, coalesce(max(cardinality(a.offsets)), 0) AS messages,
+  FROM (SELECT count(a.place) AS answers, coalesce(max(a.messages), 0) AS messages,
                count(CASE WHEN a.place IS NULL THEN NULL WHEN (a.whole).outcome = 'ok' THEN 1
-                          ELSE txb.not_ok(coalesce(a.offsets[a.place], -1), a.whole) END) AS applied
-          FROM answer AS a) AS c
+                          ELSE txb.not_ok(coalesce(a.message_offset, -1), a.whole) END) AS applied
+          FROM (SELECT o.place, b.offsets[o.place] AS message_offset, b.size AS messages,
+                       ROW(o.outcome, o.output, o.reason, o.after)::txb.outcome AS whole
+                  FROM batch AS b
+                  LEFT JOIN LATERAL @handler@(CASE WHEN set_config('txb.delivery', $1 || '/' || b.first_id, true)
+                                                          IS NOT NULL
+                                                    AND set_config('txb.ordinal', '0', true) IS NOT NULL
+                                                   THEN b.messages END)
+                            WITH ORDINALITY AS o (outcome, output, reason, after, place) ON true
+                OFFSET 0) AS a) AS c
