@@ -37,15 +37,21 @@ def tally():
 
 
 @pytest.fixture(scope="session")
-def postgres():
-    with Postgres() as server:
-        yield server
+def servers():
+    """Both, the slow one started first."""
+    with Kafka(start=False).start(wait=False) as kafka_server, Postgres() as postgres_server:
+        kafka_server.wait_ready()
+        yield postgres_server, kafka_server
 
 
 @pytest.fixture(scope="session")
-def kafka():
-    with Kafka() as server:
-        yield server
+def postgres(servers):
+    return servers[0]
+
+
+@pytest.fixture(scope="session")
+def kafka(servers):
+    return servers[1]
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ def missing_in_topic(system):
 
 
 def test_a_database_dumped_while_it_was_relayed_goes_on_in_a_new_server(systems, own_postgres, postgres, kafka, seed):
-    system = systems(own_postgres, kafka, target_postgres=postgres)
+    system = systems(own_postgres, kafka, target_postgres=postgres, worker={"session_timeout_ms": 6000})
     system.relay()
     system.worker()
     crew = Writers(system.bank, 4, seed, QUICK, pause_s=0.005, held_s=0.1).start()
@@ -98,3 +98,21 @@ def check_goes_on_or_stops_loudly(system: System, relay):
     relay.expected = False
     assert relay.process.returncode == SAFETY, relay.text()
     assert re.search(r"sequence.*(restore|backup|failover|lost)", relay.text()), relay.text()
+
+
+def test_a_standby_is_left_alone_until_it_is_promoted(own_postgres, systems, kafka):
+    """Relays work on the primary (R7); a server in recovery is named, and waited for."""
+    system = systems(own_postgres, kafka)
+    system.bank.transfer()
+    backup = own_postgres.basebackup()
+    own_postgres.stop()
+    own_postgres.adopt(backup)
+    with open(f"{own_postgres.data}/standby.signal", "w", encoding="ascii"):
+        pass
+    own_postgres.start()
+    relay = system.relay()
+    relay.wait_line("recovery|standby")
+    assert len(relay.text().strip().splitlines()) == 1, relay.text()
+    own_postgres.query("postgres", "SELECT pg_promote()")
+    system.wait_published()
+    assert missing_in_topic(system) == []

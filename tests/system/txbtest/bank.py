@@ -86,7 +86,7 @@ class Bank:
 
     def bulk(self, transfers, per_statement=1000):
         """Many transfers at once, spread over the accounts, in statements of `per_statement` on one connection."""
-        with self.postgres.session(self.source) as connection, connection.cursor() as cursor:
+        with self.postgres.session(self.source, options="-c lock_timeout=60s") as connection, connection.cursor() as cursor:
             for number in range(0, transfers, per_statement):
                 account = 1 + (number // per_statement) % self.accounts
                 cursor.execute("SELECT bank.bulk(%s, %s, 1, %s)", (account, account, min(per_statement, transfers - number)))

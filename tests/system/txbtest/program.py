@@ -138,8 +138,8 @@ class System:
             self.kafka.create_topic(topic, self.partitions)
 
     def init(self, server, database):
-        code, out, err = command("init", "--database", server.uri(database), *[word for name, value in PARTITIONS.items()
-                                                                               for word in ("--set", f"relay.{name}={value}")])
+        settings = {name: self.relay_settings.get(name, value) for name, value in PARTITIONS.items()}
+        code, out, err = command("init", "--database", server.uri(database), *[f"--set=relay.{name}={value}" for name, value in settings.items()])
         if code != 0:
             raise RuntimeError(f"init of {database} ended with {code}:\n{out}{err}")
 
