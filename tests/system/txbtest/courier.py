@@ -46,15 +46,15 @@ class Courier:
 
     @staticmethod
     def _neighbours(rows):
-        """The places of two numbered intents of one key with none of that key between."""
-        before = {}
+        """The places of two numbered intents of one key with none of that key between: the pair nearest to the middle."""
+        before, pairs = {}, []
         for at, row in enumerate(rows):
             if row[2] is None or b'"n"' not in row[3]:
                 continue
-            if row[2] in before and at > len(rows) // 2:
-                return before[row[2]], at
+            if row[2] in before:
+                pairs.append((before[row[2]], at))
             before[row[2]] = at
-        raise AssertionError("no two intents of one key")
+        return min(pairs, key=lambda pair: abs(pair[1] - len(rows) // 2))
 
     def _publish(self, rows):
         producer = Producer({"bootstrap.servers": self.kafka.brokers, "linger.ms": 5, "log_level": 0})
