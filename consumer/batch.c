@@ -170,7 +170,7 @@ static enum txb_rc make(txb_worker_t *w, struct txb_worker_batch *b, int slot, i
   (void)txb_batch_candidates(b->ids, (size_t)count, b->order, b->first);
   b->candidates = 0;
   for (int32_t i = 0; i < count; i++)
-    if (b->first[i] || txb_bug("worker_batch_duplicate_ids"))
+    if (b->first[i] || txb_bug("worker_batch_duplicate_ids") || txb_bug("worker_no_inbox"))
       b->wanted[b->candidates++] = (uint32_t)i;
   b->count = count;
   txb_pg_params_clear(&b->apply);

@@ -163,9 +163,8 @@ static void flag_fresh(struct txb_worker_batch *b, const struct txb_pg_result *f
     }
     TXB_ASSERT(low < b->count);
     b->first[b->order[low]] = true;
-    for (int32_t i = low + 1;
-         txb_bug("worker_batch_duplicate_ids") && i < b->count && memcmp(&b->ids[b->order[i]], &id, sizeof id) == 0;
-         i++)
+    bool all = txb_bug("worker_batch_duplicate_ids") || txb_bug("worker_no_inbox");
+    for (int32_t i = low + 1; all && i < b->count && memcmp(&b->ids[b->order[i]], &id, sizeof id) == 0; i++)
       b->first[b->order[i]] = true;
   }
 }
