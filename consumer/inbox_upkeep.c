@@ -12,28 +12,48 @@
 #define DAYS_BACK_MAX 60
 
 static const struct txb_pg_statement make = {"txb_worker_inbox_make", txb_text_worker_inbox_make},
+                                     old = {"txb_worker_inbox_old", txb_text_worker_inbox_old},
                                      drop = {"txb_worker_inbox_drop", txb_text_worker_inbox_drop};
 
+/* The lowest id of the day before which everything is dropped: the time in its first 48 bits, and nothing behind. */
+static void lowest_id(int64_t keep_ms, struct txb_uuid *out) {
+  int64_t ms = txb_clock_wall_us() / 1000 - keep_ms;
+  ms = ms > 0 ? ms - ms % DAY_MS : 0;
+  memset(out->bytes, 0, sizeof out->bytes);
+  for (int i = 0; i < 6; i++)
+    out->bytes[i] = (unsigned char)(ms >> (40 - 8 * i));
+}
+
 enum txb_rc txb_worker_upkeep_begin(txb_worker_t *w, struct txb_error *err) {
-  int64_t days = w->settings->inbox_keep_ms / DAY_MS + 1;
+  int64_t days = w->settings->inbox_keep_ms / DAY_MS;
+  struct txb_uuid lowest;
   txb_pg_params_clear(&w->params);
   txb_pg_add_int4(&w->params, (int32_t)(days < DAYS_BACK_MAX ? days : DAYS_BACK_MAX));
   txb_pg_add_int4(&w->params, DAYS_AHEAD);
   TXB_TRY(txb_worker_send(w, &make, &w->params, err));
   TXB_TRY(txb_worker_sync(w, err)); /* each in a transaction of its own: locks are held as shortly as can be */
+  lowest_id(w->settings->inbox_keep_ms, &lowest);
   txb_pg_params_clear(&w->params);
-  txb_pg_add_int8(&w->params, w->settings->inbox_keep_ms);
-  TXB_TRY(txb_worker_send(w, &drop, &w->params, err));
+  txb_pg_add_uuid(&w->params, &lowest);
+  TXB_TRY(txb_worker_send(w, &old, &w->params, err));
   return txb_worker_sync(w, err);
 }
 
-void txb_worker_upkeep_end(txb_worker_t *w) {
+enum txb_rc txb_worker_upkeep_end(txb_worker_t *w, struct txb_error *err) {
   const struct txb_worker_operation *o = &w->operation;
+  if (!o->failed && o->phase == 0 && txb_pg_bool(o->results[1], 0, 0)) {
+    txb_worker_next_phase(w, 1);
+    txb_pg_params_clear(&w->params);
+    txb_pg_add_int8(&w->params, w->settings->inbox_keep_ms);
+    TXB_TRY(txb_worker_send(w, &drop, &w->params, err));
+    return txb_worker_sync(w, err);
+  }
   w->upkeep_us = txb_clock_steady_us() + (o->failed ? SOON_US : AGAIN_US);
   if (o->failed)
     txb_log(TXB_LOG_INFO, TXB_MSG("inbox upkeep put off"), TXB_F("group", w->settings->group),
             TXB_F("error", o->error.message));
-  else
-    txb_log(TXB_LOG_DEBUG, TXB_MSG("inbox looked after"), TXB_FI("made", txb_pg_int4(o->results[0], 0, 0)),
-            TXB_FI("dropped", txb_pg_int4(o->results[1], 0, 0)));
+  else if (o->phase == 1)
+    txb_log(TXB_LOG_INFO, TXB_MSG("days of the inbox dropped"), TXB_F("group", w->settings->group),
+            TXB_FI("count", txb_pg_int4(o->results[0], 0, 0)));
+  return TXB_OK;
 }

@@ -74,8 +74,7 @@ static enum txb_rc end(txb_worker_t *w, struct txb_error *err) {
     return txb_worker_batch_end(w, err);
   if (w->operation.action.kind != TXB_WA_NONE)
     return txb_worker_position_end(w, err);
-  txb_worker_upkeep_end(w);
-  return TXB_OK;
+  return txb_worker_upkeep_end(w, err);
 }
 
 static void answered(struct txb_worker_operation *o, enum txb_pg_kind kind, struct txb_pg_result *result,

@@ -179,6 +179,6 @@ enum txb_rc txb_worker_handler_plugin_reset(txb_worker_t *w, struct txb_error *e
 
 /* ---- inbox_upkeep.c ---- */
 enum txb_rc txb_worker_upkeep_begin(txb_worker_t *w, struct txb_error *err) TXB_MUST_CHECK;
-void txb_worker_upkeep_end(txb_worker_t *w);
+enum txb_rc txb_worker_upkeep_end(txb_worker_t *w, struct txb_error *err) TXB_MUST_CHECK;
 
 #endif
