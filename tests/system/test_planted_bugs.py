@@ -89,7 +89,7 @@ def worker_killed_before_commit(system, seed, env):
     return rest(system)
 
 
-def relay_repeats(system, seed, env):
+def relay_repeats(system, seed, env, batch_messages=1000):
     """The relay dies between Kafka's acknowledgement and its checkpoint, twice; then everything is consumed at once, repetitions in one batch."""
     for _ in range(2):
         Writers(system.bank, 2, seed, QUICK, operations=20).start().join()
@@ -97,10 +97,15 @@ def relay_repeats(system, seed, env):
         assert dying.wait_exit(60) == -9, dying.text()
     system.relay()
     system.wait_published()
-    system.worker(env=env)
+    system.worker(env=env, worker={"batch_messages": batch_messages})
     report = rest(system)
     assert report.counts["repeated"] > 0, "nothing was repeated: the scenario shows nothing"
     return report
+
+
+def relay_repeats_apart(system, seed, env):
+    """The same with repetitions in batches of their own."""
+    return relay_repeats(system, seed, env, batch_messages=1)
 
 
 def flaky_handler(system, seed, env):
@@ -141,7 +146,8 @@ SCENARIOS = {
     frozen_kafka: ["relay_position_before_ack", "relay_flush_is_success"],
     refused: ["relay_refused_skipped"],
     worker_killed_before_commit: ["worker_offset_before_commit", "worker_inbox_outside"],
-    relay_repeats: ["worker_no_inbox", "worker_batch_duplicate_ids"],
+    relay_repeats: ["worker_batch_duplicate_ids"],
+    relay_repeats_apart: ["worker_no_inbox"],
     flaky_handler: ["worker_error_skips"],
     zombie_worker: ["worker_no_epoch_check"],
 }
