@@ -44,12 +44,13 @@ struct txb_kafka_consumer {
 
 /* ---- opening --------------------------------------------------------------------------------- */
 
-/* Ours, that a user may change (under either name): a resumed partition waits for the fetch under way to end; what one
- * fetch brings of a partition is held on top of its share of the buffer; and a fetch is held as a whole until the last of
- * its records is done with. */
+/* Ours, that a user may change (under either name): a resumed partition waits for the fetch under way to end; new
+ * topics and partitions are looked for; what one fetch brings of a partition is held on top of its share of the buffer;
+ * and a fetch is held as a whole until the last of its records is done with. */
 static const struct {
   const char *name, *alias, *value;
 } defaults[] = {{"fetch.wait.max.ms", "", "100"},
+                {"topic.metadata.refresh.interval.ms", "", "30000"},
                 {"fetch.max.bytes", "", "4194304"},
                 {"max.partition.fetch.bytes", "fetch.message.max.bytes", "262144"}};
 

@@ -1,0 +1,53 @@
+/* What of a record's headers reaches a handler, and in which form. */
+#include <criterion/criterion.h>
+#include <string.h>
+
+#include "consumer/worker_internal.h"
+
+static struct txb_header header(const char *name, const void *value, size_t size) {
+  return (struct txb_header){.name = txb_slice_text(name), .value = txb_slice_of(value, size)};
+}
+
+static void expect(const struct txb_header *headers, size_t count, const char *wanted) {
+  struct txb_record record = {.headers = headers, .header_count = count, .timestamp_ms = 1000};
+  struct txb_event event;
+  struct txb_buffer text;
+  txb_event_parse(&record, &event);
+  txb_buffer_init(&text);
+  txb_worker_headers_json(&record, &event, &text);
+  cr_assert_str_eq(txb_buffer_text(&text), wanted);
+  txb_buffer_fini(&text);
+}
+
+Test(worker_message, a_message_without_headers_has_an_empty_object) {
+  expect(NULL, 0, "{}");
+}
+
+Test(worker_message, text_stays_text_and_is_escaped) {
+  const struct txb_header h[] = {header("a", "x\"\\\n", 4), header("b", "", 0)};
+  expect(h, 2, "{\"a\": \"x\\\"\\\\\\n\", \"b\": \"\"}");
+}
+
+Test(worker_message, what_is_not_text_is_base64) { /* W12 */
+  const struct txb_header h[] = {header("nul", "a\0b", 3), header("bytes", "\xff\xfe", 2), header("null", NULL, 0)};
+  expect(h, 3, "{\"nul\": {\"base64\": \"YQBi\"}, \"bytes\": {\"base64\": \"//4=\"}, \"null\": null}");
+}
+
+Test(worker_message, a_name_that_is_not_text_is_base64_too) { /* W12 */
+  const struct txb_header h[] = {header("\xff", "v", 1)};
+  expect(h, 1, "{\"/w==\": \"v\"}");
+}
+
+#define ID "01890a5d-ac96-774b-bcce-b302099a8057"
+
+Test(worker_message, what_the_message_says_in_fields_of_its_own_is_left_out) {
+  const struct txb_header h[] = {header("ce_specversion", "1.0", 3), header("CE_id", ID, 36),
+                                 header("ce_source", "s", 1),        header("ce_type", "t", 1),
+                                 header("ce_subject", "u", 1),       header("Content-Type", "a/b", 3)};
+  expect(h, 6, "{\"ce_subject\": \"u\"}");
+}
+
+Test(worker_message, of_a_malformed_event_everything_is_kept) {
+  const struct txb_header h[] = {header("ce_id", "17", 2), header("ce_source", "s", 1)};
+  expect(h, 2, "{\"ce_id\": \"17\", \"ce_source\": \"s\"}");
+}
