@@ -144,6 +144,7 @@ static enum txb_rc on_revoked(txb_worker_t *w, const struct txb_kafka_notice *n,
           TXB_F("group", w->settings->group), TXB_FI("count", n->count));
   txb_failpoint("worker.on_revoke");
   w->giving_back = true;
+  w->give_back_due_us = txb_clock_steady_us() + (int64_t)w->settings->session_timeout_ms * 1000 / 3;
   for (size_t i = 0; i < n->count; i++) {
     const char *topic;
     int32_t partition;

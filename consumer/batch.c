@@ -1,6 +1,6 @@
 /* A batch of messages as one transaction. For SQL handlers in one round trip:
  *
- *   BEGIN; batch_open (compare-and-set, W1); inbox and handler in one statement; batch_close; COMMIT
+ *   BEGIN; batch_open (compare-and-set, W1); inbox and handler in one statement; batch_close; session set back; COMMIT
  *
  * for plugins in two, the handler's own between them:
  *
@@ -29,6 +29,19 @@ static const struct txb_pg_statement open_statement = {"txb_worker_open", txb_te
 
 static bool is_sql(const txb_worker_t *w) {
   return w->settings->handler == TXB_HANDLER_SQL || w->settings->handler == TXB_HANDLER_SQL_BATCH;
+}
+
+/* W11: what a handler may have changed of the session is set back before anything of ours runs behind it, and before
+ * the next message. In the handler's own transaction: a rollback sets it back too. */
+static const struct txb_pg_statement reset = {"txb_worker_reset", txb_text_worker_reset},
+                                     reset_role = {"txb_worker_reset_role", txb_text_worker_reset_role};
+
+enum txb_rc txb_worker_reset_role(txb_worker_t *w, struct txb_error *err) {
+  return txb_worker_send(w, &reset_role, NULL, err);
+}
+
+enum txb_rc txb_worker_reset_settings(txb_worker_t *w, struct txb_error *err) {
+  return txb_worker_send(w, &reset, NULL, err);
 }
 
 static const struct txb_worker_record *record_at(const txb_worker_t *w, const struct txb_worker_batch *b, size_t i) {
@@ -240,6 +253,8 @@ static enum txb_rc send_close(txb_worker_t *w, int64_t applied, struct txb_error
 enum txb_rc txb_worker_batch_close(txb_worker_t *w, int64_t applied, struct txb_error *err) {
   if (!txb_bug("worker_offset_before_commit"))
     TXB_TRY(send_close(w, applied, err));
+  if (is_sql(w)) /* behind batch_close, which reads what the handler's statement left in a setting */
+    TXB_TRY(txb_worker_reset_settings(w, err));
 #ifdef TXB_FAULTS
   TXB_TRY(txb_pg_pump(w->pg, err)); /* the server has everything but the COMMIT */
 #endif
@@ -274,6 +289,7 @@ static enum txb_rc send_batch(txb_worker_t *w, struct txb_worker_batch *b, struc
   }
   if (is_sql(w)) {
     TXB_TRY(txb_worker_send(w, &w->apply, &b->apply, err));
+    TXB_TRY(txb_worker_reset_role(w, err));
     w->operation.phase = PHASE_COMMIT;
     return txb_worker_batch_close(w, -1, err);
   }

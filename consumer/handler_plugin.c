@@ -11,9 +11,7 @@
 #include "consumer/worker_internal.h"
 #include "consumer_sql.h"
 
-static const struct txb_pg_statement reset = {"txb_worker_reset", txb_text_worker_reset},
-                                     reset_role = {"txb_worker_reset_role", txb_text_worker_reset_role},
-                                     unlisten = {"txb_worker_unlisten", txb_text_worker_unlisten};
+static const struct txb_pg_statement unlisten = {"txb_worker_unlisten", txb_text_worker_unlisten};
 
 #define REFUSE(err, ...) TXB_FAIL_FROM((err), TXB_REFUSED, TXB_ORIGIN_USAGE, __VA_ARGS__)
 
@@ -55,8 +53,7 @@ enum txb_rc txb_worker_handler_plugin_open(txb_worker_t *w, struct txb_error *er
   TXB_TRY(check_plugin(w->plugin, path, symbol, err));
   int code = w->plugin->open != NULL ? w->plugin->open(w->settings->plugin_argument, &w->plugin_context) : 0;
   if (code != 0)
-    return REFUSE(err, "plugin %s refused to open: its open() gave %d for handler.argument \"%s\"", path, code,
-                  w->settings->plugin_argument != NULL ? w->settings->plugin_argument : "");
+    return REFUSE(err, "plugin %s refused to open: its open() gave %d for the text in handler.argument", path, code);
   w->plugin_open = true;
   return TXB_OK;
 }
@@ -225,7 +222,7 @@ enum txb_rc txb_worker_handler_plugin_run(txb_worker_t *w, struct txb_worker_bat
 }
 
 enum txb_rc txb_worker_handler_plugin_reset(txb_worker_t *w, struct txb_error *err) {
-  TXB_TRY(txb_worker_send(w, &reset_role, NULL, err));
-  TXB_TRY(txb_worker_send(w, &reset, NULL, err));
+  TXB_TRY(txb_worker_reset_role(w, err));
+  TXB_TRY(txb_worker_reset_settings(w, err));
   return txb_worker_send(w, &unlisten, NULL, err);
 }

@@ -5,6 +5,7 @@
  * A connection that dies under an operation leaves it done or not done; nobody guesses: every partition is taken again,
  * from what is stored.
  */
+#include "common/clock.h"
 #include "consumer/worker_internal.h"
 #include "consumer_sql.h"
 
@@ -65,7 +66,7 @@ static enum txb_rc begin(txb_worker_t *w, struct txb_error *err) {
 
 enum txb_rc txb_worker_operation_begin(txb_worker_t *w, const struct txb_worker_action *action, struct txb_error *err) {
   TXB_ASSERT(!w->operation.active && txb_pg_pending(w->pg) == 0);
-  w->operation = (struct txb_worker_operation){.active = true, .action = *action};
+  w->operation = (struct txb_worker_operation){.active = true, .action = *action, .began_us = txb_clock_steady_us()};
   return begin(w, err);
 }
 

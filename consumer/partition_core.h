@@ -23,6 +23,8 @@ struct txb_worker_core_options {
   int64_t evict_us;   /* how long a take waits for the lock of a stopped owner before it asks the server to end that
                          owner's backend (W3) */
   int64_t copy_us;    /* at most one copy of an offset to Kafka in this time */
+  int64_t quiet_us;   /* a partition that was quiet for so long may be of another topic by the same name (W9) */
+  int64_t look_us;    /* how often an idle partition looks at its row */
   int64_t recheck_us; /* a stopped partition looks whether a person has decided, first after this */
   void (*drop)(void *context, void *ref); /* a record is done with */
   void *drop_context;
@@ -87,6 +89,9 @@ struct txb_partition {
   bool doubted;         /* W9: to be taken anew once the operation under way has ended */
   int64_t fetch_offset; /* the next that Kafka shall give; everything below was buffered or is applied */
   bool probing;         /* W9: the record below the position has been asked for */
+  int64_t probed_next;  /* the position for which it was compared last; -1: none */
+  int64_t heard_us;     /* when the last record came, or was compared */
+  int64_t look_us;      /* an idle partition looks at its row then: an operator may have set its position */
   int64_t end_offset;   /* Kafka said that nothing lies at or above it; -1: not yet */
   bool has_last;
   struct txb_uuid last_id;
@@ -106,6 +111,7 @@ struct txb_partition {
   int32_t attempts;
   int64_t stall_due_us;
   bool stall_unrecorded;
+  int32_t stall_tries; /* to record it */
   enum txb_failure stall_failure;
   int64_t stall_delay_ms;
   bool skip_head; /* bug_error_skips */
@@ -118,7 +124,7 @@ struct txb_partition {
   int64_t marked_offset; /* under a committed marker now; -1: none */
   int32_t marked_count;
 
-  int64_t copied_offset, copy_due_us;
+  int64_t copied_offset;
 };
 
 void txb_partition_init(struct txb_partition *p, const struct txb_worker_core_options *o);

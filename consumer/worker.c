@@ -19,6 +19,10 @@
 #define STOP_PATIENCE_MS  20000               /* a stop waits so long for the batch under way */
 #define LEAVE_PATIENCE_MS 5000
 #define LEAVE_LOOK_MS     10
+#define COPY_MS           5000 /* as often as Kafka's own consumers commit */
+#define QUIET_MS          1000 /* less than it takes to delete a topic, to make it anew and to fill it */
+#define LOOK_MS           10000
+#define RECHECK_MS        10000
 
 static const struct txb_pg_statement check_statement = {"txb_worker_check", txb_text_worker_check};
 
@@ -125,6 +129,10 @@ static enum txb_rc progress(txb_worker_t *w, struct txb_error *err) {
   return rc;
 }
 
+static bool upkeep_runs(const txb_worker_t *w) {
+  return w->operation.active && w->operation.action.kind == TXB_WA_NONE;
+}
+
 static bool upkeep_may_run(const txb_worker_t *w) {
   return w->pg != NULL && !w->operation.active && !w->stopping && w->core.busy_slot < 0 && w->core.exclusive < 0;
 }
@@ -133,8 +141,7 @@ static enum txb_rc act(txb_worker_t *w, struct txb_error *err) {
   struct txb_worker_action action = {.kind = TXB_WA_NONE};
   if (upkeep_may_run(w) && txb_clock_steady_us() >= w->upkeep_us)
     TXB_TRY(txb_worker_operation_begin(w, &action, err));
-  bool upkeep = w->operation.active && w->operation.action.kind == TXB_WA_NONE;
-  while (!upkeep && txb_worker_core_next(&w->core, txb_clock_steady_us(), &action)) {
+  while (!upkeep_runs(w) && txb_worker_core_next(&w->core, txb_clock_steady_us(), &action)) {
     if (txb_worker_is_database_action(action.kind))
       TXB_TRY(txb_worker_operation_begin(w, &action, err));
     else
@@ -175,12 +182,43 @@ static bool is_over(txb_worker_t *w) {
   return late;
 }
 
+static int64_t slow_us(const txb_worker_t *w) {
+  return w->operation.began_us + (int64_t)w->settings->session_timeout_ms * MS;
+}
+
+/* A handler that waits for a lock holds all partitions of its process: that is told, and the group, which may have
+ * asked for some of them, does not wait for it. The connection is given up then; position and epoch make it as safe as
+ * losing it. */
+static enum txb_rc watch_operation(txb_worker_t *w, struct txb_error *err) {
+  int64_t now_us = txb_clock_steady_us();
+  struct txb_worker_operation *o = &w->operation;
+  if (!o->active)
+    return TXB_OK;
+  if (w->giving_back && now_us >= w->give_back_due_us)
+    return TXB_FAIL_FROM(err, TXB_RETRY, TXB_ORIGIN_POSTGRES,
+                         "the group asks for partitions back and the statement under way does not end: it is given up");
+  if (o->action.kind != TXB_WA_RUN || o->told_slow || now_us < slow_us(w))
+    return TXB_OK;
+  const struct txb_worker_place *place = &w->places[o->action.slot];
+  o->told_slow = true;
+  txb_log(TXB_LOG_WARN,
+          TXB_MSG("a batch takes long: its handler works or waits for a lock, and everything of this process with it"),
+          TXB_F("group", w->settings->group), TXB_F("topic", place->topic), TXB_FI("partition", place->partition),
+          TXB_FI("offset", o->action.expected_next), TXB_FI("messages", o->action.count),
+          TXB_FI("for_ms", (now_us - o->began_us) / MS));
+  return TXB_OK;
+}
+
 static int64_t earlier(int64_t a, int64_t b) {
   return a < b ? a : b;
 }
 
 static int64_t pause_us(const txb_worker_t *w) {
-  int64_t due = txb_worker_core_due_us(&w->core);
+  int64_t due = upkeep_runs(w) ? INT64_MAX : txb_worker_core_due_us(&w->core);
+  if (w->operation.active && w->operation.action.kind == TXB_WA_RUN && !w->operation.told_slow)
+    due = earlier(due, slow_us(w));
+  if (w->operation.active && w->giving_back)
+    due = earlier(due, w->give_back_due_us);
   if (w->pg == NULL && !w->stopping)
     due = earlier(due, w->reconnect_us);
   if (upkeep_may_run(w))
@@ -211,6 +249,8 @@ static bool wants_end(const txb_worker_t *w) {
  * meanwhile, and what lies in memory already makes no descriptor readable. */
 static enum txb_rc go_around(txb_worker_t *w, bool *again_out, struct txb_error *err) {
   enum txb_rc rc = progress(w, err);
+  if (rc == TXB_OK)
+    rc = watch_operation(w, err);
   if (rc == TXB_OK)
     rc = act(w, err);
   bool active = w->operation.active;
@@ -280,8 +320,10 @@ static void process_init(txb_worker_t *w, const struct txb_worker_settings *s) {
                                             .retry_first_ms = s->retry_first_ms,
                                             .retry_cap_ms = s->retry_cap_ms,
                                             .evict_us = (int64_t)s->session_timeout_ms * MS / 3,
-                                            .copy_us = 1000 * MS,
-                                            .recheck_us = 10000 * MS,
+                                            .copy_us = COPY_MS * MS,
+                                            .quiet_us = QUIET_MS * MS,
+                                            .look_us = LOOK_MS * MS,
+                                            .recheck_us = RECHECK_MS * MS,
                                             .drop = txb_worker_drop_message,
                                             .bug_error_skips = txb_bug("worker_error_skips"),
                                             .bug_commit_tag_ignored = txb_bug("worker_commit_tag_ignored")};

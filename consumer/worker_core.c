@@ -6,6 +6,8 @@
 #include "common/memory.h"
 
 #define LOCKED_AGAIN_US 200000  /* between two tries to lock the row of a stopped owner */
+#define STALLED_RECORDS 64      /* fetched behind a stalled message at most: each may keep a whole fetch in memory */
+#define STALL_TRIES     5       /* to record a stall */
 #define LATER_US        1000000 /* what did not work for a passing reason is tried again after this */
 
 void txb_worker_core_init(struct txb_worker_core *core, const struct txb_worker_core_options *options) {
@@ -154,10 +156,12 @@ static void failed(struct txb_worker_core *core, struct txb_partition *p, const 
   case TXB_WA_RUN:
     txb_partition_failed(p, &core->options, core->busy_count, e->failure, e->at, e->after_ms, e->now_us, e->random);
     break;
-  case TXB_WA_STALL: /* it could not be written down; it stands still all the same */
-    p->stall_unrecorded = false;
-    p->stop_told = true;
-    p->marked_offset = -1;
+  case TXB_WA_STALL: /* it stands still all the same; what was not written down is written later, or given up */
+    p->stall_tries++;
+    p->due_us = e->now_us + LATER_US;
+    p->stall_unrecorded = p->stall_unrecorded && p->stall_tries < STALL_TRIES;
+    p->stop_told = p->own == TXB_OWN_STOPPED;
+    p->marked_offset = p->stall_unrecorded ? p->marked_offset : -1;
     break;
   case TXB_WA_MARK:
     p->marked_offset = -1;
@@ -165,6 +169,7 @@ static void failed(struct txb_worker_core *core, struct txb_partition *p, const 
     break;
   case TXB_WA_RELEASE: /* the successor finds it busy and goes carefully; its epoch fences us anyway */
     p->taken = false;
+    p->marked_offset = -1;
     break;
   default:
     p->due_us = e->now_us + LATER_US;
@@ -180,6 +185,20 @@ static void committed(struct txb_worker_core *core, struct txb_partition *p, con
   txb_partition_committed(p, &core->options, core->busy_count, core->busy_next, e->now_us);
 }
 
+/* Where the row stands. For an idle owner it should stand where we are: else an operator has set it, and has fenced us. */
+static void looked_up(const struct txb_worker_core *core, struct txb_partition *p, const struct txb_worker_event *e) {
+  if (p->own == TXB_OWN_OWNED && e->found && e->offset == p->next_offset) {
+    p->look_us = e->now_us + core->options.look_us;
+    return;
+  }
+  if (p->own == TXB_OWN_OWNED) {
+    ask_again(p, e->now_us);
+    return;
+  }
+  p->own = e->found ? TXB_OWN_CONFIRM : TXB_OWN_START;
+  p->confirm_offset = e->offset;
+}
+
 /* Answers to the database operation under way. */
 static void answered(struct txb_worker_core *core, struct txb_partition *p, const struct txb_worker_event *e) {
   TXB_ASSERT(core->busy_slot == e->slot);
@@ -188,8 +207,7 @@ static void answered(struct txb_worker_core *core, struct txb_partition *p, cons
   p->asked = false;
   switch ((int)e->kind) {
   case TXB_WE_LOOKED_UP:
-    p->own = e->found ? TXB_OWN_CONFIRM : TXB_OWN_START;
-    p->confirm_offset = e->offset;
+    looked_up(core, p, e);
     break;
   case TXB_WE_STARTED:
     p->own = TXB_OWN_LOOKUP;
@@ -222,6 +240,7 @@ static void answered(struct txb_worker_core *core, struct txb_partition *p, cons
     failed(core, p, e, kind);
     break;
   case TXB_WE_FENCED:
+    p->marked_offset = -1;
     if (kind == TXB_WA_RELEASE || p->own == TXB_OWN_STOPPED)
       p->taken = false;
     else
@@ -261,6 +280,7 @@ void txb_worker_core_step(struct txb_worker_core *core, const struct txb_worker_
   case TXB_WE_LOST:
     slot_of(core, e->slot)->leaving = true;
     slot_of(core, e->slot)->lost = slot_of(core, e->slot)->lost || e->kind == TXB_WE_LOST;
+    core->copy_due_us = e->now_us + core->options.copy_us; /* the group rebalances: see copies */
     return;
   case TXB_WE_CONFIRMED:
     confirmed(slot_of(core, e->slot), e->found, e->now_us);
@@ -316,6 +336,14 @@ static bool leave(struct txb_worker_core *core, int slot, struct txb_worker_acti
   return true;
 }
 
+/* Offsets are copied seldom and all at once, and not right after partitions were asked back: a commit that Kafka gets
+ * while we join anew is answered only when the next generation has begun, as one of an old generation, and librdkafka
+ * then gives up everything that it has. */
+static bool copies(const struct txb_worker_core *core, const struct txb_partition *p, int64_t now_us) {
+  return p->own == TXB_OWN_OWNED && p->taken && !p->lost && p->copied_offset != p->next_offset &&
+         (now_us >= core->copy_due_us || p->leaving);
+}
+
 /* What only tells Kafka. */
 static bool tell_kafka(struct txb_worker_core *core, int slot, int64_t now_us, struct txb_worker_action *out) {
   struct txb_partition *p = slot_of(core, slot);
@@ -326,10 +354,9 @@ static bool tell_kafka(struct txb_worker_core *core, int slot, int64_t now_us, s
     out->offset = p->confirm_offset;
     return true;
   }
-  bool copy = p->taken && p->copied_offset != p->next_offset && !p->lost && (now_us >= p->copy_due_us || p->leaving);
-  if (copy && p->own == TXB_OWN_OWNED) {
+  if (copies(core, p, now_us)) {
     p->copied_offset = p->next_offset;
-    p->copy_due_us = now_us + core->options.copy_us;
+    core->copying = true;
     return give(out, TXB_WA_COPY, slot, p);
   }
   if (p->leaving)
@@ -346,11 +373,12 @@ static bool tell_kafka(struct txb_worker_core *core, int slot, int64_t now_us, s
     p->fetching = p->paused = false;
     return give(out, TXB_WA_UNFETCH, slot, p);
   }
-  if (p->fetching && !p->paused && p->bytes >= share(core)) {
+  bool stalled = p->stalled_offset >= 0 && p->count >= STALLED_RECORDS;
+  if (p->fetching && !p->paused && (p->bytes >= share(core) || stalled)) {
     p->paused = true;
     return give(out, TXB_WA_PAUSE, slot, p);
   }
-  if (p->fetching && p->paused && p->bytes < share(core) / 2) {
+  if (p->fetching && p->paused && p->bytes < share(core) / 2 && !stalled) {
     p->paused = false;
     give(out, TXB_WA_RESUME, slot, p);
     out->offset = p->fetch_offset;
@@ -370,6 +398,11 @@ static bool give_stall(struct txb_worker_core *core, int slot, struct txb_worker
   out->stop = stopped ? p->stop : TXB_STOP_NONE;
   out->keep_suspect = !stopped && p->stall_failure == TXB_FAILURE_CRASH && p->suspect_offset == p->stalled_offset;
   return true;
+}
+
+/* Whether an idle partition is to look at its row. */
+static bool looks(const struct txb_worker_core *core, const struct txb_partition *p, int64_t now_us) {
+  return core->options.look_us > 0 && p->count == 0 && core->exclusive < 0 && now_us >= p->look_us;
 }
 
 /* The way to owning it, or out again. */
@@ -393,8 +426,9 @@ static bool work_on_ownership(struct txb_worker_core *core, int slot, int64_t no
   case TXB_OWN_STOPPED:
     p->own = TXB_OWN_LOOKUP;
     return ask(core, out, TXB_WA_LOOKUP, slot);
-  case TXB_OWN_CONFIRM:
   case TXB_OWN_OWNED:
+    return looks(core, p, now_us) && ask(core, out, TXB_WA_LOOKUP, slot);
+  case TXB_OWN_CONFIRM:
     return false;
   }
   return false;
@@ -434,6 +468,10 @@ bool txb_worker_core_next(struct txb_worker_core *core, int64_t now_us, struct t
   for (size_t i = 0; i < core->slots; i++)
     if (core->partitions[i].used && tell_kafka(core, (int)i, now_us, out))
       return true;
+  if (core->copying) { /* all have had their turn */
+    core->copying = false;
+    core->copy_due_us = now_us + core->options.copy_us;
+  }
   if (core->busy_slot >= 0)
     return false;
   for (size_t i = 0; i < core->slots; i++) {
@@ -502,13 +540,15 @@ int64_t txb_worker_core_due_us(const struct txb_worker_core *core) {
       due = earlier(due, p->due_us);
     if (p->own != TXB_OWN_OWNED)
       continue;
-    if (p->taken && p->copied_offset != p->next_offset)
-      due = earlier(due, p->copy_due_us);
+    if (p->taken && p->copied_offset != p->next_offset && !p->lost)
+      due = earlier(due, core->copy_due_us);
+    if (p->count == 0 && core->options.look_us > 0 && core->busy_slot < 0 && core->up && core->exclusive < 0)
+      due = earlier(due, p->look_us > p->due_us ? p->look_us : p->due_us);
     if (p->count == 0 || core->busy_slot >= 0 || !core->up || (core->exclusive >= 0 && core->exclusive != (int)i))
       continue;
     bool stalled = txb_partition_record(p, 0)->offset == p->stalled_offset;
     int64_t runs_us = stalled ? p->stall_due_us : p->waiting_since_us + core->options.batch_wait_us;
-    due = earlier(due, runs_us > p->due_us ? runs_us : p->due_us);
+    due = earlier(due, runs_us > p->due_us && !p->stall_unrecorded ? runs_us : p->due_us);
   }
   return due;
 }

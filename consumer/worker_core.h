@@ -20,8 +20,10 @@ struct txb_worker_core {
   size_t slots, used;
   bool up; /* there is a connection to the database */
   bool stopping;
-  int busy_slot; /* of the database operation under way, -1: none */
-  int busy_kind; /* enum txb_worker_action_kind */
+  int64_t copy_due_us; /* when offsets may be copied to Kafka next; all at once */
+  bool copying;        /* some have been */
+  int busy_slot;       /* of the database operation under way, -1: none */
+  int busy_kind;       /* enum txb_worker_action_kind */
   int32_t busy_count;
   int64_t busy_next; /* new position of a RUN */
   int exclusive;     /* this slot has a committed marker out: no other may run (W10); -1: none */

@@ -54,8 +54,10 @@ struct txb_worker_batch {
 struct txb_worker_operation {
   bool active;
   struct txb_worker_action action; /* kind TXB_WA_NONE: upkeep of the inbox */
-  int phase;                       /* of those that take several round trips */
-  int syncs;                       /* still to come */
+  int64_t began_us;
+  bool told_slow;
+  int phase; /* of those that take several round trips */
+  int syncs; /* still to come */
   bool failed;
   struct txb_error error; /* the first */
   struct txb_pg_result *results[TXB_OPERATION_RESULTS];
@@ -77,7 +79,8 @@ struct txb_worker_process_state {
   struct txb_worker_place *places; /* by slot of the core */
   size_t places_count;
   uint32_t serials;
-  bool giving_back; /* a REVOKED or LOST notice waits for its answer */
+  bool giving_back;         /* a REVOKED or LOST notice waits for its answer */
+  int64_t give_back_due_us; /* then without the batch under way */
 
   struct txb_worker_operation operation;
   struct txb_pg_params params;
@@ -148,6 +151,9 @@ enum txb_rc txb_worker_batch_ahead(txb_worker_t *w, struct txb_error *err) TXB_M
 void txb_worker_batches_fini(txb_worker_t *w);
 /* The tail of the transaction: batch_close (applied -1: as counted by the apply statement) and COMMIT. */
 enum txb_rc txb_worker_batch_close(txb_worker_t *w, int64_t applied, struct txb_error *err) TXB_MUST_CHECK;
+/* RESET SESSION AUTHORIZATION (and so the role), and RESET ALL. */
+enum txb_rc txb_worker_reset_role(txb_worker_t *w, struct txb_error *err) TXB_MUST_CHECK;
+enum txb_rc txb_worker_reset_settings(txb_worker_t *w, struct txb_error *err) TXB_MUST_CHECK;
 enum txb_rc txb_worker_batch_rollback(txb_worker_t *w, struct txb_error *err) TXB_MUST_CHECK;
 /* What a failed batch means to the core. */
 void txb_worker_batch_blame(txb_worker_t *w, enum txb_failure failure, int at, int64_t after_ms, const char *outcome,

@@ -1,3 +1,3 @@
--- What a plugin may have changed of the session (W11). The worker's own settings came with the connection and are what
+-- What a handler may have changed of the session (W11). The worker's own settings came with the connection and are what
 -- RESET goes back to.
 RESET ALL

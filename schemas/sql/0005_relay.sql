@@ -61,8 +61,10 @@ COMMENT ON COLUMN txb.relay.instance IS
 COMMENT ON COLUMN txb.relay.lease_until IS 'A holder that has not renewed by then is replaced; by this server''s clock';
 COMMENT ON COLUMN txb.relay.lane IS 'How the source is read: poll or wal';
 COMMENT ON COLUMN txb.relay.checkpoint IS 'Number of the last checkpoint, compared by the next (R7)';
-COMMENT ON COLUMN txb.relay.highest IS 'Every number up to it is published, dead, or in txb.relay_holes';
-COMMENT ON COLUMN txb.relay.watermark IS 'Every number up to it is published or dead';
+COMMENT ON COLUMN txb.relay.highest IS
+  'Every number up to it is published, refused, held (txb.relay_hold), dead, or in txb.relay_holes';
+COMMENT ON COLUMN txb.relay.watermark IS
+  'Every number up to it is published, refused, held (txb.relay_hold), or dead';
 COMMENT ON COLUMN txb.relay.published IS 'Count of intents published, repetitions after a crash included';
 COMMENT ON COLUMN txb.relay.backend_pid IS 'Server process of the holder''s connection';
 COMMENT ON COLUMN txb.relay.session_locked IS

@@ -138,6 +138,8 @@ static void start_worker(struct world *w, int index) {
                                       .retry_cap_ms = 1000,
                                       .evict_us = 1500000,
                                       .copy_us = 100000,
+                                      .quiet_us = 100000,
+                                      .look_us = 300000,
                                       .recheck_us = 1000000,
                                       .bug_error_skips = w->m.bugs.error_skips,
                                       .bug_commit_tag_ignored = w->m.bugs.commit_tag_ignored};
@@ -337,9 +339,20 @@ static void leave(struct world *w, struct worker *k, int p) {
   }
 }
 
+/* What may fail for a passing reason, and be rolled back: everything but RUN, whose failures session_run plays. */
+static bool is_small(enum txb_worker_action_kind kind) {
+  return kind == TXB_WA_LOOKUP || kind == TXB_WA_TAKE || kind == TXB_WA_EVICT || kind == TXB_WA_MARK ||
+         kind == TXB_WA_STALL || kind == TXB_WA_RELEASE;
+}
+
 /* Carries out one action. False: it waits for a lock, and is to be tried again. */
 static bool carry_out(struct world *w, struct worker *k, const struct txb_worker_action *a) {
   int p = k->partition_of[a->slot];
+  if (is_small(a->kind) && chance(&w->m, 2)) {
+    say(&w->m, "worker %d: action %d on partition %d fails", k->index, (int)a->kind, p);
+    step(w, k, TXB_WE_FAILED, a->slot);
+    return true;
+  }
   switch (a->kind) {
   case TXB_WA_LOOKUP:
     found(w, k, TXB_WE_LOOKED_UP, a->slot, true, w->m.rows[p].next_offset);

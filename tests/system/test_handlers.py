@@ -79,6 +79,56 @@ def test_a_batch_handler_that_answers_too_few_outcomes_applies_nothing(systems, 
     assert report, report
 
 
+def test_a_handler_that_changes_its_session_changes_it_for_nobody_else(systems, postgres, kafka):
+    """W11: neither for what runs behind it in its transaction, nor for the next message."""
+    system = systems(postgres, kafka, worker={"batch_messages": 1})
+    postgres.query(system.bank.target, """
+        CREATE ROLE %(role)s; GRANT %(role)s TO txbtest_worker;
+        CREATE TABLE bank.seen (role text, idle text); GRANT ALL ON bank.seen TO PUBLIC;
+        CREATE FUNCTION bank.changing(m txb.message) RETURNS txb.outcome LANGUAGE plpgsql AS $$
+        DECLARE
+          answer txb.outcome := bank.apply(m);
+        BEGIN
+          INSERT INTO bank.seen VALUES (current_setting('role'), current_setting('idle_in_transaction_session_timeout'));
+          PERFORM set_config('idle_in_transaction_session_timeout', '0', false), set_config('role', '%(role)s', false);
+          RETURN answer;
+        END $$""" % {"role": f"{system.name}_other"})
+    system.relay()
+    system.worker(worker={"handler": {"kind": "sql", "function": "bank.changing"}, "retry": RETRY})
+    for account in range(1, 21):
+        system.bank.transfer(account)
+    system.wait_rest()
+    seen = postgres.query(system.bank.target, "SELECT DISTINCT role, idle = '0' FROM bank.seen")
+    assert seen == [("none", False)]
+    report = system.verify()
+    assert report, report
+
+
+def test_a_handler_that_waits_for_a_lock_keeps_no_partition_from_another_worker(systems, postgres, kafka):
+    system = systems(postgres, kafka, worker={"session_timeout_ms": 6000})
+    postgres.query(system.bank.target, """CREATE FUNCTION bank.waiting(m txb.message) RETURNS txb.outcome LANGUAGE plpgsql AS $$
+        BEGIN
+          IF convert_from(m.key, 'UTF8') = '7' THEN
+            PERFORM pg_advisory_xact_lock(7);
+          END IF;
+          RETURN bank.apply(m);
+        END $$""")
+    handler = {"handler": {"kind": "sql", "function": "bank.waiting"}, "retry": RETRY}
+    with postgres.session(system.bank.target, autocommit=False) as holder:
+        holder.cursor().execute("SELECT pg_advisory_lock(7)")
+        system.relay()
+        first = system.worker("first", worker=handler)
+        for account in range(1, 30):
+            system.bank.transfer(account)
+        first.wait_line("a batch takes long", 60)
+        second = system.worker("second", worker=handler)
+        second.wait_line("partition taken", 60)
+        holder.cursor().execute("SELECT pg_advisory_unlock(7)")
+    system.wait_rest()
+    report = system.verify()
+    assert report, report
+
+
 @pytest.mark.parametrize("argument", ["", "commit", "rollback", "swallow", "role", "lock"])
 def test_a_plugin_applies_everything_once_whatever_it_does_to_its_session(argument, systems, postgres, kafka, seed):
     """The arguments make the bank's plugin misbehave at first for one message in five: end the transaction, answer ok after an error, change the

@@ -6,6 +6,7 @@ import pytest
 from txbtest import process
 from txbtest.bank import QUICK, Writers
 from txbtest.kafka import Kafka
+from txbtest.program import KAFKA_GONE, SAFETY, command
 from txbtest.verify import read_topic
 
 PASSWORDS = {"relay": "relay-secret", "boss": "boss-secret"}
@@ -112,3 +113,14 @@ def test_a_missing_right_holds_its_topic_until_it_is_granted(systems, postgres, 
     system.wait_published()
     assert list(dict.fromkeys(texts(guarded_kafka, closed))) == ["one", "three"]
     assert PASSWORDS["relay"] not in relay.text()
+
+
+@pytest.mark.parametrize("role", ["relay", "worker"])
+def test_a_wrong_password_for_kafka_is_one_clear_line_without_the_password(role, systems, postgres, guarded_kafka):
+    client = {"security.protocol": "SASL_PLAINTEXT", "sasl.mechanism": "PLAIN", "sasl.username": "relay", "sasl.password": "guessed-word"}
+    system = systems(postgres, guarded_kafka, kafka_client=client, brokers=guarded_kafka.sasl_brokers)
+    code, out, err = command("--config", system.config(), role, timeout_s=90)
+    lines = [line for line in err.splitlines() if "level=info" not in line]
+    assert code in (KAFKA_GONE, SAFETY) and len(lines) == 1, f"exit {code}\n{out}{err}"
+    assert "uthentication" in lines[0] and guarded_kafka.sasl_brokers in lines[0]
+    assert "guessed-word" not in out + err

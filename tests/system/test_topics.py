@@ -48,6 +48,33 @@ def test_a_recreated_topic_stops_its_partitions_and_applies_nothing(system, kafk
     assert system.bank.applied() == 23
 
 
+def test_a_topic_made_anew_and_filled_under_an_idle_worker_stops_its_partitions(system, kafka):
+    """Nothing tells the worker, and its next offset is there: only the record below it is another."""
+    topic = system.bank.topics[0]
+    worker = system.worker()
+    produce(system, range(20))
+    process.wait_for(lambda: system.bank.applied() == 20, system.lag, 60, alive=worker.alive)
+    process.wait_for(lambda: system.target_postgres.value(system.bank.target, "SELECT clock_timestamp() > max(at) + interval '1 second' FROM bank.applied"),
+                     "the worker to be idle for a second", 60)
+    kafka.delete_topic(topic)
+    kafka.create_topic(topic, system.partitions)
+    produce(system, range(100, 160))
+    process.wait_for(lambda: stopped(system), system.lag, 60, alive=worker.alive)
+    assert system.bank.applied() == 20
+
+
+def test_an_idle_worker_notices_that_an_operator_has_set_its_position(system):
+    worker = system.worker()
+    produce(system, range(20))
+    process.wait_for(lambda: system.bank.applied() == 20, system.lag, 60, alive=worker.alive)
+    system.target_postgres.query(system.bank.target, "SELECT txb.offset_set(group_name, topic, partition, 5, cluster_id, 'once more')"
+                                 " FROM txb.consumer_offset WHERE group_name = %s AND partition = 0", (system.group,))
+    process.wait_for(lambda: system.target_postgres.value(system.bank.target, "SELECT duplicate FROM txb.consumer_offset"
+                                                          " WHERE group_name = %s AND partition = 0", (system.group,)) == 15,
+                     system.lag, 60, alive=worker.alive)
+    assert system.bank.applied() == 20
+
+
 def test_a_position_that_retention_has_passed_stops_its_partition(system, kafka):
     topic = system.bank.topics[0]
     produce(system, range(20))

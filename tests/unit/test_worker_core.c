@@ -471,11 +471,42 @@ Test(worker_core, a_stall_that_can_not_be_recorded_still_stands) {
   record(slot, 0);
   run(1);
   step_failed(slot, TXB_FAILURE_ERROR, -1);
+  for (int i = 0; i < 5; i++) {
+    expect(TXB_WA_STALL);
+    step_failed(slot, TXB_FAILURE_ERROR, -1);
+    expect(TXB_WA_NONE);
+    now_us = txb_worker_core_due_us(&core);
+  }
+  expect(TXB_WA_MARK);
+}
+
+Test(worker_core, records_a_stall_that_could_not_be_recorded_at_first) {
+  int slot = owned(0);
+  record(slot, 0);
+  run(1);
+  step_failed(slot, TXB_FAILURE_ERROR, -1);
   expect(TXB_WA_STALL);
   step_failed(slot, TXB_FAILURE_ERROR, -1);
+  now_us = txb_worker_core_due_us(&core);
+  cr_assert_eq(expect(TXB_WA_STALL).attempts, 1);
+  step(TXB_WE_STALLED, slot);
+  expect(TXB_WA_MARK);
+}
+
+/* A fetched record may keep the whole answer of Kafka in memory that brought it. */
+Test(worker_core, fetches_little_behind_a_stalled_message) {
+  int slot = stalled();
+  records(slot, 8, 55);
   expect(TXB_WA_NONE);
+  records(slot, 63, 1);
+  expect(TXB_WA_PAUSE);
+  records(slot, 64, 1); /* was on its way */
   now_us = txb_worker_core_due_us(&core);
   expect(TXB_WA_MARK);
+  step(TXB_WE_MARKED, slot);
+  run(1);
+  commit(slot);
+  cr_assert_eq(expect(TXB_WA_RESUME).offset, 65);
 }
 
 /* ---- suspects (W10) -------------------------------------------------------------------------- */
@@ -679,6 +710,75 @@ Test(worker_core, goes_on_when_the_record_below_the_position_was_compacted_away)
   cr_assert_eq(a.new_next, 12);
 }
 
+/* An owned partition that has applied 0 to 7 and was quiet for longer than a topic is made anew in. */
+static int quiet(void) {
+  core.options.quiet_us = 1000 * MS;
+  int slot = owned(0);
+  records(slot, 0, 8);
+  run(8);
+  commit(slot);
+  now_us += core.options.quiet_us;
+  return slot;
+}
+
+Test(worker_core, compares_the_record_below_before_the_first_one_after_a_quiet_time) {
+  int slot = quiet();
+  record(slot, 8);
+  cr_assert_eq(expect(TXB_WA_FETCH).offset, 7);
+  records(slot, 7, 2);
+  cr_assert_eq(run(1).expected_next, 8);
+  commit(slot);
+  now_us += 900 * MS;
+  record(slot, 9);
+  cr_assert_eq(run(1).expected_next, 9);
+}
+
+Test(worker_core, compares_once_only_though_fetching_anew_takes_its_time) {
+  int slot = quiet();
+  record(slot, 8);
+  cr_assert_eq(expect(TXB_WA_FETCH).offset, 7);
+  records(slot, 7, 1);
+  now_us += core.options.quiet_us;
+  record(slot, 8);
+  cr_assert_eq(run(1).expected_next, 8);
+}
+
+Test(worker_core, stops_a_partition_that_was_made_anew_and_filled_in_a_quiet_time) {
+  int slot = quiet();
+  record(slot, 8);
+  expect(TXB_WA_FETCH);
+  struct txb_worker_record r = {.offset = 7, .timestamp_ms = 7, .id = id_of(77), .size = 10};
+  struct txb_error err;
+  cr_assert_eq(txb_worker_core_record(&core, slot, &r, now_us, &err), TXB_OK);
+  record(slot, 8);
+  expect(TXB_WA_UNFETCH);
+  cr_assert_eq(expect(TXB_WA_STALL).stop, TXB_STOP_DIFFERENT);
+}
+
+/* ---- an operator sets the position ----------------------------------------------------------- */
+
+Test(worker_core, an_idle_owner_looks_at_its_row_and_goes_on_when_it_stands_there) {
+  core.options.look_us = 1000 * MS;
+  int slot = owned(5);
+  now_us = txb_worker_core_due_us(&core);
+  expect(TXB_WA_LOOKUP);
+  step_found(TXB_WE_LOOKED_UP, slot, true, 5);
+  expect(TXB_WA_NONE);
+  record(slot, 5);
+  run(1);
+}
+
+Test(worker_core, an_idle_owner_takes_anew_what_an_operator_has_set) {
+  core.options.look_us = 1000 * MS;
+  int slot = owned(5);
+  now_us += core.options.look_us;
+  expect(TXB_WA_LOOKUP);
+  step_found(TXB_WE_LOOKED_UP, slot, true, 2);
+  now_us = txb_worker_core_due_us(&core);
+  own(slot, plain(2));
+  cr_assert_eq(expect(TXB_WA_FETCH).offset, 2);
+}
+
 /* ---- leaving, losing, ending ----------------------------------------------------------------- */
 
 Test(worker_core, a_revoked_partition_ends_its_batch_is_marked_clean_and_given_back) {
@@ -717,6 +817,35 @@ Test(worker_core, a_lost_partition_copies_no_offset) {
   struct txb_worker_action a;
   cr_assert(txb_worker_core_next(&core, now_us, &a));
   cr_assert_eq(a.kind, TXB_WA_RELEASE);
+}
+
+Test(worker_core, copies_no_offset_while_the_group_rebalances) {
+  int stays = owned(0), goes = owned(0);
+  records(stays, 0, 8);
+  run(8);
+  commit(stays);
+  step(TXB_WE_REVOKED, goes);
+  struct txb_worker_action a;
+  cr_assert(txb_worker_core_next(&core, now_us, &a));
+  cr_assert_eq(a.kind, TXB_WA_RELEASE);
+  step(TXB_WE_RELEASED, goes);
+  cr_assert(txb_worker_core_next(&core, now_us, &a));
+  cr_assert_eq(a.kind, TXB_WA_LEAVE);
+  cr_assert_not(txb_worker_core_next(&core, now_us, &a));
+  now_us = txb_worker_core_due_us(&core);
+  cr_assert(txb_worker_core_next(&core, now_us, &a));
+  cr_assert_eq(a.kind, TXB_WA_COPY);
+  cr_assert_eq(a.offset, 8);
+}
+
+Test(worker_core, does_not_wake_up_to_copy_what_it_has_lost) {
+  int slot = owned(0);
+  records(slot, 0, 16);
+  run(8);
+  commit(slot);
+  expect(TXB_WA_RUN);
+  step(TXB_WE_LOST, slot);
+  cr_assert_eq(txb_worker_core_due_us(&core), INT64_MAX);
 }
 
 Test(worker_core, gives_back_at_once_when_the_database_is_gone) {

@@ -100,9 +100,10 @@ class Program:
     def thaw(self):
         os.killpg(self.process.pid, signal.SIGCONT)
 
-    def rss_kb(self):
+    def peak_kb(self):
+        """The most memory that it had resident so far."""
         with open(f"/proc/{self.process.pid}/status", encoding="ascii", errors="replace") as status:
-            return int(re.search(r"VmRSS:\s+(\d+)", status.read()).group(1))
+            return int(re.search(r"VmHWM:\s+(\d+)", status.read()).group(1))
 
 
 class System:
