@@ -13,7 +13,7 @@
 -- A literal without a type ('{"a": 1}') takes the text form; without that form it would be ambiguous. A null payload is
 -- a message without a value. An argument that is wrong: SQLSTATE 22023 and a message that names the argument and the
 -- limit; publish_many also names the row, counted from 1. What a handler publishes gets ids derived from its delivery
--- (W14): txb.deliver in 0007 sets that up.
+-- (W14): the worker says which, in the setting txb.delivery.
 --
 -- Never NOTIFY: it takes a cluster-wide lock at commit and cost applications two thirds of their throughput. The row's
 -- sequence number is drawn under the ROW EXCLUSIVE lock on txb.outbox that the INSERT holds to the end of the
@@ -58,7 +58,7 @@ $$;
 COMMENT ON FUNCTION txb.intent_order(text, text) IS
   'Takes the advisory lock of a topic and key to the end of the transaction';
 
--- W14. The message whose delivery publishes is in txb.delivery as "group/message id", set by txb.deliver(); txb.ordinal
+-- W14. The message whose delivery publishes is in the setting txb.delivery as "group/message id"; txb.ordinal
 -- counts what it published. Both are local to the transaction. The hash is that of common/uuid.c: SHA-256 over the
 -- parts, each preceded by its length.
 CREATE FUNCTION txb.uuid_v7_derive(base uuid, group_name text, message_id uuid, ordinal bigint) RETURNS uuid

@@ -19,9 +19,6 @@
 --   txb.suspect_mark(group_name text, topic text, partition int, epoch bigint, suspect_offset bigint,
 --                    suspect_count int) returns int (deaths)
 --   txb.not_ok(message_offset bigint, answer txb.outcome) returns bigint: raises TXB02
---   txb.deliver(group_name text, m txb.message) returns txb.message
---       sets the delivery of what the handler publishes (W14)
---   txb.deliver_batch(group_name text, m txb.message[]) returns txb.message[]
 --   txb.ok([output jsonb]), txb.refuse(reason text), txb.retry(after interval, reason text), txb.dead(reason text)
 --       returns txb.outcome
 --
@@ -89,31 +86,6 @@ CREATE FUNCTION txb.dead(reason text) RETURNS txb.outcome
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN ROW('dead', NULL, reason, NULL)::txb.outcome;
 COMMENT ON FUNCTION txb.dead(text) IS 'Never';
-
-CREATE FUNCTION txb.deliver(group_name text, m txb.message) RETURNS txb.message
-LANGUAGE plpgsql
-AS $$
-BEGIN
-  PERFORM pg_catalog.set_config('txb.delivery', group_name || '/' || m.id, true),
-    pg_catalog.set_config('txb.ordinal', '0', true);
-  RETURN m;
-END
-$$;
-COMMENT ON FUNCTION txb.deliver(text, txb.message) IS
-  'Returns the message, and makes txb.publish derive ids from its delivery to the group until the next call or the '
-  'transaction''s end (W14)';
-
-CREATE FUNCTION txb.deliver_batch(group_name text, m txb.message[]) RETURNS txb.message[]
-LANGUAGE plpgsql
-AS $$
-BEGIN
-  PERFORM pg_catalog.set_config('txb.delivery', group_name || '/' || m[1].id, true),
-    pg_catalog.set_config('txb.ordinal', '0', true);
-  RETURN m;
-END
-$$;
-COMMENT ON FUNCTION txb.deliver_batch(text, txb.message[]) IS
-  'The same for a handler that gets the whole batch: ids are derived from its first message';
 
 CREATE TABLE txb.consumer_offset (
   group_name text COLLATE "C" CONSTRAINT consumer_offset_group CHECK (octet_length(group_name) BETWEEN 1 AND 255),
@@ -513,8 +485,6 @@ GRANT SELECT ON txb.consumer_offset TO txb_worker, txb_reader;
 GRANT EXECUTE ON FUNCTION txb.ok(jsonb), txb.refuse(text), txb.retry(interval, text), txb.dead(text)
 TO txb_app, txb_worker, txb_admin;
 GRANT EXECUTE ON FUNCTION
-  txb.deliver(text, txb.message),
-  txb.deliver_batch(text, txb.message[]),
   txb.offset_register(text, text, int[], bigint[], text),
   txb.offset_take(text, text, int, text, uuid, text),
   txb.offset_evict(text, text, int),

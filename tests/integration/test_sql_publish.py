@@ -375,14 +375,17 @@ def test_publish_many_schedules_some(db):
     assert db.root.do("SELECT id, convert_from(payload, 'UTF8') FROM txb.scheduled") == [(ids[1], "2")]
 
 
+def begin_delivery(session, group, message_id):
+    """As the worker's apply statements do."""
+    session.do(
+        "SELECT set_config('txb.delivery', %s || '/' || %s, true), set_config('txb.ordinal', '0', true)", group, message_id
+    )
+
+
 def deliver(session, message_id, group="g", sql="SELECT txb.publish('t', 'k', 'made', '1')", times=1):
     """Publishes in a delivery, as a handler would; the ids."""
     session.do("BEGIN")
-    session.do(
-        "SELECT txb.deliver(%s, ROW(NULL, %s, 't', 0, 7, NULL, 'made', now(), NULL, NULL, NULL, 1)::txb.message)",
-        group,
-        message_id,
-    )
+    begin_delivery(session, group, message_id)
     ids = [session.one(sql) for _ in range(times)]
     session.do("ROLLBACK")
     return ids
@@ -436,9 +439,7 @@ def test_the_delivery_ends_with_its_transaction(db):
 def test_savepoints_do_not_disturb_derived_ids(db):
     worker = db.session("worker")
     worker.do("BEGIN")
-    worker.do(
-        "SELECT txb.deliver('g', ROW(NULL, %s, 't', 0, 7, NULL, 'made', now(), NULL, NULL, NULL, 1)::txb.message)", V7
-    )
+    begin_delivery(worker, "g", V7)
     first = db.publish(worker)
     worker.do("SAVEPOINT s")
     undone = db.publish(worker)

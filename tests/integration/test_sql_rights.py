@@ -15,8 +15,6 @@ CALLS = {
     "batch_open": WORKER,
     "batch_stall": WORKER,
     "dead": APP | WORKER | ADMIN,
-    "deliver": WORKER,
-    "deliver_batch": WORKER,
     "inbox_horizon": WORKER | LOOK,
     "inbox_partition_drop": WORKER | ADMIN,
     "inbox_partition_make": WORKER | ADMIN,
@@ -73,7 +71,6 @@ WRITES = {("outbox", column): APP for column in ("id", "topic", "key", "type", "
 WRITES.update({("inbox", column): WORKER for column in ("group_name", "run", "message_id")})
 
 UUID = "'00000000-0000-4000-8000-000000000001'"
-MESSAGE = f"ROW('s', '{V7}', 't', 0, 7, NULL, 'made', now(), NULL, NULL, NULL, 1)::txb.message"
 HELD = "SELECT txb.relay_acquire('bank', 'r1', %s, 30000, NULL)" % UUID
 KNOWN = "SELECT txb.offset_register('g', 't', '{0}', '{0}', 'c1')"
 TAKEN = f"{KNOWN}; SELECT txb.offset_take('g', 't', 0, 'w1', {UUID}, 'c1')"
@@ -187,8 +184,6 @@ STATEMENTS = [
     ("SELECT * FROM txb.inbox_partition, txb.inbox_state", WORKER | LOOK, []),
     ("SELECT txb.inbox_partition_make(2, 2)", WORKER | ADMIN, []),
     ("SELECT txb.inbox_partition_drop(interval '30 days')", WORKER | ADMIN, []),
-    (f"SELECT txb.deliver('g', {MESSAGE})", WORKER, []),
-    (f"SELECT txb.deliver_batch('g', ARRAY[{MESSAGE}])", WORKER, []),
     (
         "SELECT txb.ok(), txb.ok('{}'), txb.refuse('x'), txb.retry(interval '1 s', 'x'), txb.dead('x')",
         APP | WORKER | ADMIN,
