@@ -56,11 +56,13 @@ enum txb_rc txb_kafka_fail(struct txb_error *err, rd_kafka_resp_err_t code, cons
 /* Errors once: librdkafka repeats "broker down" for as long as it lasts. Zeroed is fair weather. */
 struct txb_kafka_weather {
   bool down;
-  int seen[4]; /* the codes that had their line, the latest first */
+  int seen[4];      /* the codes that had their line, the latest first */
+  char reason[240]; /* of the latest that had none: why a broker could not be reached */
 };
 /* Whether this client error is worth a line: the first that says the whole cluster is away, or a code that had none
- * since the last fair weather. */
-bool txb_kafka_weather_error(struct txb_kafka_weather *w, rd_kafka_resp_err_t code);
+ * since the last fair weather. A connection lost or an answer late is not: its `text` (NULL: the code's) becomes the
+ * reason, which belongs into the line that says that all are away. */
+bool txb_kafka_weather_error(struct txb_kafka_weather *w, rd_kafka_resp_err_t code, const char *text);
 /* Something got through (a report, a message, an answer). True when it was down: worth a line "back". */
 bool txb_kafka_weather_fair(struct txb_kafka_weather *w);
 

@@ -498,8 +498,9 @@ static enum txb_rc on_error(struct txb_kafka_consumer *c, rd_kafka_event_t *even
     code = rd_kafka_fatal_error(c->client, text, sizeof text);
     (void)TXB_KAFKA_FAIL(&out->err, code, text, "Kafka client");
     out->rc = out->err.rc = TXB_FATAL;
-  } else if (txb_kafka_weather_error(&c->weather, code)) {
-    out->rc = TXB_KAFKA_FAIL(&out->err, code, rd_kafka_event_error_string(event), "Kafka client");
+  } else if (txb_kafka_weather_error(&c->weather, code, rd_kafka_event_error_string(event))) {
+    out->rc = TXB_KAFKA_FAIL(&out->err, code, rd_kafka_event_error_string(event), "Kafka%s%s",
+                             c->weather.reason[0] != 0 ? ": " : "", c->weather.reason);
   } else {
     return TXB_AGAIN;
   }
@@ -533,8 +534,9 @@ static enum txb_rc translate(struct txb_kafka_consumer *c, rd_kafka_event_t *eve
     c->back = txb_kafka_weather_fair(&c->weather) || c->back;
     return on_record(c, m, event, out, err);
   }
-  case RD_KAFKA_EVENT_REBALANCE:
-    c->back = txb_kafka_weather_fair(&c->weather) || c->back;
+  case RD_KAFKA_EVENT_REBALANCE: /* what is taken away may be so because the group can't be reached */
+    if (rd_kafka_event_error(event) == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS)
+      c->back = txb_kafka_weather_fair(&c->weather) || c->back;
     return on_rebalance(c, event, out, err);
   case RD_KAFKA_EVENT_OFFSET_COMMIT:
     on_committed(event, out);

@@ -41,7 +41,7 @@ enum txb_kafka_notice_kind {
   TXB_KAFKA_ASSIGNED, /* the group has given us `count` partitions: txb_kafka_consumer_partition tells which. Nothing to
                          answer */
   TXB_KAFKA_REVOKED,  /* the group wants these back: answer with txb_kafka_consumer_give_back once they are done with */
-  TXB_KAFKA_LOST,     /* we were timed out of the group, others may own them already: give_back as soon as possible */
+  TXB_KAFKA_LOST,     /* the group does not count on us any more, others may own them: give_back as soon as possible */
   TXB_KAFKA_END,      /* place, offset: there is nothing more behind it for now */
   TXB_KAFKA_RANGE,    /* place: what was to be fetched does not exist; nothing comes from there until the next fetch */
   TXB_KAFKA_COMMITTED, /* the answer to txb_kafka_consumer_commit with this token: rc and err */

@@ -131,7 +131,17 @@ enum txb_rc txb_kafka_fail(struct txb_error *err, rd_kafka_resp_err_t code, cons
   return rc;
 }
 
-bool txb_kafka_weather_error(struct txb_kafka_weather *w, rd_kafka_resp_err_t code) {
+/* One broker of several, or one attempt of many: librdkafka goes on by itself, and says when the last one is away. */
+static bool is_everyday(rd_kafka_resp_err_t code) {
+  return code == RD_KAFKA_RESP_ERR__TRANSPORT || code == RD_KAFKA_RESP_ERR__TIMED_OUT ||
+         code == RD_KAFKA_RESP_ERR_NO_ERROR;
+}
+
+bool txb_kafka_weather_error(struct txb_kafka_weather *w, rd_kafka_resp_err_t code, const char *text) {
+  if (is_everyday(code)) {
+    snprintf(w->reason, sizeof w->reason, "%s", text != NULL ? text : rd_kafka_err2str(code));
+    return false;
+  }
   if (code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN)
     w->down = true;
   for (size_t i = 0; i < TXB_ARRAY_SIZE(w->seen); i++)

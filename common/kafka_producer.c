@@ -230,13 +230,11 @@ static void take_error(struct txb_kafka_producer *producer, rd_kafka_event_t *ev
     text = fatal;
     producer->broken = true;
   }
-  /* A gap: the reports say which messages were refused. One broker of several, or one attempt of many: librdkafka
-   * goes on by itself, and says when the last one is away. */
-  bool everyday = code == RD_KAFKA_RESP_ERR__GAPLESS_GUARANTEE || code == RD_KAFKA_RESP_ERR__TRANSPORT ||
-                  code == RD_KAFKA_RESP_ERR__TIMED_OUT || code == RD_KAFKA_RESP_ERR_NO_ERROR;
-  if (everyday || !txb_kafka_weather_error(&producer->weather, code))
+  bool gap = code == RD_KAFKA_RESP_ERR__GAPLESS_GUARANTEE; /* the reports say which messages were refused */
+  if (gap || !txb_kafka_weather_error(&producer->weather, code, text))
     return;
-  (void)TXB_KAFKA_FAIL(&producer->trouble, code, text, "Kafka");
+  (void)TXB_KAFKA_FAIL(&producer->trouble, code, text, "Kafka%s%s", producer->weather.reason[0] != 0 ? ": " : "",
+                       producer->weather.reason);
   producer->news = TXB_KAFKA_TROUBLE;
 }
 

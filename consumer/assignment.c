@@ -140,7 +140,7 @@ static enum txb_rc answer_group(txb_worker_t *w, struct txb_error *err) {
 static enum txb_rc on_revoked(txb_worker_t *w, const struct txb_kafka_notice *n, struct txb_error *err) {
   bool lost = n->kind == TXB_KAFKA_LOST;
   txb_log(lost ? TXB_LOG_WARN : TXB_LOG_INFO,
-          TXB_MSG(lost ? "timed out of the group: its partitions go to others" : "partitions asked back"),
+          TXB_MSG(lost ? "no longer counted by the group: others may have its partitions" : "partitions asked back"),
           TXB_F("group", w->settings->group), TXB_FI("count", n->count));
   txb_failpoint("worker.on_revoke");
   w->giving_back = true;

@@ -104,6 +104,11 @@ static enum txb_rc connect_when_due(txb_worker_t *w, struct txb_error *err) {
   if (w->pg != NULL || txb_clock_steady_us() < w->reconnect_us || w->stopping)
     return TXB_OK;
   enum txb_rc rc = open_connection(w, err);
+  if (rc == TXB_RETRY && txb_stopped(w->settings->stop_fd)) {
+    txb_pg_close(w->pg);
+    w->pg = NULL;
+    return TXB_OK;
+  }
   if (rc == TXB_RETRY) {
     txb_worker_connection_lost(w, err);
     return TXB_OK;

@@ -208,17 +208,19 @@ Test(kafka_codes, become_errors_with_text_and_name) {
 Test(kafka_weather, is_told_once_when_it_turns_and_once_when_it_clears) {
   struct txb_kafka_weather w = {0};
   cr_assert(!txb_kafka_weather_fair(&w));
-  cr_assert(txb_kafka_weather_error(&w, RD_KAFKA_RESP_ERR__TRANSPORT));
-  cr_assert(txb_kafka_weather_error(&w, RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN));
+  cr_assert(!txb_kafka_weather_error(&w, RD_KAFKA_RESP_ERR__TRANSPORT, "refused"), "one broker is not the cluster");
+  cr_assert(txb_kafka_weather_error(&w, RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN, NULL));
+  cr_assert_str_eq(w.reason, "refused");
   for (int i = 0; i < 5; i++) {
-    cr_assert(!txb_kafka_weather_error(&w, RD_KAFKA_RESP_ERR__TRANSPORT));
-    cr_assert(!txb_kafka_weather_error(&w, RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN));
+    cr_assert(!txb_kafka_weather_error(&w, RD_KAFKA_RESP_ERR__TRANSPORT, NULL));
+    cr_assert(!txb_kafka_weather_error(&w, RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN, NULL));
   }
-  cr_assert(txb_kafka_weather_error(&w, RD_KAFKA_RESP_ERR__AUTHENTICATION), "another reason is news");
-  cr_assert(!txb_kafka_weather_error(&w, RD_KAFKA_RESP_ERR__TRANSPORT), "two brokers with two reasons take turns");
-  cr_assert(!txb_kafka_weather_error(&w, RD_KAFKA_RESP_ERR__AUTHENTICATION));
+  cr_assert(txb_kafka_weather_error(&w, RD_KAFKA_RESP_ERR__AUTHENTICATION, NULL), "another reason is news");
+  cr_assert(!txb_kafka_weather_error(&w, RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN, NULL),
+            "two brokers with two reasons take turns");
+  cr_assert(!txb_kafka_weather_error(&w, RD_KAFKA_RESP_ERR__AUTHENTICATION, NULL));
   cr_assert(txb_kafka_weather_fair(&w) && !txb_kafka_weather_fair(&w));
-  cr_assert(txb_kafka_weather_error(&w, RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN), "and so is the next outage");
+  cr_assert(txb_kafka_weather_error(&w, RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN, NULL), "and so is the next outage");
 }
 
 Test(kafka_mock, answers_as_a_cluster) {
