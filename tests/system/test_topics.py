@@ -2,6 +2,7 @@
 or applies anything in silence."""
 
 import json
+import re
 
 import pytest
 from confluent_kafka import Producer
@@ -9,6 +10,7 @@ from confluent_kafka import Producer
 from txbtest import process
 from txbtest.bank import QUICK, Writers
 from txbtest.program import command
+from txbtest.verify import murmur2_partition
 
 
 @pytest.fixture
@@ -111,3 +113,137 @@ def publish_and_count(system, seed):
     """Some more transfers; how many messages the new partitions have."""
     Writers(system.bank, 2, seed, QUICK, operations=10).start().join()
     return sum(end for partition, (_, end) in system.kafka.ends(system.bank.topics[0]).items() if partition >= 3)
+
+
+# -- keys and partitions (W13) -------------------------------------------------------------------------------------------------------------
+
+NOT_YET = """
+CREATE FUNCTION bank.not_yet(m txb.message) RETURNS txb.outcome LANGUAGE plpgsql AS $$
+BEGIN
+  IF %s THEN
+    RETURN txb.refuse('not yet');
+  END IF;
+  RETURN bank.apply(m);
+END $$"""
+APPLY = "CREATE OR REPLACE FUNCTION bank.not_yet(m txb.message) RETURNS txb.outcome LANGUAGE sql AS 'SELECT bank.apply(m)'"
+HANDLER = {"kind": "sql", "function": "bank.not_yet"}
+RETRY = {"first_ms": 20, "cap_ms": 200}
+
+
+def produce_same(system, *places):
+    """One message each to these topics and partitions, all of the same key."""
+    producer = Producer({"bootstrap.servers": system.kafka.brokers})
+    for topic, partition in places:
+        producer.produce(topic, json.dumps({"from": 1, "to": 2, "amount": 1, "n": 1}), key="same", partition=partition)
+    assert producer.flush(60) == 0
+
+
+def stalls(system):
+    """(group, topic, partition) of everything that a message holds."""
+    return system.target_postgres.query(system.bank.target, "SELECT group_name, topic, partition FROM txb.consumer_offset WHERE attempts >= 2"
+                                        " ORDER BY 1, 2, 3")
+
+
+def registered(system):
+    return system.target_postgres.value(system.bank.target, "SELECT count(*) FROM txb.consumer_offset WHERE group_name = %s AND owner IS NOT NULL",
+                                        (system.group,))
+
+
+def added(worker):
+    """The partitions that a worker told to be new, sorted."""
+    return sorted(int(re.search(r"partition=(\d+)", line).group(1)) for line in worker.text().splitlines() if "partitions were added" in line)
+
+
+def test_a_held_key_is_held_in_its_own_group_topic_and_partition(systems, postgres, kafka):
+    system = systems(postgres, kafka, topics=2)
+    first, second = system.bank.topics
+    postgres.query(system.bank.target, NOT_YET % f"m.topic = '{first}' AND m.partition = 0")
+    system.worker(worker={"handler": HANDLER, "retry": RETRY})
+    system.worker(worker={"group": f"{system.name}.other"})
+    produce_same(system, (first, 0))
+    process.wait_for(lambda: stalls(system) and system.bank.applied() == 1, system.lag, 60, alive=system.alive)
+    assert stalls(system) == [(system.group, first, 0)]
+    produce_same(system, (first, 1), (second, 0))
+    process.wait_for(lambda: system.bank.applied() == 5, system.lag, 60, alive=system.alive)
+    places = system.target_postgres.query(system.bank.target, "SELECT topic, partition, count(*) FROM bank.applied GROUP BY 1, 2 ORDER BY 1, 2")
+    assert places == [(first, 0, 1), (first, 1, 2), (second, 0, 2)]
+    assert stalls(system) == [(system.group, first, 0)]
+    postgres.query(system.bank.target, APPLY)
+    system.wait_consumed()
+    assert stalls(system) == [] and system.bank.applied() == 6
+
+
+def test_order_is_lost_where_growth_moves_a_key_and_the_worker_says_so(systems, postgres, kafka):
+    """What is held in the old partition does not hold the same key in the new one."""
+    system = systems(postgres, kafka)
+    account = next(a for a in range(1, 200) if murmur2_partition(str(a).encode(), 3) != murmur2_partition(str(a).encode(), 6))
+    postgres.query(system.bank.target, NOT_YET % "convert_from(m.payload, 'UTF8')::jsonb->>'n' = '1'")
+    relay, worker = system.relay(), system.worker(worker={"handler": HANDLER, "retry": RETRY})
+    system.bank.transfer(account)
+    process.wait_for(lambda: stalls(system), system.lag, 60, alive=system.alive)
+    system.wait_published()
+    assert (worker.stop(), relay.stop(), added(worker)) == (0, 0, []), worker.text()
+    kafka.grow_topic(system.bank.topics[0], 6)
+    system.bank.transfer(account)
+    system.relay()
+    worker = system.worker(worker={"handler": HANDLER, "retry": RETRY})
+    process.wait_for(lambda: system.bank.applied() == 1, system.lag, 60, alive=system.alive)
+    postgres.query(system.bank.target, APPLY)
+    system.wait_rest()
+    effects = postgres.query(system.bank.target, "SELECT n, partition FROM bank.applied ORDER BY ord")
+    assert effects == [(n, murmur2_partition(str(account).encode(), partitions)) for n, partitions in ((2, 6), (1, 3))]
+    assert added(worker) == [3, 4, 5] and "lose their order" in worker.text(), worker.text()
+
+
+def test_a_worker_tells_each_added_partition_once_and_a_new_group_none(systems, postgres, kafka):
+    system = systems(postgres, kafka, worker={"session_timeout_ms": 6000}, kafka_client={"topic.metadata.refresh.interval.ms": "1000"})
+    worker = system.worker()
+    process.wait_for(lambda: registered(system) == 3, system.lag, 60, alive=worker.alive)
+    kafka.grow_topic(system.bank.topics[0], 5)
+    process.wait_for(lambda: registered(system) == 5, system.lag, 60, alive=worker.alive)
+    line = worker.wait_line(".*partitions were added.*").group(0)
+    assert added(worker) == [3, 4] and "level=warn" in line and system.group in line and system.bank.topics[0] in line, worker.text()
+    assert worker.stop() == 0
+    worker = system.worker()
+    process.wait_for(lambda: registered(system) == 5, system.lag, 60, alive=worker.alive)
+    assert (worker.stop(), added(worker)) == (0, []), worker.text()
+    system.group = f"{system.name}.later"
+    worker = system.worker()
+    process.wait_for(lambda: registered(system) == 5, system.lag, 60, alive=worker.alive)
+    assert (worker.stop(), added(worker)) == (0, []), worker.text()
+
+
+def test_an_added_partition_is_read_from_its_beginning_though_the_group_began_at_the_end(systems, postgres, kafka):
+    system = systems(postgres, kafka, worker={"start": "latest"})
+    produce(system, range(5))
+    worker = system.worker()
+    process.wait_for(lambda: registered(system) == 3, system.lag, 60, alive=worker.alive)
+    assert worker.stop() == 0, worker.text()
+    kafka.grow_topic(system.bank.topics[0], 4)
+    produce(system, range(7), partition=3)  # before anybody of the group knows that partition
+    produce(system, range(5, 7))
+    worker = system.worker()
+    system.wait_consumed()
+    assert postgres.query(system.bank.target, "SELECT partition, count(*) FROM bank.applied GROUP BY 1 ORDER BY 1") == [(0, 2), (3, 7)]
+    assert added(worker) == [3]
+
+
+def growth(system):
+    """What doctor says of the topic's partitions."""
+    _, out, _ = command("--config", system.config(name="doctor"), "-o", "json", "doctor", "--timeout", "2")
+    found = [check for check in json.loads(out)["checks"] if check["check"] == "partition growth"]
+    assert len(found) == 1 and system.bank.topics[0] in found[0]["of"] and system.group in found[0]["of"], out
+    return found[0]
+
+
+def test_doctor_tells_growth_until_the_group_has_the_new_partitions(systems, postgres, kafka):
+    system = systems(postgres, kafka)
+    worker = system.worker()
+    process.wait_for(lambda: registered(system) == 3, system.lag, 60, alive=worker.alive)
+    assert worker.stop() == 0 and growth(system)["result"] == "ok"
+    kafka.grow_topic(system.bank.topics[0], 7)
+    told = growth(system)
+    assert told["result"] == "warn" and {"7", "3"} <= set(re.findall(r"\d+", told["found"])) and "order" in told["remedy"], told
+    worker = system.worker()
+    process.wait_for(lambda: registered(system) == 7, system.lag, 60, alive=worker.alive)
+    assert growth(system)["result"] == "ok"
