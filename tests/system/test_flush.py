@@ -109,3 +109,45 @@ def test_doctor_asks_for_the_wait_where_commits_are_not_flushed(systems, postgre
     warned = durability(system)
     assert warned["result"] == "warn" and "relay.wait_flush" in warned["remedy"] and "lost" in warned["found"]
     assert durability(system, wait_flush=True)["result"] == "ok"
+
+
+# -- the end of a page ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def quiet_postgres():
+    """Nobody but the writers and the relay writes WAL: no snapshots of running transactions, no vacuum."""
+    with Postgres({"wal_level": "minimal", "max_wal_senders": "0", "bgwriter_lru_maxpages": "0", "autovacuum": "off"}) as server:
+        yield server
+
+
+def commit_at_the_end_of_a_page(system):
+    """Transfers, each published before the next, until the commit record of one ends with a page of the WAL; its id. The insert position is then
+    behind the next page's header, which nobody has written yet."""
+    rest, position = 100, "SELECT ((pg_current_wal_insert_lsn() - '0/0') % 8192)::int, ((pg_current_wal_flush_lsn() - '0/0') % 8192)::int"
+    with system.postgres.session(system.bank.source) as connection, connection.cursor() as cursor:
+        for _ in range(100):
+            system.wait_published()
+            cursor.execute("BEGIN")
+            cursor.execute("SELECT bank.transfer(1, 1, 1)")
+            last = cursor.fetchone()[0]
+            cursor.execute(position)
+            padding = 8192 - cursor.fetchone()[0] - rest
+            if padding > 0:
+                cursor.execute("SELECT pg_logical_emit_message(true, '', repeat('x', %s))", (padding,))
+            cursor.execute("COMMIT")
+            cursor.execute(position)
+            inserted, flushed = cursor.fetchone()
+            if flushed == 0 and inserted > 0:
+                return last
+            if padding > 0:
+                rest += flushed - 24 if flushed < 4096 else flushed - 8192
+    raise AssertionError("no commit ended with a page")
+
+
+def test_a_commit_that_ends_with_a_page_of_the_wal_is_known_to_be_on_disk(systems, quiet_postgres, kafka):
+    """The relay's own lease, which it renews seldom here, is the next that is written to the WAL."""
+    system = systems(quiet_postgres, kafka, relay={"wait_flush": True, "lease_ms": 600_000})
+    system.relay()
+    last = commit_at_the_end_of_a_page(system)
+    process.wait_for(lambda: last in published(system), system.lag, 20, alive=system.alive)

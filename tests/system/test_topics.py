@@ -10,6 +10,7 @@ from confluent_kafka import Producer
 from txbtest import process
 from txbtest.bank import QUICK, Writers
 from txbtest.program import command
+from txbtest.proxy import Proxy
 from txbtest.verify import murmur2_partition
 
 
@@ -211,6 +212,19 @@ def test_a_worker_tells_each_added_partition_once_and_a_new_group_none(systems, 
     worker = system.worker()
     process.wait_for(lambda: registered(system) == 5, system.lag, 60, alive=worker.alive)
     assert (worker.stop(), added(worker)) == (0, []), worker.text()
+
+
+def test_workers_of_a_new_group_that_start_at_once_tell_no_added_partition(systems, postgres, kafka):
+    """One has looked and found nothing; before it looks again, to register where the group begins, another has registered."""
+    system = systems(postgres, kafka)
+    with Proxy(("127.0.0.1", postgres.port), hold_at=(b"txb_worker_lookup", 2)) as proxy:
+        worker = system.worker(worker={"database": f"postgresql://txbtest_worker@127.0.0.1:{proxy.port}/{system.bank.target}"})
+        process.wait_for(lambda: proxy.held_bytes, "the second look", 60, alive=worker.alive)
+        postgres.query(system.bank.target, "SELECT txb.offset_register(%s, %s, '{0,1,2}', '{0,0,0}', '')", (system.group, system.bank.topics[0]))
+        proxy.release()
+        process.wait_for(lambda: registered(system) == 3, system.lag, 60, alive=worker.alive)
+        assert added(worker) == [], worker.text()
+        assert worker.stop() == 0, worker.text()
 
 
 def test_an_added_partition_is_read_from_its_beginning_though_the_group_began_at_the_end(systems, postgres, kafka):

@@ -7,10 +7,12 @@ from txbtest import process
 
 
 class Proxy:
-    """Listens on 127.0.0.1:port and forwards to `target` (host, port). Ends with close()."""
+    """Listens on 127.0.0.1:port and forwards to `target` (host, port). Ends with close(). With `hold_at` = (bytes, n) it holds by itself when these bytes
+    come for the n-th time."""
 
-    def __init__(self, target):
+    def __init__(self, target, hold_at=(None, 0)):
         self.target, self.port = target, process.free_port()
+        self.hold_bytes, self.hold_left = hold_at
         self.open = threading.Event()
         self.open.set()
         self.held_bytes = 0
@@ -54,6 +56,10 @@ class Proxy:
     def _forward(self, source, sink, to_server):
         try:
             while data := source.recv(65536):
+                if to_server and self.hold_bytes is not None and self.hold_bytes in data:
+                    self.hold_left -= 1
+                    if self.hold_left == 0:
+                        self.hold()
                 if to_server and not self.open.is_set():
                     self.held_bytes += len(data)
                     self.open.wait()
