@@ -17,6 +17,7 @@ struct txb_kafka_option {
   bool secret;
 };
 extern const struct txb_kafka_option txb_kafka_options_allowed[]; /* NULL-ended by name */
+bool txb_kafka_option_is_allowed(const char *name);
 
 /* How to reach a cluster. Strings are borrowed for the call. */
 struct txb_kafka_cluster {

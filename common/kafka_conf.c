@@ -194,6 +194,10 @@ static enum txb_rc read_all(int fd, const char *path, struct txb_buffer *out, st
   return TXB_OK;
 }
 
+bool txb_kafka_option_is_allowed(const char *name) {
+  return find_allowed(name) != NULL;
+}
+
 /* A secret's value: the text itself, or where it lies: "env:NAME", "file:PATH". */
 static enum txb_rc read_secret(const char *option, const char *text, struct txb_buffer *out, struct txb_error *err) {
   if (strncmp(text, "env:", 4) == 0) {

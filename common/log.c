@@ -1,5 +1,5 @@
 /* The log. A line is built on the stack and written by one write(2): nothing is allocated, lines of several threads
- * never mix, and what a foreign producer puts into a topic, a key or an error text can neither end a line nor forge a
+ * never mix (to a pipe, 4096 bytes are written as one), and what a foreign producer puts into a topic, a key or an error text can neither end a line nor forge a
  * field. */
 #include "common/log.h"
 
@@ -10,7 +10,7 @@
 
 #include "common/clock.h"
 
-#define LINE_SIZE 8192
+#define LINE_SIZE 4096
 #define TAIL_SIZE 16 /* kept free, for the quote, the brace and the newline that end a full line */
 
 static struct {

@@ -39,6 +39,8 @@ struct txb_pg_options {
   int stop_fd;                  /* -1: none */
   const char *settings;    /* more options, as in PGOPTIONS ("-c idle_in_transaction_session_timeout=5000"), or NULL */
   int tcp_user_timeout_ms; /* 0: libpq's default */
+  bool builtins_only;      /* search_path is pg_catalog: nothing that others made in another schema can stand in for a
+                              function or an operator of the server. For every connection that calls no handler */
 };
 
 /* Connects. RETRY with TXB_ORIGIN_POSTGRES when the server can't be reached or is starting; REFUSED when it answered no

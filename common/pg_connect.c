@@ -158,10 +158,11 @@ static enum txb_rc start(const struct txb_pg_options *o, const PQconninfoOption 
   }
   struct txb_buffer settings TXB_CLEANUP(txb_buffer_fini);
   txb_buffer_init(&settings);
-  if (o->settings != NULL) { /* ours stand behind the user's, so that ours count */
+  if (o->settings != NULL || o->builtins_only) { /* ours stand behind the user's, so that ours count */
     if (user_settings != NULL)
       txb_buffer_addf(&settings, "%s ", user_settings);
-    txb_buffer_add_text(&settings, o->settings);
+    txb_buffer_addf(&settings, "%s%s", o->builtins_only ? "-c search_path=pg_catalog,pg_temp " : "",
+                    o->settings != NULL ? o->settings : "");
     put_keyword(&k, "options", txb_buffer_text(&settings));
     TXB_TRY(txb_buffer_check(&settings, err));
   }

@@ -47,7 +47,7 @@ static bool is_blank(char c) {
 
 void txb_pg_clean_text(const char *text, char *out, size_t out_size) {
   size_t size = 0;
-  bool line_start = true, blank = false;
+  bool line_start = true, blank = false, joined = false;
   for (const char *p = text; *p != '\0' && size + 2 < out_size; p++) {
     if (line_start && strncmp(p, "LOCATION:", 9) == 0) {
       p += strcspn(p, "\n");
@@ -55,13 +55,16 @@ void txb_pg_clean_text(const char *text, char *out, size_t out_size) {
         break;
     }
     line_start = *p == '\n';
+    joined = joined || (line_start && size > 0 && strchr(".:;,", out[size - 1]) == NULL);
     if (is_blank(*p)) {
       blank = size > 0;
       continue;
     }
+    if (joined && size + 3 < out_size)
+      out[size++] = ';';
     if (blank)
       out[size++] = ' ';
-    blank = false;
+    blank = joined = false;
     out[size++] = *p;
   }
   out[size] = '\0';
@@ -178,9 +181,11 @@ enum txb_rc txb_pg_fail_connect(const char *name, const char *libpq_text, struct
       }
   }
   txb_pg_clean_text(libpq_text, text, sizeof text);
-  char *code = sqlstate[0] != '\0' ? strstr(text, sqlstate) : NULL;
-  if (code != NULL) /* for the reader it is noise */
-    memmove(code, code + 7, strlen(code + 7) + 1);
+  char noise[9]; /* for the reader */
+  snprintf(noise, sizeof noise, "%s: ", sqlstate);
+  char *code = sqlstate[0] != '\0' ? strstr(text, noise) : NULL;
+  if (code != NULL)
+    memmove(code, code + strlen(noise), strlen(code + strlen(noise)) + 1);
   txb_error_set(err, rc, origin, __FILE__, __LINE__, "cannot connect to %s: %s", name, text);
   if (err != NULL)
     memcpy(err->sqlstate, sqlstate, sizeof err->sqlstate);

@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "common/kafka.h"
 #include "common/memory.h"
 #include "common/nearest.h"
 #include "common/settings_internal.h"
@@ -158,11 +159,16 @@ static enum txb_rc put_map(struct txb_texts *out, const char *text, const char *
   enum txb_rc rc = split(text, &parts, err);
   for (size_t i = 0; rc == TXB_OK && i < parts.count; i++) {
     char *equals = strchr(parts.items[i], '=');
-    if (equals == NULL) {
-      rc = REFUSE(err, "%s: \"%s\" is not NAME=VALUE", where, parts.items[i]);
+    if (equals != NULL)
+      *equals = '\0';
+    /* What is no option may be the rest of a secret with a comma in it: its text is not told. */
+    if (equals == NULL || (i > 0 && !txb_kafka_option_is_allowed(parts.items[i]))) {
+      rc = REFUSE(err,
+                  "%s: part %zu, counted by commas, is not NAME=VALUE of a Kafka client option; set a value that holds "
+                  "a comma by itself, as kafka.client.NAME=VALUE",
+                  where, i + 1);
       break;
     }
-    *equals = '\0';
     rc = txb_texts_map_put(out, parts.items[i], equals + 1, err);
   }
   txb_texts_fini(&parts);

@@ -7,15 +7,35 @@
 
 /* Kafka's own rule for topic names; group names and source names keep to it too, since they end in metrics, roles and
  * environment names. */
-static const char *check_name(const char *text) {
-  size_t size = strlen(text);
-  if (size == 0 || size > 200)
-    return "must have 1 to 200 characters";
+static const char *check_letters(const char *text) {
   for (const char *c = text; *c != '\0'; c++)
     if (!((*c >= 'a' && *c <= 'z') || (*c >= 'A' && *c <= 'Z') || (*c >= '0' && *c <= '9') ||
           strchr("._-", *c) != NULL))
       return "may hold only letters, digits, '.', '_' and '-'";
   return NULL;
+}
+
+/* The limits are those of the tables: txb.relay, txb.consumer_offset, txb.outbox. */
+static const char *check_source_name(const char *text) {
+  size_t size = strlen(text);
+  return size == 0 || size > 100 ? "must have 1 to 100 characters" : check_letters(text);
+}
+
+static const char *check_owner_name(const char *text) {
+  size_t size = strlen(text);
+  return size == 0 || size > 200 ? "must have 1 to 200 characters" : check_letters(text);
+}
+
+static const char *check_group_name(const char *text) {
+  size_t size = strlen(text);
+  return size == 0 || size > 255 ? "must have 1 to 255 characters" : check_letters(text);
+}
+
+static const char *check_topic_name(const char *text) {
+  size_t size = strlen(text);
+  if (strcmp(text, ".") == 0 || strcmp(text, "..") == 0)
+    return "must not be \".\" or \"..\"";
+  return size == 0 || size > 249 ? "must have 1 to 249 characters" : check_letters(text);
 }
 
 static const char *check_function(const char *text) {
@@ -33,7 +53,7 @@ static const struct txb_setting source_settings[] = {
     {.key = "name",
      .type = TXB_SETTING_TEXT,
      .offset = SOURCE(name),
-     .check = check_name,
+     .check = check_source_name,
      .required = true,
      .sample = "\"bank_a\"",
      .help =
@@ -81,7 +101,7 @@ static const struct txb_setting relay_settings[] = {
     {.key = "owner",
      .type = TXB_SETTING_TEXT,
      .offset = RELAY(owner),
-     .check = check_name,
+     .check = check_owner_name,
      .fallback_note = "host name and process number",
      .help = "Name of this relay: unique among the relays that run at once."},
     {.key = "read_rows",
@@ -187,14 +207,14 @@ static const struct txb_setting group_settings[] = {
     {.key = "group",
      .type = TXB_SETTING_TEXT,
      .offset = GROUP(group),
-     .check = check_name,
+     .check = check_group_name,
      .required = true,
      .sample = "\"ledger\"",
      .help = "Kafka consumer group. Positions and deduplication are kept under it."},
     {.key = "topics",
      .type = TXB_SETTING_LIST,
      .offset = GROUP(topics),
-     .check = check_name,
+     .check = check_topic_name,
      .required = true,
      .sample = "[\"transfers\"]",
      .help = "Topics that it consumes."},

@@ -11,7 +11,10 @@
 #define DAYS_AHEAD    3
 #define DAYS_BACK_MAX 60
 
+enum phase { PHASE_MAKE = 0, PHASE_OLD, PHASE_DROP };
+
 static const struct txb_pg_statement make = {"txb_worker_inbox_make", txb_text_worker_inbox_make},
+                                     keep = {"txb_worker_inbox_keep", txb_text_worker_inbox_keep},
                                      old = {"txb_worker_inbox_old", txb_text_worker_inbox_old},
                                      drop = {"txb_worker_inbox_drop", txb_text_worker_inbox_drop};
 
@@ -26,33 +29,49 @@ static void lowest_id(int64_t keep_ms, struct txb_uuid *out) {
 
 enum txb_rc txb_worker_upkeep_begin(txb_worker_t *w, struct txb_error *err) {
   int64_t days = w->settings->inbox_keep_ms / DAY_MS;
-  struct txb_uuid lowest;
   txb_pg_params_clear(&w->params);
   txb_pg_add_int4(&w->params, (int32_t)(days < DAYS_BACK_MAX ? days : DAYS_BACK_MAX));
   txb_pg_add_int4(&w->params, DAYS_AHEAD);
   TXB_TRY(txb_worker_send(w, &make, &w->params, err));
   TXB_TRY(txb_worker_sync(w, err)); /* each in a transaction of its own: locks are held as shortly as can be */
-  lowest_id(w->settings->inbox_keep_ms, &lowest);
+  txb_pg_params_clear(&w->params);
+  txb_pg_add_text(&w->params, txb_slice_text(w->settings->group));
+  txb_pg_add_int8(&w->params, w->settings->inbox_keep_ms);
+  TXB_TRY(txb_worker_send(w, &keep, &w->params, err));
+  return txb_worker_sync(w, err);
+}
+
+/* A day is dropped for all groups of the database: the longest wish counts. */
+static enum txb_rc look_for_old(txb_worker_t *w, struct txb_error *err) {
+  struct txb_uuid lowest;
+  w->inbox_keep_ms = txb_pg_int8(w->operation.results[1], 0, 0);
+  lowest_id(w->inbox_keep_ms, &lowest);
+  txb_worker_next_phase(w, PHASE_OLD);
   txb_pg_params_clear(&w->params);
   txb_pg_add_uuid(&w->params, &lowest);
   TXB_TRY(txb_worker_send(w, &old, &w->params, err));
   return txb_worker_sync(w, err);
 }
 
+static enum txb_rc drop_old(txb_worker_t *w, struct txb_error *err) {
+  txb_worker_next_phase(w, PHASE_DROP);
+  txb_pg_params_clear(&w->params);
+  txb_pg_add_int8(&w->params, w->inbox_keep_ms);
+  TXB_TRY(txb_worker_send(w, &drop, &w->params, err));
+  return txb_worker_sync(w, err);
+}
+
 enum txb_rc txb_worker_upkeep_end(txb_worker_t *w, struct txb_error *err) {
   const struct txb_worker_operation *o = &w->operation;
-  if (!o->failed && o->phase == 0 && txb_pg_bool(o->results[1], 0, 0)) {
-    txb_worker_next_phase(w, 1);
-    txb_pg_params_clear(&w->params);
-    txb_pg_add_int8(&w->params, w->settings->inbox_keep_ms);
-    TXB_TRY(txb_worker_send(w, &drop, &w->params, err));
-    return txb_worker_sync(w, err);
-  }
+  if (!o->failed && o->phase == PHASE_MAKE)
+    return look_for_old(w, err);
+  if (!o->failed && o->phase == PHASE_OLD && txb_pg_bool(o->results[0], 0, 0))
+    return drop_old(w, err);
   w->upkeep_us = txb_clock_steady_us() + (o->failed ? SOON_US : AGAIN_US);
   if (o->failed)
     txb_log(TXB_LOG_INFO, TXB_MSG("inbox upkeep put off"), TXB_F("group", w->settings->group),
             TXB_F("error", o->error.message));
-  else if (o->phase == 1)
+  else if (o->phase == PHASE_DROP)
     txb_log(TXB_LOG_INFO, TXB_MSG("days of the inbox dropped"), TXB_F("group", w->settings->group),
             TXB_FI("count", txb_pg_int4(o->results[0], 0, 0)));
   return TXB_OK;

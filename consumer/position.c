@@ -287,7 +287,7 @@ enum txb_rc txb_worker_position_end(txb_worker_t *w, struct txb_error *err) {
     on_taken(w, r);
     return TXB_OK;
   }
-  if (a->kind == TXB_WA_START && o->phase == 0)
+  if (a->kind == TXB_WA_START && o->phase == 0 && txb_pg_is_null(r, 0, 0))
     return register_start(w, txb_pg_int8(r, 0, 1), err);
   struct txb_worker_event e = txb_worker_event_now(TXB_WE_STARTED, a->slot);
   if (a->kind == TXB_WA_LOOKUP) {

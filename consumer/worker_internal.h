@@ -97,7 +97,8 @@ struct txb_worker_process_state {
   void *plugin_context;
   bool plugin_open;
 
-  int64_t upkeep_us; /* when the inbox is looked after next */
+  int64_t upkeep_us;     /* when the inbox is looked after next */
+  int64_t inbox_keep_ms; /* the longest wish of the database's groups */
   bool stopping, leaving, left;
   int64_t stop_deadline_us;
   int64_t consumed; /* since the start */

@@ -14,6 +14,7 @@
 #include "txbroker/outbox.h"
 
 #define STATEMENT_BYTES_MAX ((size_t)900 << 20) /* PostgreSQL takes messages up to 1 GiB */
+#define INTENT_OVERHEAD     100                 /* lengths, id, time, flags: what the arrays add to an intent */
 
 static const struct txb_pg_statement one_statement = {"publish_one", txb_text_publish_one};
 static const struct txb_pg_statement many_statement = {"publish_many", txb_text_publish_many};
@@ -143,6 +144,16 @@ static void add_times_and_orders(struct txb_pg_params *p, const struct txb_inten
   txb_pg_array_end(p);
 }
 
+/* What an intent takes of a statement: its fields, and what the arrays add to each. */
+static bool add_size(const struct txb_intent *intent, size_t *total) {
+  const char *texts[] = {intent->topic, intent->type, intent->content_type, intent->headers_json};
+  bool fits = txb_size_add(*total, intent->payload.size, total) && txb_size_add(*total, intent->key.size, total) &&
+              txb_size_add(*total, INTENT_OVERHEAD, total);
+  for (size_t i = 0; fits && i < TXB_ARRAY_SIZE(texts); i++)
+    fits = texts[i] == NULL || txb_size_add(*total, strlen(texts[i]), total);
+  return fits && *total <= STATEMENT_BYTES_MAX;
+}
+
 /* What the server would not name, or not take. Rows are counted from 1, as txb.publish_many does. */
 static enum txb_rc check_all(const struct txb_intent *intents, size_t count, struct txb_error *err) {
   size_t total = 0;
@@ -152,8 +163,8 @@ static enum txb_rc check_all(const struct txb_intent *intents, size_t count, str
     enum txb_rc rc = check_intent(&intents[i], &local);
     if (rc == TXB_OK && intents[i].id != NULL)
       rc = parse_id(&intents[i], &id, &local);
-    if (rc == TXB_OK && (!txb_size_add(total, intents[i].payload.size, &total) || total > STATEMENT_BYTES_MAX))
-      rc = TXB_FAIL(&local, TXB_REFUSED, "payload: with those before it more than %zu bytes, which one call can take",
+    if (rc == TXB_OK && !add_size(&intents[i], &total))
+      rc = TXB_FAIL(&local, TXB_REFUSED, "with the rows before it more than %zu bytes, which is what one call can take",
                     STATEMENT_BYTES_MAX);
     if (rc == TXB_OK)
       continue;

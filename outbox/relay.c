@@ -113,6 +113,7 @@ static enum txb_rc connect_server(struct txb_relay *r, struct txb_error *err) {
       .stop_fd = r->o->stop_fd,
       .tcp_user_timeout_ms = (int)(r->o->lease_ms < 10000 ? r->o->lease_ms : 10000),
       .settings = settings,
+      .builtins_only = true,
   };
   return txb_pg_open(&options, &r->pg, err);
 }

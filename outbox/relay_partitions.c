@@ -47,6 +47,7 @@ static enum txb_rc connect_server(struct txb_relay_partitions *p, struct txb_err
       .application_name = "txbroker partitions",
       .stop_fd = p->end_fd,
       .settings = "-c lock_timeout=500 -c statement_timeout=60000 -c idle_in_transaction_session_timeout=60000",
+      .builtins_only = true,
   };
   if (p->pg != NULL && txb_pg_is_usable(p->pg))
     return TXB_OK;

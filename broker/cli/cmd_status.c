@@ -35,16 +35,23 @@ static enum txb_rc look(struct txb_status *status, const struct txb_cli *cli, co
   return rc;
 }
 
-static enum txb_rc lag_of_group(struct txb_kafka_inspect *kafka, json_t *group, struct txb_error *err) {
+static enum txb_rc lag_of_group(struct txb_status *status, struct txb_kafka_inspect *kafka, json_t *group,
+                                struct txb_error *err) {
   json_t *partition;
   json_int_t total = 0;
   size_t i;
   json_array_foreach(json_object_get(group, "partitions"), i, partition) {
     int64_t low, high;
     json_int_t next = json_integer_value(json_object_get(partition, "next_offset"));
-    TXB_TRY(txb_kafka_inspect_offsets(kafka, json_string_value(json_object_get(partition, "topic")),
-                                      (int)json_integer_value(json_object_get(partition, "partition")), &low, &high,
-                                      err));
+    enum txb_rc rc =
+        txb_kafka_inspect_offsets(kafka, json_string_value(json_object_get(partition, "topic")),
+                                  (int)json_integer_value(json_object_get(partition, "partition")), &low, &high, err);
+    if (rc == TXB_RETRY)
+      return rc;
+    if (rc != TXB_OK) { /* one topic that is gone hides nobody else's lag */
+      add_problem(status, err);
+      continue;
+    }
     (void)json_object_set_new(partition, "end_offset", json_integer(high));
     (void)json_object_set_new(partition, "lag", json_integer(high > next ? high - next : 0));
     total += high > next ? high - next : 0;
@@ -57,7 +64,7 @@ enum txb_rc txb_status_lag(struct txb_status *status, struct txb_kafka_inspect *
   json_t *group;
   size_t i;
   json_array_foreach(status->groups, i, group) {
-    TXB_TRY(lag_of_group(kafka, group, err));
+    TXB_TRY(lag_of_group(status, kafka, group, err));
   }
   return TXB_OK;
 }

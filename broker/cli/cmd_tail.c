@@ -109,7 +109,8 @@ static void print_record(const struct txb_record *r, struct txb_buffer *out) {
   txb_buffer_add_json(out, r->topic);
   txb_buffer_addf(out, ",\"partition\":%d,\"offset\":%" PRId64, r->partition, r->offset);
   if (r->timestamp_ms >= 0) {
-    txb_clock_format(r->timestamp_ms * 1000, text);
+    /* any number, from any producer; a clock that is formatted ends at the year 9999 */
+    txb_clock_format(r->timestamp_ms > INT64_MAX / 1000 ? INT64_MAX : r->timestamp_ms * 1000, text);
     member(out, "timestamp", txb_slice_text(text));
   }
   bytes_member(out, "key", "", r->key);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "broker/cli/doctor.h"
+#include "broker/cli/targets.h"
 #include "cli_sql.h"
 #include "txbroker/consumer.h"
 
@@ -32,16 +33,20 @@ static void judge_function(struct txb_doctor *d, const struct txb_group_settings
     txb_doctor_add(d, TXB_HEALTH_OK, "handler", group->group, NULL, "%s%s", name, wanted);
 }
 
-static void check_function(struct txb_doctor *d, const struct txb_group_settings *group, struct txb_pg *pg) {
+static void check_function(struct txb_doctor *d, const struct txb_group_settings *group) {
   struct txb_pg_params params;
   struct txb_error err;
+  struct txb_pg *pg = NULL;
   TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *row = NULL;
   bool batch = strcmp(group->handler_per, "batch") == 0;
   txb_pg_params_init(&params);
   txb_pg_add_text(&params, txb_slice_text(group->handler_function));
   txb_pg_add_bool(&params, batch);
-  enum txb_rc rc = txb_pg_query(pg, &function_statement, &params, &row, &err);
+  enum txb_rc rc = txb_target_connect_as_worker(d->cli, group->database, d->timeout_ms, &pg, &err);
+  if (rc == TXB_OK)
+    rc = txb_pg_query(pg, &function_statement, &params, &row, &err);
   txb_pg_params_fini(&params);
+  txb_pg_close(pg);
   if (rc == TXB_OK)
     judge_function(d, group, batch, row);
   else
@@ -77,5 +82,5 @@ void txb_doctor_handler(struct txb_doctor *d, const struct txb_group_settings *g
   if (strcmp(group->handler_kind, "plugin") == 0)
     check_plugin(d, group);
   else if (pg != NULL)
-    check_function(d, group, pg);
+    check_function(d, group);
 }

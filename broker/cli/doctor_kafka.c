@@ -99,10 +99,15 @@ static void check_position(struct txb_doctor *d, const char *group, const struct
   struct txb_error err;
   char of[400];
   (void)snprintf(of, sizeof(of), "%.150s, %.150s/%d", group, topic, (int)partition);
-  if (!txb_pg_is_null(rows, i, 4))
+  const char *why = txb_pg_text(rows, i, 5) == NULL ? "-" : txb_pg_text(rows, i, 5);
+  bool stopped = !txb_pg_is_null(rows, i, 7) && txb_pg_bool(rows, i, 7);
+  if (!txb_pg_is_null(rows, i, 4) && stopped)
+    txb_doctor_add(d, TXB_HEALTH_FAIL, "stall", of, "decide where to go on with SELECT txb.offset_set(...)",
+                   "stopped at offset %" PRId64 ": %s", txb_pg_int8(rows, i, 4), why);
+  else if (!txb_pg_is_null(rows, i, 4))
     txb_doctor_add(d, TXB_HEALTH_WARN, "stall", of, "correct the handler or its data; it is tried again by itself",
                    "offset %" PRId64 " after %d attempts: %s", txb_pg_int8(rows, i, 4), (int)txb_pg_int4(rows, i, 6),
-                   txb_pg_text(rows, i, 5) == NULL ? "-" : txb_pg_text(rows, i, 5));
+                   why);
   if (stored != NULL && *cluster != '\0' && strcmp(stored, cluster) != 0) {
     txb_doctor_add(d, TXB_HEALTH_FAIL, "position", of,
                    "if the topic was moved here, decide with SELECT txb.offset_set(...)",

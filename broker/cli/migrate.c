@@ -157,7 +157,9 @@ static enum txb_rc apply_inside(struct txb_pg *pg, const struct txb_embedded_fil
 
 /* One migration in one transaction. A crash before its COMMIT leaves nothing of it; after it, it is recorded. */
 static enum txb_rc apply(struct txb_pg *pg, const struct txb_embedded_file *file, struct txb_error *err) {
-  TXB_TRY(txb_pg_script(pg, "BEGIN", err));
+  /* What a migration names is the server's own, whatever somebody has made in schema public: init runs as a superuser,
+   * and what is bound here is called with the rights of txb_owner ever after. */
+  TXB_TRY(txb_pg_script(pg, "BEGIN; SET LOCAL search_path = pg_catalog, pg_temp", err));
   enum txb_rc rc = apply_inside(pg, file, err);
   if (rc == TXB_OK)
     return TXB_OK;

@@ -144,11 +144,14 @@ static void print_stall(const json_t *group, const json_t *partition, const stru
   if (json_is_object(stall)) {
     const char *sqlstate = text_of(stall, "sqlstate");
     txb_format_age(number_of(stall, "age_ms"), age);
-    txb_format_age(number_of(stall, "next_attempt_in_ms"), next);
+    if (is_set(stall, "next_attempt_in_ms"))
+      txb_format_age(number_of(stall, "next_attempt_in_ms"), next);
     txb_print("  %s%s: %s/%" JSON_INTEGER_FORMAT " stalls at offset %" JSON_INTEGER_FORMAT
-              " for %s%s: attempt %" JSON_INTEGER_FORMAT ", next in %s: %s: %s%s%s%s\n",
+              " for %s%s: attempt %" JSON_INTEGER_FORMAT ", %s%s: %s: %s%s%s%s\n",
               txb_color(cli, "\033[33m"), name, topic, number, number_of(stall, "offset"), age,
-              txb_color(cli, "\033[0m"), number_of(stall, "attempts"), next,
+              txb_color(cli, "\033[0m"), number_of(stall, "attempts"),
+              is_set(stall, "next_attempt_in_ms") ? "next in " : "it waits for a person to decide",
+              is_set(stall, "next_attempt_in_ms") ? next : "",
               text_of(stall, "outcome") == NULL ? "error" : text_of(stall, "outcome"),
               text_of(stall, "error") == NULL ? "" : text_of(stall, "error"), sqlstate == NULL ? "" : " (SQLSTATE ",
               sqlstate == NULL ? "" : sqlstate, sqlstate == NULL ? "" : ")");

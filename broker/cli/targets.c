@@ -52,14 +52,28 @@ void txb_targets_fini(struct txb_targets *targets) {
   *targets = (struct txb_targets){NULL, 0};
 }
 
-enum txb_rc txb_target_connect(const struct txb_cli *cli, const char *uri, int timeout_ms, struct txb_pg **out,
-                               struct txb_error *err) {
+static enum txb_rc connect_target(const struct txb_cli *cli, const char *uri, int timeout_ms, bool builtins_only,
+                                  struct txb_pg **out, struct txb_error *err) {
   char name[64], settings[100];
   (void)snprintf(name, sizeof(name), "txbroker %s", cli->args.command->name);
   (void)snprintf(settings, sizeof(settings), "-c statement_timeout=%d -c lock_timeout=%d", timeout_ms, timeout_ms);
-  struct txb_pg_options options = {
-      .uri = uri, .application_name = name, .connect_timeout_ms = timeout_ms, .stop_fd = -1, .settings = settings};
+  struct txb_pg_options options = {.uri = uri,
+                                   .application_name = name,
+                                   .connect_timeout_ms = timeout_ms,
+                                   .stop_fd = -1,
+                                   .settings = settings,
+                                   .builtins_only = builtins_only};
   return txb_pg_open(&options, out, err);
+}
+
+enum txb_rc txb_target_connect(const struct txb_cli *cli, const char *uri, int timeout_ms, struct txb_pg **out,
+                               struct txb_error *err) {
+  return connect_target(cli, uri, timeout_ms, true, out, err);
+}
+
+enum txb_rc txb_target_connect_as_worker(const struct txb_cli *cli, const char *uri, int timeout_ms,
+                                         struct txb_pg **out, struct txb_error *err) {
+  return connect_target(cli, uri, timeout_ms, false, out, err);
 }
 
 enum txb_rc txb_targets_timeout(const struct txb_cli *cli, int *timeout_ms_out, struct txb_error *err) {

@@ -17,6 +17,10 @@ void txb_targets_fini(struct txb_targets *targets);
 /* Connects with a bounded time for connecting and for each statement. */
 enum txb_rc txb_target_connect(const struct txb_cli *cli, const char *uri, int timeout_ms, struct txb_pg **out,
                                struct txb_error *err) TXB_MUST_CHECK;
+/* The same with the user's own search_path, which says what an unqualified handler name means. For that question only:
+ * with it others' objects may stand in for the server's. */
+enum txb_rc txb_target_connect_as_worker(const struct txb_cli *cli, const char *uri, int timeout_ms,
+                                         struct txb_pg **out, struct txb_error *err) TXB_MUST_CHECK;
 /* --timeout SECONDS, 5 by default. */
 enum txb_rc txb_targets_timeout(const struct txb_cli *cli, int *timeout_ms_out, struct txb_error *err) TXB_MUST_CHECK;
 

@@ -10,7 +10,8 @@ SELECT CASE WHEN to_regnamespace('txb') IS NULL THEN 'the schema txb does not ex
                                       'txb.batch_close(text,text,int,int,int,int)',
                                       'txb.batch_stall(text,text,int,bigint,bigint,int,bigint,text,text,text,boolean)',
                                       'txb.suspect_mark(text,text,int,bigint,bigint,int)',
-                                      'txb.not_ok(bigint,txb.outcome)', 'txb.inbox_partition_make(int,int)',
+                                      'txb.not_ok(bigint,txb.outcome)', 'txb.inbox_keep(text,interval)',
+                                      'txb.inbox_partition_make(int,int)',
                                       'txb.inbox_partition_drop(interval)']) AS f (name)
                    WHERE to_regprocedure(f.name) IS NULL
                       OR NOT has_function_privilege(to_regprocedure(f.name), 'EXECUTE'))

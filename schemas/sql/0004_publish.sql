@@ -96,18 +96,19 @@ COMMENT ON FUNCTION txb.intent_id(timestamptz) IS
   'The id of an intent that was given none: derived inside a delivery, else new; with a due time, of that time';
 
 -- Centuries ahead is one unit mistaken for another, and does not fit the time of an id.
-CREATE FUNCTION txb.intent_due_problem(not_before timestamptz) RETURNS text
-LANGUAGE sql VOLATILE
-RETURN CASE WHEN not_before > clock_timestamp() + interval '10 years'
+CREATE FUNCTION txb.intent_due_problem(not_before timestamptz, at timestamptz) RETURNS text
+LANGUAGE sql STABLE
+RETURN CASE WHEN not_before > at + interval '10 years'
             THEN 'not_before is ' || not_before || ', at most 10 years ahead are allowed' END;
-COMMENT ON FUNCTION txb.intent_due_problem(timestamptz) IS 'What is wrong with a due time; null: nothing';
+COMMENT ON FUNCTION txb.intent_due_problem(timestamptz, timestamptz) IS
+  'What is wrong with a due time, seen from a moment; null: nothing';
 
 CREATE FUNCTION txb.intent_schedule(id uuid, topic text, key text, type text, payload bytea, content_type text,
                                     headers jsonb, due timestamptz) RETURNS uuid
 LANGUAGE plpgsql
 AS $$
 DECLARE
-  problem text := txb.intent_due_problem(due);
+  problem text := txb.intent_due_problem(due, clock_timestamp());
 BEGIN
   IF problem IS NOT NULL THEN
     PERFORM txb.intent_refuse('txb.publish', problem);
@@ -212,7 +213,8 @@ COMMENT ON FUNCTION txb.publish(text, text, text, bytea, jsonb, uuid, timestampt
 
 -- What is wrong with the first wrong one of many, as "row 3: ..."; null: nothing.
 CREATE FUNCTION txb.intents_problem(topics text[], keys text[], types text[], payloads bytea[], content_types text[],
-                                    headers jsonb[], ids uuid[], not_befores timestamptz[], strict_orders boolean[])
+                                    headers jsonb[], ids uuid[], not_befores timestamptz[], strict_orders boolean[],
+                                    at timestamptz)
 RETURNS text
 LANGUAGE sql VOLATILE
 AS $$
@@ -222,13 +224,13 @@ AS $$
          LATERAL (SELECT coalesce(
            txb.intent_problem(u.topic, u.key, u.type, u.payload, u.content_type, u.headers, u.id),
            CASE WHEN u.strict_order AND u.key IS NULL THEN 'strict_order needs a key' END,
-           txb.intent_due_problem(u.not_before),
+           txb.intent_due_problem(u.not_before, at),
            CASE WHEN u.content_type = 'application/json' THEN txb.json_problem(u.payload) END) AS problem OFFSET 0) AS p
    WHERE p.problem IS NOT NULL
    ORDER BY u.row LIMIT 1
 $$;
 COMMENT ON FUNCTION txb.intents_problem(text[], text[], text[], bytea[], text[], jsonb[], uuid[], timestamptz[],
-                                        boolean[]) IS
+                                        boolean[], timestamptz) IS
   'What is wrong with the first wrong one of many intents, and its row counted from 1; null: nothing';
 
 CREATE FUNCTION txb.publish_many(topics text[], keys text[], types text[], payloads bytea[], content_types text[],
@@ -271,7 +273,7 @@ BEGIN
   IF NOT fits THEN
     PERFORM txb.intent_refuse('txb.publish_many',
       txb.intents_problem(topics, keys, types, payloads, content_types, publish_many.headers, ids,
-                          not_befores, strict_orders));
+                          not_befores, strict_orders, at));
   END IF;
 
   -- All locks before the first number is drawn, in one order for everybody, so that two of these can't deadlock.

@@ -414,7 +414,9 @@ AS $$
                           AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
                           AND l.mode = 'RowExclusiveLock'
                           OR l.locktype = 'transactionid' AND l.mode = 'ExclusiveLock'))
-  SELECT h.virtualtransaction, x.xid, h.pid, a.usename::text, a.application_name, a.state, left(a.query, 1000),
+  -- Of a statement what stands before its first literal text: this is shown to more people than pg_stat_activity.
+  SELECT h.virtualtransaction, x.xid, h.pid, a.usename::text, a.application_name, a.state,
+         substring(a.query from '^[^''$]{0,200}'),
          a.query_start, a.xact_start, p.gid
     FROM locks AS h
     -- The top level's own xid is the oldest of those that its virtual transaction holds: a subtransaction's is drawn

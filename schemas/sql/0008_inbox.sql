@@ -5,6 +5,8 @@
 --       workers INSERT (group_name, run, message_id) sorted, ON CONFLICT DO NOTHING RETURNING message_id
 --   txb.inbox_partition_make(days_back int, days_ahead int) returns int
 --       the number made; 55P03: try again
+--   txb.inbox_keep(group_name text, keep interval) returns interval
+--       notes how long a group wants ids remembered; the longest wish of the groups that still say theirs
 --   txb.inbox_partition_drop(keep interval) returns int
 --       the number dropped; 55P03: try again
 --   txb.inbox_horizon() returns timestamptz
@@ -49,6 +51,31 @@ COMMENT ON COLUMN txb.inbox_state.horizon IS 'Ids older than it were dropped, an
 COMMENT ON CONSTRAINT inbox_state_one ON txb.inbox_state IS 'One row';
 COMMENT ON INDEX txb.inbox_state_one IS 'One row';
 COMMENT ON CONSTRAINT inbox_state_is_one ON txb.inbox_state IS 'One row';
+
+CREATE TABLE txb.inbox_wish (
+  group_name text COLLATE "C" CONSTRAINT inbox_wish_key PRIMARY KEY,
+  keep interval NOT NULL,
+  said_at timestamptz NOT NULL
+);
+COMMENT ON TABLE txb.inbox_wish IS 'How long each group wants ids remembered; the longest counts, since a day is dropped for all';
+COMMENT ON COLUMN txb.inbox_wish.group_name IS 'Kafka consumer group';
+COMMENT ON COLUMN txb.inbox_wish.keep IS 'Its setting inbox_keep_ms';
+COMMENT ON COLUMN txb.inbox_wish.said_at IS
+  'When one of its workers said so last. A group that is silent for longer than it wants ids kept counts no more';
+COMMENT ON CONSTRAINT inbox_wish_key ON txb.inbox_wish IS 'One wish a group';
+COMMENT ON INDEX txb.inbox_wish_key IS 'One wish a group';
+
+CREATE FUNCTION txb.inbox_keep(group_name text, keep interval) RETURNS interval
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
+AS $$
+  INSERT INTO txb.inbox_wish AS w (group_name, keep, said_at)
+  VALUES (inbox_keep.group_name, inbox_keep.keep, clock_timestamp())
+  ON CONFLICT ON CONSTRAINT inbox_wish_key DO UPDATE SET keep = excluded.keep, said_at = excluded.said_at;
+  SELECT max(w.keep) FROM txb.inbox_wish AS w WHERE w.said_at > clock_timestamp() - w.keep
+$$;
+COMMENT ON FUNCTION txb.inbox_keep(text, interval) IS
+  'Notes how long a group wants ids remembered, and returns the longest wish of the groups that still say theirs: what '
+  'txb.inbox_partition_drop may be called with';
 
 CREATE FUNCTION txb.inbox_horizon() RETURNS timestamptz
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
@@ -164,13 +191,16 @@ COMMENT ON FUNCTION txb.inbox_partition_drop(interval) IS
   'Drops the days that are over for longer than keep, and refuses their ids from then on. 55P03: try again. Returns '
   'the number dropped';
 
-REVOKE ALL ON TYPE txb.inbox, txb.inbox_default, txb.inbox_state, txb.inbox_partition FROM PUBLIC;
+REVOKE ALL ON TYPE txb.inbox, txb.inbox_default, txb.inbox_state, txb.inbox_wish, txb.inbox_partition FROM PUBLIC;
 -- Directly: a function around it costs more than the insert. RETURNING asks for SELECT.
 GRANT INSERT (group_name, run, message_id), SELECT ON txb.inbox TO txb_worker;
 GRANT SELECT ON txb.inbox TO txb_reader;
-GRANT SELECT ON txb.inbox_state, txb.inbox_partition TO txb_worker, txb_reader;
+GRANT SELECT ON txb.inbox_state, txb.inbox_wish, txb.inbox_partition TO txb_worker, txb_reader;
 GRANT EXECUTE ON FUNCTION txb.inbox_horizon() TO txb_worker, txb_reader, txb_admin;
-GRANT EXECUTE ON FUNCTION txb.inbox_partition_make(int, int), txb.inbox_partition_drop(interval)
+GRANT EXECUTE ON FUNCTION
+  txb.inbox_keep(text, interval),
+  txb.inbox_partition_make(int, int),
+  txb.inbox_partition_drop(interval)
 TO txb_worker, txb_admin;
 
 RESET ROLE;

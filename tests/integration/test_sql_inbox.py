@@ -149,6 +149,16 @@ def test_a_shorter_keep_is_refused_and_a_longer_one_later_brings_nothing_back(db
     assert worker.one("SELECT txb.inbox_horizon()") == horizon
 
 
+def test_the_longest_wish_of_the_groups_that_still_say_theirs_counts(db):
+    """A day is dropped for all groups: one with a short keep must not make another's messages unknown."""
+    worker = db.session("worker")
+    assert worker.one("SELECT txb.inbox_keep('short', interval '1 hour')::text") == "01:00:00"
+    assert worker.one("SELECT txb.inbox_keep('long', interval '14 days')::text") == "14 days"
+    assert worker.one("SELECT txb.inbox_keep('short', interval '2 hours')::text") == "14 days"
+    db.root.do("UPDATE txb.inbox_wish SET said_at = said_at - interval '15 days' WHERE group_name = 'long'")
+    assert worker.one("SELECT txb.inbox_keep('short', interval '2 hours')::text") == "02:00:00", "it is gone for good"
+
+
 def test_the_horizon_never_sinks(db):
     """Two drop at once, with different keep: the longer one waits, and must not bring back what the shorter one
     took."""

@@ -16,6 +16,7 @@ CALLS = {
     "batch_stall": WORKER,
     "dead": APP | WORKER | ADMIN,
     "inbox_horizon": WORKER | LOOK,
+    "inbox_keep": WORKER | ADMIN,
     "inbox_partition_drop": WORKER | ADMIN,
     "inbox_partition_make": WORKER | ADMIN,
     "intent_fits": APP,
@@ -57,6 +58,7 @@ READS = {
     "inbox": WORKER | LOOK,
     "inbox_partition": WORKER | LOOK,
     "inbox_state": WORKER | LOOK,
+    "inbox_wish": WORKER | LOOK,
     "outbox": RELAY | LOOK,
     "outbox_partition": RELAY | LOOK,
     "outbox_seq_seq": RELAY | LOOK,
@@ -182,6 +184,7 @@ STATEMENTS = [
     ("UPDATE txb.inbox_state SET horizon = '-infinity'", set(), []),
     ("SELECT txb.inbox_horizon()", WORKER | LOOK, []),
     ("SELECT * FROM txb.inbox_partition, txb.inbox_state", WORKER | LOOK, []),
+    ("SELECT txb.inbox_keep('g', interval '14 days')", WORKER | ADMIN, []),
     ("SELECT txb.inbox_partition_make(2, 2)", WORKER | ADMIN, []),
     ("SELECT txb.inbox_partition_drop(interval '30 days')", WORKER | ADMIN, []),
     (
@@ -413,13 +416,13 @@ def test_a_relay_reaches_the_outbox_as_its_owner_only_by_set_role(db):
     relay.do("RESET ROLE")
 
 
-def test_the_relay_sees_the_statements_of_publishers_and_of_nobody_else(db):
+def test_the_relay_sees_the_statements_of_publishers_up_to_their_literals_and_of_nobody_else(db):
     app, other, relay = db.session("app", transaction=True), db.session("app"), db.session("relay")
     app.do("SET application_name = 'shop'")
     app.do("SELECT txb.publish('t', 'k', 'made', '\"mine\"')")
     other.do("SELECT 'a secret'")
     rows = relay.do("SELECT pid, application_name, state, query FROM txb.outbox_holders()")
-    assert [r[:3] for r in rows] == [(app.pid, "shop", "idle in transaction")] and '"mine"' in rows[0][3]
+    assert [r[:3] for r in rows] == [(app.pid, "shop", "idle in transaction")] and rows[0][3] == "SELECT txb.publish("
     assert relay.one("SELECT query FROM pg_stat_activity WHERE pid = %s", other.pid) == "<insufficient privilege>"
 
 

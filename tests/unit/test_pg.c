@@ -158,7 +158,7 @@ Test(pg, reads_the_code_out_of_a_failed_connection_s_text) {
        "cannot connect to db: connection to server failed: FATAL: the database system is starting up", TXB_RETRY},
       {"a failed: FATAL:  57P03: starting\nLOCATION:  x, y.c:1\nb failed: FATAL:  3D000: no such\nLOCATION:  x, "
        "y.c:1\n",
-       "3D000", "cannot connect to db: a failed: FATAL: 57P03: starting b failed: FATAL: no such", TXB_REFUSED},
+       "3D000", "cannot connect to db: a failed: FATAL: 57P03: starting; b failed: FATAL: no such", TXB_REFUSED},
       {"could not translate host name \"x\" to address: Name or service not known\n", "",
        "cannot connect to db: could not translate host name \"x\" to address: Name or service not known", TXB_RETRY},
       {"server does not support SSL, but SSL was required\n", "",
@@ -169,5 +169,22 @@ Test(pg, reads_the_code_out_of_a_failed_connection_s_text) {
     cr_assert(txb_pg_fail_connect("db", rows[i].text, &err) == rows[i].rc, "row %zu", i);
     cr_assert_str_eq(err.sqlstate, rows[i].sqlstate);
     cr_assert_str_eq(err.message, rows[i].message);
+  }
+}
+
+/* Wherever the text is cut (the address sanitizer looks on), and though the port looks like the code. */
+Test(pg, reads_the_code_out_of_a_text_of_any_length) {
+  for (int hosts = 300; hosts < 420; hosts++) {
+    char text[600];
+    struct txb_error err;
+    snprintf(text, sizeof text, "port 53300 of %.*s failed: FATAL:  53300: too many\n", hosts,
+             "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+             "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+             "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+             "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+             "aaaaaaaaaaaaaaaaaaaaaaaa");
+    (void)txb_pg_fail_connect("db", text, &err);
+    cr_assert_str_eq(err.sqlstate, "53300");
+    cr_assert(strncmp(err.message, "cannot connect to db: port 53300 of a", 37) == 0, "%s", err.message);
   }
 }

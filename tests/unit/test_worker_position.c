@@ -1,0 +1,180 @@
+/* The worker core where Kafka or the database is not what it was: a topic made anew, cut or compacted, a position that
+ * an operator has set. */
+#include "worker_kit.h"
+
+TestSuite(worker_position, .init = begin, .fini = end);
+
+/* ---- the topic that is not the same any more (W9) -------------------------------------------- */
+
+static int probing(int64_t next_offset) {
+  step(TXB_WE_UP, 0);
+  int slot = assign();
+  struct txb_position p = plain(next_offset);
+  p.has_last = true;
+  p.last_id = id_of(next_offset - 1);
+  p.last_timestamp_ms = next_offset - 1;
+  own(slot, p);
+  cr_assert_eq(expect(TXB_WA_FETCH).offset, next_offset - 1);
+  return slot;
+}
+
+Test(worker_position, goes_on_when_the_record_below_the_position_is_the_one_applied_last) {
+  int slot = probing(10);
+  records(slot, 9, 3);
+  cr_assert_eq(dropped, 1);
+  struct txb_worker_action a = run(2);
+  cr_assert_eq(a.expected_next, 10);
+  cr_assert_eq(a.new_next, 12);
+}
+
+Test(worker_position, stops_a_partition_whose_record_below_the_position_is_another) {
+  int slot = probing(10);
+  struct txb_worker_record r = {.offset = 9, .timestamp_ms = 9, .id = id_of(77), .size = 10};
+  struct txb_error err;
+  cr_assert_eq(txb_worker_core_record(&core, slot, &r, now_us, &err), TXB_OK);
+  expect(TXB_WA_UNFETCH);
+  struct txb_worker_action a = expect(TXB_WA_STALL);
+  cr_assert_eq(a.stop, TXB_STOP_DIFFERENT);
+  cr_assert_eq(a.delay_ms, -1);
+  step(TXB_WE_STALLED, slot);
+  records(slot, 10, 3);
+  now_us += 100 * MS;
+  expect(TXB_WA_NONE);
+  now_us = txb_worker_core_due_us(&core); /* has a person decided? */
+  expect(TXB_WA_LOOKUP);
+}
+
+Test(worker_position, stops_a_partition_whose_unread_records_were_deleted) {
+  int slot = probing(10);
+  struct txb_worker_event e = event(TXB_WE_RANGE, slot);
+  e.low = 15;
+  e.high = 30;
+  txb_worker_core_step(&core, &e);
+  expect(TXB_WA_UNFETCH);
+  cr_assert_eq(expect(TXB_WA_STALL).stop, TXB_STOP_DELETED);
+}
+
+Test(worker_position, stops_a_partition_that_ends_before_the_position) {
+  int slot = probing(10);
+  struct txb_worker_event e = event(TXB_WE_RANGE, slot);
+  e.low = 0;
+  e.high = 4;
+  txb_worker_core_step(&core, &e);
+  expect(TXB_WA_UNFETCH);
+  cr_assert_eq(expect(TXB_WA_STALL).stop, TXB_STOP_BEYOND);
+}
+
+Test(worker_position, goes_on_when_only_applied_records_were_deleted) {
+  int slot = probing(10);
+  struct txb_worker_event e = event(TXB_WE_RANGE, slot);
+  e.low = 10;
+  e.high = 12;
+  txb_worker_core_step(&core, &e);
+  cr_assert_eq(expect(TXB_WA_FETCH).offset, 10);
+  records(slot, 10, 2);
+  cr_assert_eq(run(2).expected_next, 10);
+}
+
+/* The topic was made anew while the partition stood still: Kafka's end lies below what was fetched, not below the
+ * position. */
+Test(worker_position, takes_a_partition_anew_when_what_was_fetched_lies_beyond_the_end) {
+  int slot = probing(10);
+  struct txb_worker_record r = {.offset = 9, .timestamp_ms = 9, .id = id_of(9), .size = 10};
+  struct txb_error err;
+  cr_assert_eq(txb_worker_core_record(&core, slot, &r, now_us, &err), TXB_OK);
+  records(slot, 10, 3);
+  struct txb_worker_event e = event(TXB_WE_RANGE, slot);
+  e.low = 0;
+  e.high = 11;
+  txb_worker_core_step(&core, &e);
+  expect(TXB_WA_LOOKUP); /* nothing of it is applied; the record below the position will be compared */
+}
+
+Test(worker_position, fetches_again_what_went_out_of_range_while_the_database_was_away) {
+  int slot = probing(10);
+  records(slot, 11, 1);
+  step(TXB_WE_DOWN, slot);
+  struct txb_worker_event e = event(TXB_WE_RANGE, slot);
+  e.low = 0;
+  e.high = 3;
+  txb_worker_core_step(&core, &e);
+  cr_assert_not(core.partitions[slot].fetching, "Kafka sends nothing for it any more");
+  cr_assert_eq(core.partitions[slot].count, 0);
+}
+
+Test(worker_position, goes_on_when_the_record_below_the_position_was_compacted_away) {
+  int slot = probing(10);
+  records(slot, 11, 1);
+  struct txb_worker_action a = run(1);
+  cr_assert_eq(a.expected_next, 10);
+  cr_assert_eq(a.new_next, 12);
+}
+
+/* An owned partition that has applied 0 to 7 and was quiet for longer than a topic is made anew in. */
+static int quiet(void) {
+  core.options.quiet_us = 1000 * MS;
+  int slot = owned(0);
+  records(slot, 0, 8);
+  run(8);
+  commit(slot);
+  now_us += core.options.quiet_us;
+  return slot;
+}
+
+Test(worker_position, compares_the_record_below_before_the_first_one_after_a_quiet_time) {
+  int slot = quiet();
+  record(slot, 8);
+  cr_assert_eq(expect(TXB_WA_FETCH).offset, 7);
+  records(slot, 7, 2);
+  cr_assert_eq(run(1).expected_next, 8);
+  commit(slot);
+  now_us += 900 * MS;
+  record(slot, 9);
+  cr_assert_eq(run(1).expected_next, 9);
+}
+
+Test(worker_position, compares_once_only_though_fetching_anew_takes_its_time) {
+  int slot = quiet();
+  record(slot, 8);
+  cr_assert_eq(expect(TXB_WA_FETCH).offset, 7);
+  records(slot, 7, 1);
+  now_us += core.options.quiet_us;
+  record(slot, 8);
+  cr_assert_eq(run(1).expected_next, 8);
+}
+
+Test(worker_position, stops_a_partition_that_was_made_anew_and_filled_in_a_quiet_time) {
+  int slot = quiet();
+  record(slot, 8);
+  expect(TXB_WA_FETCH);
+  struct txb_worker_record r = {.offset = 7, .timestamp_ms = 7, .id = id_of(77), .size = 10};
+  struct txb_error err;
+  cr_assert_eq(txb_worker_core_record(&core, slot, &r, now_us, &err), TXB_OK);
+  record(slot, 8);
+  expect(TXB_WA_UNFETCH);
+  cr_assert_eq(expect(TXB_WA_STALL).stop, TXB_STOP_DIFFERENT);
+}
+
+/* ---- an operator sets the position ----------------------------------------------------------- */
+
+Test(worker_position, an_idle_owner_looks_at_its_row_and_goes_on_when_it_stands_there) {
+  core.options.look_us = 1000 * MS;
+  int slot = owned(5);
+  now_us = txb_worker_core_due_us(&core);
+  expect(TXB_WA_LOOKUP);
+  step_found(TXB_WE_LOOKED_UP, slot, true, 5);
+  expect(TXB_WA_NONE);
+  record(slot, 5);
+  run(1);
+}
+
+Test(worker_position, an_idle_owner_takes_anew_what_an_operator_has_set) {
+  core.options.look_us = 1000 * MS;
+  int slot = owned(5);
+  now_us += core.options.look_us;
+  expect(TXB_WA_LOOKUP);
+  step_found(TXB_WE_LOOKED_UP, slot, true, 2);
+  now_us = txb_worker_core_due_us(&core);
+  own(slot, plain(2));
+  cr_assert_eq(expect(TXB_WA_FETCH).offset, 2);
+}
