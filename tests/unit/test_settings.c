@@ -241,3 +241,22 @@ Test(settings, running_out_of_memory_anywhere_is_an_error_and_loses_nothing) {
   }
   cr_assert_fail("never got through");
 }
+
+/* What follows a comma may be the rest of a password. */
+Test(settings, shows_nothing_of_a_secret_with_a_comma) {
+  static const char *const flags[] = {"kafka.client=sasl.password=hunter2,topsecret",
+                                      "kafka.client=sasl.password=hunter2,top=secret"};
+  for (size_t i = 0; i < TXB_ARRAY_SIZE(flags); i++) {
+    refuses_flag(flags[i], "part 2");
+    cr_assert(strstr(err.message, "secret") == NULL && strstr(err.message, "top") == NULL, "%s", err.message);
+  }
+}
+
+Test(settings, names_fit_where_they_are_stored) {
+  char json[600], name[300];
+  memset(name, 'n', sizeof name);
+  name[101] = '\0';
+  snprintf(json, sizeof json, "{\"sources\": [{\"name\": \"%s\", \"database\": \"postgresql:///x\"}]}", name);
+  refuses(json, "100");
+  refuses("{\"workers\": [{\"group\": \"g\", \"topics\": [\"..\"], \"database\": \"postgresql:///x\"}]}", "topics");
+}
