@@ -118,9 +118,12 @@ def test_a_schema_of_another_version(change, words, fresh, postgres):
 def test_a_missing_permission(system, postgres):
     nobody = postgres.uri(system.bank.source, "txbtest_nobody")
     postgres.query("postgres", "DROP ROLE IF EXISTS txbtest_nobody; CREATE ROLE txbtest_nobody LOGIN")
-    refused(SAFETY, ["permission|txb_relay"], "--config", system.config(sources=[{"name": system.name, "database": nobody}]), "relay")
+    no_right = ["user txbtest_nobody has no right on schema txb", "init --role txbtest_nobody="]
+    refused(SAFETY, no_right, "--config", system.config(sources=[{"name": system.name, "database": nobody}]), "relay")
     refused(SAFETY, ["permission|txb_worker"], "--config", system.config(worker={"database": postgres.uri(system.bank.target, "txbtest_nobody")}), "worker")
-    refused(SAFETY, ["permission|txb_app"], "--database", nobody, "publish", "--topic", "t", "--type", "x", "--payload", "1")
+    refused(SAFETY, no_right, "--database", nobody, "publish", "--topic", "t", "--type", "x", "--payload", "1")
+    code, out, _ = command("--database", nobody, "--brokers", system.kafka.brokers, "doctor")
+    assert code == 1 and no_right[0] in out and "init --role" in out
 
 
 def test_a_relay_s_user_is_no_worker(system, postgres):

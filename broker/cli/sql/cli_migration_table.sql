@@ -1,5 +1,6 @@
--- Whether there is a schema at all, whether this user may read its record, and whether the server takes writes.
-SELECT pg_catalog.to_regclass('txb.schema_migration') IS NOT NULL AS present,
+-- Whether there is a schema at all, whether this user may read its record, and whether the server takes writes. By the
+-- catalog alone: to_regclass fails for a user without USAGE on the schema.
+SELECT c.oid IS NOT NULL AS present,
        coalesce(pg_catalog.has_schema_privilege(n.oid, 'USAGE')
                 AND pg_catalog.has_table_privilege(c.oid, 'SELECT'), false) AS readable,
        pg_catalog.pg_is_in_recovery() AS recovery,
