@@ -42,7 +42,8 @@ void txb_doctor_add_error(struct txb_doctor *d, const char *check, const char *o
     remedy = "start the brokers, or correct kafka.brokers";
     break;
   case TXB_ORIGIN_SAFETY:
-    remedy = "give the user what it needs";
+    remedy =
+        strncmp(err->sqlstate, "28", 2) == 0 ? "correct user or password (~/.pgpass)" : "give the user what it needs";
     break;
   case TXB_ORIGIN_NONE:
     break;

@@ -31,6 +31,9 @@ void txb_doctor_add_error(struct txb_doctor *d, const char *check, const char *o
 
 /* Everything about one database; *pg_out stays open for the handlers (NULL when it can't be used). */
 void txb_doctor_database(struct txb_doctor *d, const struct txb_status_target *target, struct txb_pg **pg_out);
+/* Whether the user is only there for looking (txb_reader or txb_admin, neither txb_relay nor txb_worker): then what it
+ * may do says nothing about the relay's or the worker's user. False when that can't be asked. */
+bool txb_doctor_only_looks(struct txb_pg *pg);
 /* The group's handler, and its positions against the cluster. */
 void txb_doctor_handler(struct txb_doctor *d, const struct txb_group_settings *group, struct txb_pg *pg);
 void txb_doctor_positions(struct txb_doctor *d, const struct txb_group_settings *group, struct txb_pg *pg);

@@ -14,8 +14,8 @@ static void judge_function(struct txb_doctor *d, const struct txb_group_settings
                            const struct txb_pg_result *row) {
   const char *name = group->handler_function, *others = txb_pg_text(row, 0, 4);
   const char *wanted = batch ? "(txb.message[]) returns setof txb.outcome" : "(txb.message) returns txb.outcome";
+  char remedy[200];
   if (!txb_pg_bool(row, 0, 0)) {
-    char remedy[200];
     (void)snprintf(remedy, sizeof(remedy), "create %.60s%s, or correct workers.%.40s.handler", name, wanted,
                    group->group);
     txb_doctor_add(d, TXB_HEALTH_FAIL, "handler", group->group, remedy, "there is no function %s%s%s%s", name,
@@ -23,9 +23,10 @@ static void judge_function(struct txb_doctor *d, const struct txb_group_settings
                    others == NULL ? "" : others);
     return;
   }
+  (void)snprintf(remedy, sizeof(remedy), "declare it so, or correct workers.%.40s.handler.per", group->group);
   if (!txb_pg_bool(row, 0, 1) || txb_pg_bool(row, 0, 2) != batch)
-    txb_doctor_add(d, TXB_HEALTH_FAIL, "handler", group->group, "declare it so, or correct workers.GROUP.handler.per",
-                   "%s must be %s%s; there is %s", name, name, wanted, others == NULL ? "-" : others);
+    txb_doctor_add(d, TXB_HEALTH_FAIL, "handler", group->group, remedy, "%s must be %s%s; there is %s", name, name,
+                   wanted, others == NULL ? "-" : others);
   else if (!txb_pg_bool(row, 0, 3))
     txb_doctor_add(d, TXB_HEALTH_FAIL, "handler", group->group, "GRANT EXECUTE on it to the worker's user",
                    "the worker's user may not call %s", name);
@@ -46,20 +47,28 @@ static void check_function(struct txb_doctor *d, const struct txb_group_settings
   if (rc == TXB_OK)
     rc = txb_pg_query(pg, &function_statement, &params, &row, &err);
   txb_pg_params_fini(&params);
-  txb_pg_close(pg);
-  if (rc == TXB_OK)
+  bool denied = rc == TXB_OK ? txb_pg_bool(row, 0, 0) && !txb_pg_bool(row, 0, 3) : strcmp(err.sqlstate, "42501") == 0;
+  if (denied && pg != NULL && txb_doctor_only_looks(pg))
+    txb_doctor_add(d, TXB_HEALTH_WARN, "handler", group->group, "run doctor as the worker's user, to check its rights",
+                   "this user only looks, it may not call %s", group->handler_function);
+  else if (rc == TXB_OK)
     judge_function(d, group, batch, row);
+  else if (denied)
+    txb_doctor_add(d, TXB_HEALTH_FAIL, "handler", group->group,
+                   "GRANT USAGE ON SCHEMA and EXECUTE ON FUNCTION to the worker's user", "%s", err.message);
   else
     txb_doctor_add_error(d, "handler", group->group, &err);
+  txb_pg_close(pg);
 }
 
 static void check_plugin(struct txb_doctor *d, const struct txb_group_settings *group) {
   void *object = dlopen(group->handler_path, RTLD_NOW | RTLD_LOCAL);
   if (object == NULL) {
     const char *why = dlerror();
-    txb_doctor_add(d, TXB_HEALTH_FAIL, "handler", group->group,
-                   "correct workers.GROUP.handler.path, or build the plugin for this machine", "%s",
-                   why == NULL ? group->handler_path : why);
+    char remedy[200];
+    (void)snprintf(remedy, sizeof(remedy), "correct workers.%.40s.handler.path, or build the plugin for this machine",
+                   group->group);
+    txb_doctor_add(d, TXB_HEALTH_FAIL, "handler", group->group, remedy, "%s", why == NULL ? group->handler_path : why);
     return;
   }
   const struct txb_plugin *plugin = dlsym(object, group->handler_symbol);

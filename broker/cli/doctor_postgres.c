@@ -119,13 +119,26 @@ static bool check_schema(struct txb_doctor *d, struct txb_pg *pg, const struct t
   return false;
 }
 
+static bool only_looks(const struct txb_pg_result *roles) {
+  return txb_pg_bool(roles, 0, 5) && !txb_pg_bool(roles, 0, 0) && !txb_pg_bool(roles, 0, 1);
+}
+
+bool txb_doctor_only_looks(struct txb_pg *pg) {
+  TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *row = NULL;
+  struct txb_error ignored;
+  return txb_pg_is_usable(pg) && txb_pg_query(pg, &roles_statement, NULL, &row, &ignored) == TXB_OK && only_looks(row);
+}
+
 static void check_role(struct txb_doctor *d, const char *of, const char *user, const char *role, const char *what,
-                       bool has) {
+                       bool has, bool looks) {
   struct txb_buffer remedy;
   txb_buffer_init(&remedy);
   txb_buffer_addf(&remedy, "txbroker init --role %s=%s", user, role);
   if (has)
     txb_doctor_add(d, TXB_HEALTH_OK, "permission", of, NULL, "user %s may %s (%s)", user, what, role);
+  else if (looks)
+    txb_doctor_add(d, TXB_HEALTH_WARN, "permission", of, "run doctor as the user who does that, to check its rights",
+                   "user %s only looks, it may not %s (%s)", user, what, role);
   else
     txb_doctor_add(d, TXB_HEALTH_FAIL, "permission", of, txb_buffer_text(&remedy),
                    "user %s may not %s: it is not in %s", user, what, role);
@@ -206,9 +219,9 @@ static enum txb_rc check_txb(struct txb_doctor *d, struct txb_pg *pg, const stru
   TXB_TRY(txb_pg_query(pg, &roles_statement, NULL, &row, err));
   bool relay = txb_pg_bool(row, 0, 0), worker = txb_pg_bool(row, 0, 1);
   if (target->source_count > 0)
-    check_role(d, txb_pg_name(pg), schema.user, "txb_relay", "relay", relay);
+    check_role(d, txb_pg_name(pg), schema.user, "txb_relay", "relay", relay, only_looks(row));
   if (target->worker)
-    check_role(d, txb_pg_name(pg), schema.user, "txb_worker", "work", worker);
+    check_role(d, txb_pg_name(pg), schema.user, "txb_worker", "work", worker, only_looks(row));
   if (target->source_count > 0 && txb_pg_bool(row, 0, 2) && txb_pg_bool(row, 0, 4))
     TXB_TRY(check_sources(d, pg, target, err));
   return TXB_OK;

@@ -195,6 +195,44 @@ def test_doctor_says_what_is_wrong_and_what_to_do(systems, postgres, kafka):
     assert code == 1 and "returns txb.outcome" in failures(found)["handler"]["found"]
 
 
+def private_handler(system):
+    """A handler in a schema that nobody but its owner may use; the worker's setting for it."""
+    system.postgres.query(system.bank.target, "CREATE SCHEMA private; CREATE FUNCTION private.apply(m txb.message) RETURNS txb.outcome LANGUAGE sql "
+                          "AS 'SELECT txb.ok()'")
+    return {"handler": {"kind": "sql", "function": "private.apply"}}
+
+
+def test_doctor_of_a_user_who_only_looks_warns_of_rights_that_others_need(systems, postgres, kafka):
+    system = systems(postgres, kafka)
+    system.relay()
+    worker = system.worker()
+    system.bank.transfer(1, 2, 3)
+    process.wait_for(lambda: system.bank.applied() == 1, system.lag, 60, alive=worker.alive)
+    function = private_handler(system)
+    for role in ("txb_reader", "txb_admin", "txb_app"):
+        user = f"looking_{role}"
+        postgres.query("postgres", f"DROP ROLE IF EXISTS {user}; CREATE ROLE {user} LOGIN IN ROLE {role}")
+        code, found = checks(system.config(name="doctor", sources=[{"name": system.name, "database": postgres.uri(system.bank.source, user)}],
+                                           worker={"database": postgres.uri(system.bank.target, user), **function}))
+        permissions = [check for (name, _), check in found.items() if name == "permission"]
+        assert len(permissions) == 2
+        if role == "txb_app":
+            assert code == 1 and {check["result"] for check in permissions} == {"fail"}
+        else:
+            assert code == 0 and {check["result"] for check in permissions} == {"warn"}, found
+            assert not any("--role" in check["remedy"] for check in permissions)
+            handler = next(check for (name, _), check in found.items() if name == "handler")
+            assert handler["result"] == "warn" and "worker's user" in handler["remedy"]
+
+
+def test_doctor_tells_what_a_worker_lacks_at_its_handler(systems, postgres, kafka):
+    system = systems(postgres, kafka)
+    postgres.query("postgres", "DROP ROLE IF EXISTS strange_worker; CREATE ROLE strange_worker LOGIN PASSWORD 'x' IN ROLE txb_worker")
+    worker = {"database": postgres.uri(system.bank.target, "strange_worker"), **private_handler(system)}
+    code, found = checks(system.config(name="doctor", worker=worker))
+    assert code == 1 and "GRANT USAGE ON SCHEMA" in failures(found)["handler"]["remedy"]
+
+
 def test_doctor_notices_positions_that_do_not_fit(systems, postgres, kafka):
     system = systems(postgres, kafka)
     system.relay()
