@@ -14,6 +14,7 @@ struct txb_option {
   char letter;         /* "-o"; 0: none */
   const char *value;   /* what stands for its value in help, "FILE"; NULL: a switch without one */
   const char *choices; /* "text|json|jsonl"; NULL: anything */
+  const char *suggest; /* what completion offers where choices is NULL: "beginning|end" */
   bool many;           /* may be given more than once */
   const char *help;
 };

@@ -10,7 +10,7 @@ const struct txb_option txb_global_options[] = {
     {.name = "database",
      .letter = 'd',
      .value = "URI",
-     .help = "PostgreSQL connection string: the one database to work on."},
+     .help = "PostgreSQL connection string: the one database to work on, also of groups that name none."},
     {.name = "brokers",
      .letter = 'b',
      .value = "LIST",
@@ -76,6 +76,7 @@ static const struct txb_option publish_options[] = {
 static const struct txb_option tail_options[] = {
     {.name = "from",
      .value = "POSITION",
+     .suggest = "beginning|end",
      .help =
          "beginning, end (and then waits for more), or an offset, the same in every partition (default: beginning)."},
     {.name = "partition", .value = "N", .help = "Only this partition."},

@@ -29,6 +29,45 @@ static void bash_words(const struct txb_option *options) {
     txb_print(" --%s", o->name);
 }
 
+/* The operands that are offered: command names after `help`. */
+static void operands(const struct txb_command *command) {
+  if (command->choices != NULL)
+    choices_spaced(command->choices);
+  for (const struct txb_command *c = txb_commands; command->run == txb_cmd_help && c->name != NULL; c++)
+    if (!c->hidden)
+      txb_print("%s%s", c == txb_commands ? "" : " ", c->name);
+}
+
+static bool has_operands(const struct txb_command *command) {
+  return command->choices != NULL || command->run == txb_cmd_help;
+}
+
+/* Keys for --set; what lists hold begins with the list's name. */
+static void setting_keys(void) {
+  for (const struct txb_section *section = txb_sections; section->name != NULL; section++) {
+    if (section->list)
+      txb_print("%s%s.", section == txb_sections ? "" : " ", section->name);
+    for (size_t i = 0; !section->list && i < section->count; i++)
+      txb_print("%s%s.%s%s", section == txb_sections && i == 0 ? "" : " ", section->name, section->settings[i].key,
+                section->settings[i].type == TXB_SETTING_MAP ? "." : "=");
+  }
+}
+
+static bool takes_setting(const struct txb_option *o) {
+  return strcmp(o->name, "set") == 0;
+}
+
+static bool has_values(const struct txb_option *o) {
+  return o->choices != NULL || o->suggest != NULL || takes_setting(o);
+}
+
+static void values(const struct txb_option *o) {
+  if (takes_setting(o))
+    setting_keys();
+  else
+    choices_spaced(o->choices != NULL ? o->choices : o->suggest);
+}
+
 static void bash_values(const struct txb_option *options) {
   for (const struct txb_option *o = options; o != NULL && o->name != NULL; o++) {
     if (o->value == NULL)
@@ -36,9 +75,10 @@ static void bash_values(const struct txb_option *options) {
     txb_print("    --%s", o->name);
     if (o->letter != 0)
       txb_print(" | -%c", o->letter);
-    if (o->choices != NULL) {
-      txb_print(") mapfile -t COMPREPLY < <(compgen -W '");
-      choices_spaced(o->choices);
+    if (has_values(o)) {
+      txb_print(") %smapfile -t COMPREPLY < <(compgen -W '",
+                takes_setting(o) ? "compopt -o nospace 2>/dev/null; " : "");
+      values(o);
       txb_print("' -- \"$cur\"); return ;;\n");
     } else if (takes_file(o)) {
       txb_print(") mapfile -t COMPREPLY < <(compgen -%c -- \"$cur\"); return ;;\n",
@@ -69,8 +109,7 @@ static void print_bash(void) {
     txb_print("    %s)\n      case $prev in\n", c->name);
     bash_values(c->options);
     txb_print("      esac\n      words='");
-    if (c->choices != NULL)
-      choices_spaced(c->choices);
+    operands(c);
     bash_words(c->options);
     txb_print("' ;;\n");
   }
@@ -90,9 +129,9 @@ static void zsh_option(const struct txb_option *o, const char *indent) {
   txb_print("'['");
   quoted(o->help, "[]:");
   txb_print("']'");
-  if (o->value != NULL && o->choices != NULL) {
+  if (o->value != NULL && has_values(o)) {
     txb_print("':%s:(", o->value);
-    choices_spaced(o->choices);
+    values(o);
     txb_print(")'");
   } else if (o->value != NULL) {
     txb_print("':%s:%s'", o->value, takes_file(o) ? "_files" : "");
@@ -124,9 +163,9 @@ static void print_zsh(void) {
     for (const struct txb_option *o = txb_global_options; o->name != NULL; o++)
       zsh_option(o, "          ");
     txb_print("          '*:%s:", c->operands == NULL ? "nothing" : "operand");
-    if (c->choices != NULL) {
+    if (has_operands(c)) {
       txb_print("(");
-      choices_spaced(c->choices);
+      operands(c);
       txb_print(")");
     }
     txb_print("' ;;\n");
@@ -142,9 +181,9 @@ static void fish_options(const struct txb_option *options, const char *condition
       txb_print(" -s %c", o->letter);
     if (o->value != NULL)
       txb_print(takes_file(o) ? " -rF" : " -x");
-    if (o->choices != NULL) {
+    if (o->value != NULL && has_values(o)) {
       txb_print(" -a '");
-      choices_spaced(o->choices);
+      values(o);
       txb_print("'");
     }
     txb_print(" -d ");
@@ -166,9 +205,9 @@ static void print_fish(void) {
     txb_buffer_init(&condition);
     txb_buffer_addf(&condition, "'__fish_seen_subcommand_from %s'", c->name);
     fish_options(c->options, txb_buffer_text(&condition));
-    if (c->choices != NULL) {
+    if (has_operands(c)) {
       txb_print("complete -c txbroker -n %s -a '", txb_buffer_text(&condition));
-      choices_spaced(c->choices);
+      operands(c);
       txb_print("'\n");
     }
     txb_buffer_fini(&condition);

@@ -33,7 +33,7 @@ static void print_options(const struct txb_option *options) {
       roff(o->choices);
       txb_print(")");
     }
-    txb_print("\n");
+    txb_print("%s\n", o->many ? " May be given more than once." : "");
     txb_buffer_fini(&left);
   }
 }

@@ -355,9 +355,16 @@ def test_help_and_completion_cover_every_command():
         assert f"usage: txbroker {name}" in ok(name, "--help")
         assert all(name in script for script in scripts.values()) and f".SS txbroker {name}" in page
     assert subprocess.run(["bash", "-n"], input=scripts["bash"].encode(), check=False).returncode == 0
-    words = subprocess.run(["bash", "-c", scripts["bash"] + '\nCOMP_WORDS=(txbroker tail --fr); COMP_CWORD=2; _txbroker; echo "${COMPREPLY[@]}"'],
-                           stdout=subprocess.PIPE, check=True).stdout
-    assert words.split() == [b"--from"]
+
+    def completed(*words):
+        line = f'\nCOMP_WORDS=(txbroker {" ".join(words)}); COMP_CWORD={len(words)}; _txbroker; echo "${{COMPREPLY[@]}}"'
+        return subprocess.run(["bash", "-c", scripts["bash"] + line], stdout=subprocess.PIPE, check=True).stdout.decode().split()
+
+    assert completed("tail", "--fr") == ["--from"]
+    assert completed("tail", "--from", "b") == ["beginning"]
+    assert completed("help", "pu") == ["publish"]
+    assert completed("--set", "relay.lea") == ["relay.lease_ms="] and completed("--set", "wor") == ["workers."]
+    assert page.count("May be given more than once.") == 3
 
 
 def test_no_color_and_pipes_get_no_escapes():
