@@ -285,6 +285,7 @@ void txb_settings_print_reference(struct txb_buffer *out) {
                            "default.\nEntries of a list are told apart by name: `--set sources.NAME.KEY=VALUE`, `--set "
                            "workers.GROUP.KEY=VALUE`; in the "
                            "environment\n`TXB_SOURCES_NAME_KEY`, in capitals and with `_` for every other character.\n"
+                           "The environment changes entries that the file or a flag made; it makes none.\n"
                            "`txbroker config` shows what is in force and where each value came from.\n");
   for (const struct txb_section *section = txb_sections; section->name != NULL; section++) {
     txb_buffer_addf(out, "\n## %s%s\n\n%s\n\n| key | type | default | environment | meaning |\n|---|---|---|---|---|\n",

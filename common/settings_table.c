@@ -55,7 +55,7 @@ static const struct txb_setting source_settings[] = {
      .offset = SOURCE(name),
      .check = check_source_name,
      .required = true,
-     .sample = "\"bank_a\"",
+     .sample = "\"shop\"",
      .help =
          "Name of this source in logs, in metrics and in txb.relay. Never change it: the position is kept under it."},
     {.key = "database",
@@ -63,7 +63,7 @@ static const struct txb_setting source_settings[] = {
      .offset = SOURCE(database),
      .required = true,
      .secrecy = TXB_SHOWN_AS_URI,
-     .sample = "\"postgresql:///bank_a\"",
+     .sample = "\"postgresql:///shop\"",
      .help =
          "Connection string of the database whose outbox is relayed, as libpq takes it. Put passwords into ~/.pgpass."},
     {.key = "lane",
