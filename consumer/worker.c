@@ -370,6 +370,7 @@ static enum txb_rc run(txb_worker_t *w, struct txb_error *err) {
   TXB_TRY(txb_kafka_consumer_open(&options, &w->kafka, err));
   txb_log(TXB_LOG_INFO, TXB_MSG("worker started"), TXB_F("group", w->settings->group),
           TXB_F("owner", w->settings->owner), TXB_F("database", txb_pg_name(w->pg)));
+  txb_log(TXB_LOG_INFO, TXB_MSG("waiting for the group"), TXB_F("group", w->settings->group));
   enum txb_rc rc = loop(w, err);
   if (rc == TXB_REFUSED)
     leave_at_once(w);
