@@ -57,12 +57,34 @@ static void name_of_database(const char *uri, char out[64]) {
     memcpy(out, "default", 8);
 }
 
+/* Groups that name no database work on the one of the command line, whichever command asks: `config` and `doctor` see
+ * what `worker` would do. */
+static enum txb_rc apply_to_groups(struct txb_settings *s, const char *uri, bool *taken, struct txb_error *err) {
+  const struct txb_section *section = txb_settings_section("workers");
+  for (size_t i = 0; i < s->workers.count; i++) {
+    const struct txb_group_settings *group = txb_settings_group(s, i);
+    void *entry;
+    if (group->database != NULL || group->group == NULL)
+      continue;
+    TXB_TRY(txb_settings_entry(s, section, group->group, TXB_FROM_FLAG, "--database", &entry, err));
+    TXB_TRY(
+        txb_settings_put(entry, section, txb_settings_key(section, "database"), uri, TXB_FROM_FLAG, "--database", err));
+    *taken = true;
+  }
+  return TXB_OK;
+}
+
 enum txb_rc txb_cli_apply_database(struct txb_cli *cli, struct txb_error *err) {
   const char *uri = txb_args_text(&cli->args, "database");
   if (uri == NULL)
     return TXB_OK;
   struct txb_settings *s = &cli->settings;
-  bool worker = strcmp(cli->args.command->name, "worker") == 0;
+  bool taken = false;
+  TXB_TRY(apply_to_groups(s, uri, &taken, err));
+  const char *command = cli->args.command->name;
+  if (taken && s->sources.count == 0 && (strcmp(command, "config") == 0 || strcmp(command, "doctor") == 0))
+    return TXB_OK; /* as with `worker`: no source comes into it */
+  bool worker = strcmp(command, "worker") == 0;
   const struct txb_section *section = txb_settings_section(worker ? "workers" : "sources");
   size_t count = worker ? s->workers.count : s->sources.count;
   if (count > 1 || (worker && count == 0))

@@ -83,7 +83,7 @@ enum txb_rc txb_cli_need_brokers(const struct txb_cli *cli, struct txb_error *er
  * from the settings. */
 enum txb_rc txb_cli_database(const struct txb_cli *cli, const char **uri_out, struct txb_error *err) TXB_MUST_CHECK;
 /* --database stands for the only source (made when there is none), for `worker` for the only group's database; with
- * several it stands for itself. */
+ * several it stands for itself. Groups without a database get it with every command. */
 enum txb_rc txb_cli_apply_database(struct txb_cli *cli, struct txb_error *err) TXB_MUST_CHECK;
 /* Connects to it for a command: application name "txbroker COMMAND". */
 enum txb_rc txb_cli_connect(const struct txb_cli *cli, const char *uri, struct txb_pg **out,

@@ -370,3 +370,12 @@ def test_help_and_completion_cover_every_command():
 def test_no_color_and_pipes_get_no_escapes():
     for args in (["--help"], ["config"], ["config", "--keys"]):
         assert "\033" not in ok(*args)
+
+
+def test_what_is_in_force_is_shown_for_groups_of_the_command_line():
+    group = ["--set", "workers.ledger.topics=transfers", "--set", "workers.ledger.handler.function=ledger.apply"]
+    code, out, err = command("-d", "postgresql:///ledger", *group, "-o", "json", "config")
+    assert code == 0, err
+    shown = json.loads(out)
+    assert shown["workers"][0]["database"] == "postgresql:///ledger" and shown["sources"] == []
+    assert command(*group, "config")[0] == 2
