@@ -116,11 +116,6 @@ void txb_buffer_add_json(struct txb_buffer *b, struct txb_slice text) {
   txb_buffer_add(b, "\"", 1);
 }
 
-void txb_buffer_add_u16(struct txb_buffer *b, uint16_t v) {
-  unsigned char bytes[2] = {(unsigned char)(v >> 8), (unsigned char)v};
-  txb_buffer_add(b, bytes, sizeof bytes);
-}
-
 void txb_buffer_add_u32(struct txb_buffer *b, uint32_t v) {
   v = __builtin_bswap32(v);
   txb_buffer_add(b, &v, sizeof v);

@@ -24,7 +24,6 @@ void txb_buffer_vaddf(struct txb_buffer *b, const char *fmt, va_list args) TXB_P
 /* A JSON string with its quotes; bytes that are not UTF-8 become U+FFFD. */
 void txb_buffer_add_json(struct txb_buffer *b, struct txb_slice text);
 /* Network byte order, as PostgreSQL's binary format has it. */
-void txb_buffer_add_u16(struct txb_buffer *b, uint16_t v);
 void txb_buffer_add_u32(struct txb_buffer *b, uint32_t v);
 void txb_buffer_add_u64(struct txb_buffer *b, uint64_t v);
 /* `size` bytes to be filled by the caller, or NULL when memory is short (and failed is set). */

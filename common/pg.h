@@ -58,7 +58,6 @@ enum txb_rc txb_pg_borrow(void *pgconn, struct txb_pg **out, struct txb_error *e
 /* The PGconn itself, for plugin handlers. Borrowed. */
 void *txb_pg_native(struct txb_pg *pg);
 int txb_pg_socket(const struct txb_pg *pg);
-int txb_pg_backend_pid(const struct txb_pg *pg);
 int txb_pg_server_version(const struct txb_pg *pg); /* 150018 */
 /* Host, port and database without any secret, for messages: "127.0.0.1:5432/bank_a". Borrowed. */
 const char *txb_pg_name(const struct txb_pg *pg);
@@ -153,7 +152,6 @@ size_t txb_pg_pending(const struct txb_pg *pg);
 void txb_pg_result_free(struct txb_pg_result *r); /* NULL is fine; a result outlives its connection */
 void txb_pg_result_free_ptr(struct txb_pg_result **r);
 int txb_pg_rows(const struct txb_pg_result *r);
-size_t txb_pg_result_bytes(const struct txb_pg_result *r); /* memory that it holds */
 /* The command tag ("COMMIT", "INSERT 0 3"): W1 reads it, since COMMIT of a failed transaction answers ROLLBACK without
  * an error. */
 const char *txb_pg_tag(const struct txb_pg_result *r);

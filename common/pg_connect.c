@@ -264,10 +264,6 @@ int txb_pg_socket(const struct txb_pg *pg) {
   return PQsocket(pg->conn);
 }
 
-int txb_pg_backend_pid(const struct txb_pg *pg) {
-  return PQbackendPID(pg->conn);
-}
-
 int txb_pg_server_version(const struct txb_pg *pg) {
   return PQserverVersion(pg->conn);
 }

@@ -18,10 +18,6 @@ int txb_pg_rows(const struct txb_pg_result *r) {
   return PQntuples(txb_pg_result_native(r));
 }
 
-size_t txb_pg_result_bytes(const struct txb_pg_result *r) {
-  return PQresultMemorySize(txb_pg_result_native(r));
-}
-
 const char *txb_pg_tag(const struct txb_pg_result *r) {
   return PQcmdStatus((PGresult *)(uintptr_t)r); /* libpq's signature lacks a const */
 }

@@ -104,6 +104,8 @@ static enum txb_rc copy(struct txb_worker *worker, const struct txb_worker_optio
   s->session_timeout_ms = given_or(o->session_timeout_ms, s->session_timeout_ms);
   s->retry_first_ms = o->retry_first_ms != 0 ? o->retry_first_ms : s->retry_first_ms;
   s->retry_cap_ms = o->retry_cap_ms != 0 ? o->retry_cap_ms : s->retry_cap_ms;
+  bool knows_keep = o->struct_size >= offsetof(struct txb_worker_options, inbox_keep_ms) + sizeof o->inbox_keep_ms;
+  s->inbox_keep_ms = knows_keep && o->inbox_keep_ms != 0 ? o->inbox_keep_ms : s->inbox_keep_ms;
   return TXB_OK;
 }
 

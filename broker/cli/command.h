@@ -53,7 +53,7 @@ struct txb_args {
 /* TXB_REFUSED (usage) names what is wrong and what comes nearest to it. fini in every case. argv[0] is the program. */
 enum txb_rc txb_args_parse(struct txb_args *args, int argc, char *const *argv, struct txb_error *err) TXB_MUST_CHECK;
 void txb_args_fini(struct txb_args *args);
-/* The last value given, or NULL. The name must stand in a table: a typing error here is a bug and stops the program. */
+/* The first value given, or NULL. The name must stand in a table: a typing error here is a bug and stops the program. */
 const char *txb_args_text(const struct txb_args *args, const char *name);
 bool txb_args_has(const struct txb_args *args, const char *name);
 /* The nth (from 0) value of an option that may be given more than once, or NULL. */

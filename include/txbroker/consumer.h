@@ -83,18 +83,28 @@ struct txb_worker_options {
   int batch_wait_ms;                    /* 0: 5: how long an incomplete batch may wait for more */
   int session_timeout_ms;               /* 0: 45000; how long a stopped member keeps its partitions */
   int64_t retry_first_ms, retry_cap_ms; /* 0: 200 and 60000 */
+  int64_t inbox_keep_ms; /* 0: 14 days; how long applied ids are remembered: longer than the topics' retention */
 };
 
 struct txb_worker;
-/* Checks the options, connects to both servers, checks the schema. *out is the caller's; free with txb_worker_free.
+/* Checks the options, connects to both servers, checks the schema. The options are copied. *out is the caller's; free with txb_worker_free. `context`
+ * must live as long as txb_worker_run.
  *   TXB_REFUSED  an option is wrong, no permission, the schema is not this version's: change it
- *   TXB_RETRY    a server is unreachable: call again later */
+ *   TXB_RETRY    a server is unreachable: call again later
+ *   TXB_FATAL    out of memory */
 TXB_EXPORT enum txb_rc txb_worker_new(const struct txb_worker_options *options, txb_handler_fn handler, void *context,
                                       struct txb_worker **out, struct txb_error *err) TXB_MUST_CHECK;
-/* Works until txb_worker_stop; waits for servers that go away. TXB_OK after a stop. One thread. */
+/* Works until txb_worker_stop, in the calling thread, which the handler is called in; waits for servers that go away. One thread at a time; may be
+ * called again after it failed.
+ *   TXB_OK       stopped
+ *   TXB_REFUSED  a right, a table or a setting is wrong (it may have become so while it ran): change it
+ *   TXB_FATAL    out of memory, or librdkafka gave up: free the worker and make a new one
+ * Whatever it returns, what was committed stays, and everything else will be delivered again. */
 TXB_EXPORT enum txb_rc txb_worker_run(struct txb_worker *worker, struct txb_error *err) TXB_MUST_CHECK;
-/* Any thread, async-signal-safe: run ends its batch, gives its partitions back and returns. */
+/* Any thread, async-signal-safe: run ends its batch, gives its partitions back and returns, after 20 s at the latest. Before run: run returns at
+ * once. It stays stopped. */
 TXB_EXPORT void txb_worker_stop(struct txb_worker *worker);
+/* After run has returned. NULL is allowed. */
 TXB_EXPORT void txb_worker_free(struct txb_worker *worker);
 
 #ifdef __cplusplus
