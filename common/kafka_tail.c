@@ -31,9 +31,9 @@ static enum txb_rc client_open(struct txb_tail *tail, const struct txb_tail_opti
   }
   TXB_TRY(txb_kafka_client_new(RD_KAFKA_CONSUMER, conf, &tail->client, err));
   tail->topic = rd_kafka_topic_new(tail->client, options->topic, NULL);
+  if (tail->topic == NULL)
+    return TXB_KAFKA_FAIL(err, rd_kafka_last_error(), NULL, "topic %s", options->topic);
   tail->queue = rd_kafka_queue_new(tail->client);
-  if (tail->topic == NULL || tail->queue == NULL)
-    return TXB_FAIL(err, TXB_FATAL, "topic %s: out of memory", options->topic);
   return TXB_OK;
 }
 

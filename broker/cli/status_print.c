@@ -41,10 +41,11 @@ static void query_cell(struct txb_table *table, const char *query) {
   size_t used = 0;
   for (; query != NULL && *query != '\0' && used < sizeof(line) - 4; query++)
     line[used++] = *query == '\n' || *query == '\t' ? ' ' : *query;
-  while (used > 0 && ((unsigned char)line[used - 1] & 0x80) != 0)
+  bool cut = query != NULL && *query != '\0';
+  while (cut && used > 0 && ((unsigned char)line[used - 1] & 0x80) != 0)
     used--; /* not into the middle of a character */
   line[used] = '\0';
-  if (query != NULL && *query != '\0')
+  if (cut)
     memcpy(line + used, "...", 4);
   txb_table_cell(table, used == 0 ? NULL : line);
 }

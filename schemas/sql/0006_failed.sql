@@ -211,7 +211,8 @@ COMMENT ON FUNCTION txb.partition_drop(text, interval) IS
 REVOKE ALL ON TYPE txb.failed FROM PUBLIC;
 GRANT SELECT ON txb.failed TO txb_reader, txb_relay;
 GRANT EXECUTE ON FUNCTION txb.relay_record_failed(text, bigint, uuid, bigint, text, text) TO txb_relay;
-GRANT EXECUTE ON FUNCTION txb.partition_drop(text, interval) TO txb_relay, txb_admin;
+-- Not to txb_admin, who can't do the second step, and would leave a partition empty and pending.
+GRANT EXECUTE ON FUNCTION txb.partition_drop(text, interval) TO txb_relay;
 GRANT EXECUTE ON FUNCTION txb.key_text(bytea) TO txb_relay, txb_worker, txb_reader, txb_admin, txb_app;
 
 RESET ROLE;
