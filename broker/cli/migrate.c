@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "broker/cli/cli.h"
 #include "cli_sql.h"
 #include "common/loop.h"
 #include "migrations.h"
@@ -16,6 +17,8 @@
 #define REFUSE(err, ...) TXB_FAIL_FROM((err), TXB_REFUSED, TXB_ORIGIN_USAGE, __VA_ARGS__)
 #define UNSAFE(err, ...) TXB_FAIL_FROM((err), TXB_REFUSED, TXB_ORIGIN_SAFETY, __VA_ARGS__)
 
+static const struct txb_pg_statement try_lock_statement = {"cli_migration_try_lock", txb_text_cli_migration_try_lock};
+static const struct txb_pg_statement unlock_statement = {"cli_migration_unlock", txb_text_cli_migration_unlock};
 static const struct txb_pg_statement lock_statement = {"cli_migration_lock", txb_text_cli_migration_lock};
 static const struct txb_pg_statement table_statement = {"cli_migration_table", txb_text_cli_migration_table};
 static const struct txb_pg_statement list_statement = {"cli_migration_list", txb_text_cli_migration_list};
@@ -283,12 +286,28 @@ static enum txb_rc migrate_locked(struct txb_pg *pg, const struct txb_migrate_op
   return TXB_OK;
 }
 
+/* Waits as long as it takes, but says so. */
+static enum txb_rc lock(struct txb_pg *pg, struct txb_error *err) {
+  TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *row = NULL;
+  TXB_TRY(txb_pg_query(pg, &try_lock_statement, NULL, &row, err));
+  if (txb_pg_bool(row, 0, 0))
+    return TXB_OK;
+  txb_say("%s: another init is under way; waiting for its end", txb_pg_name(pg));
+  return txb_pg_query(pg, &lock_statement, NULL, NULL, err);
+}
+
 enum txb_rc txb_migrate(struct txb_pg *pg, const struct txb_migrate_options *options, json_t *report,
                         struct txb_error *err) {
   int version = txb_pg_server_version(pg);
   if (version < SERVER_VERSION_MIN)
     return UNSAFE(err, "%s is PostgreSQL %d; txbroker needs 14 or newer", txb_pg_name(pg), version / 10000);
-  /* The lock ends with the session: a crashed init keeps nobody out. */
-  TXB_TRY(txb_pg_query(pg, &lock_statement, NULL, NULL, err));
-  return migrate_locked(pg, options, report, err);
+  /* The lock ends with the session at the latest: a crashed init keeps nobody out. */
+  TXB_TRY(lock(pg, err));
+  enum txb_rc rc = migrate_locked(pg, options, report, err);
+  if (rc == TXB_OK)
+    return txb_pg_query(pg, &unlock_statement, NULL, NULL, err);
+  struct txb_error ignored;
+  if (txb_pg_is_usable(pg) && txb_pg_query(pg, &unlock_statement, NULL, NULL, &ignored) != TXB_OK)
+    rc = err->rc; /* the connection is gone, and the lock with it */
+  return rc;
 }

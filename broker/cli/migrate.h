@@ -38,8 +38,9 @@ struct txb_migrate_options {
   const char *const *grants; /* "USER=ROLE", NULL-ended; NULL: none */
 };
 /* Brings the schema up to date, makes the first partitions, grants roles. report (an object) gets version, applied,
- * partitions, inbox_partitions, granted. Several at once wait for each other. TXB_REFUSED with TXB_ORIGIN_SAFETY:
- * newer or changed schema, standby, no permission. */
+ * partitions, inbox_partitions, granted. Several at once wait for each other, which is said on standard error;
+ * afterwards the connection holds no lock. TXB_REFUSED with TXB_ORIGIN_SAFETY: newer or changed schema, standby, no
+ * permission. */
 enum txb_rc txb_migrate(struct txb_pg *pg, const struct txb_migrate_options *options, json_t *report,
                         struct txb_error *err) TXB_MUST_CHECK;
 

@@ -1,5 +1,6 @@
 """The commands as people use them: init twice at once, publish and tail, status and doctor with servers missing, dev and demo with everything private."""
 
+import contextlib
 import json
 import os
 import re
@@ -11,6 +12,9 @@ import pytest
 
 from txbtest import process
 from txbtest.program import KAFKA_GONE, POSTGRES_GONE, Program, binary, command
+
+
+MIGRATION_LOCK = 1954049331
 
 
 def ok(*args, **more):
@@ -57,6 +61,24 @@ def test_init_grants_a_role_once_and_refuses_what_is_none(postgres):
     for wish, words in (("nobody_there=txb_app", "nobody_there"), ("Odd; name=postgres", "txb_reader"), ("x", "USER=ROLE")):
         code, _, err = command("-d", uri, "init", "--role", wish)
         assert code == 2 and words in err
+
+
+@contextlib.contextmanager
+def held_migration_lock(postgres, database):
+    """The lock of an init that is under way."""
+    with postgres.session(database) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock(%s, 0)", (MIGRATION_LOCK,))
+        yield cursor
+
+
+def test_init_says_that_another_one_is_under_way(postgres, directory):
+    postgres.create_database("init_held")
+    with held_migration_lock(postgres, "init_held") as holder:
+        program = Program("init", ["-d", postgres.uri("init_held"), "init"], directory)
+        program.wait_line("init_held: another init is under way")
+        assert program.running()
+        holder.execute("SELECT pg_advisory_unlock_all()")
+        assert program.wait_exit() == 0
 
 
 def messages(kafka, topic):
