@@ -19,11 +19,13 @@
 #include "common/pg.h"
 #include "common/random.h"
 
-#define USER        "postgres" /* the superuser inside the server */
-#define VERSION_MIN 14
-#define START_MS    60000
-#define STOP_MS     15000
-#define LOOK_US     (50 * 1000)
+#define USER          "postgres" /* the superuser inside the server */
+#define VERSION_MIN   14
+#define PASSWORD_FILE ".txbroker-password" /* also beside files of the user's */
+#define PASSWORD_SIZE 32
+#define START_MS      60000
+#define STOP_MS       15000
+#define LOOK_US       (50 * 1000)
 
 #define REFUSE(err, ...) TXB_FAIL_FROM((err), TXB_REFUSED, TXB_ORIGIN_USAGE, __VA_ARGS__)
 
@@ -116,30 +118,54 @@ static enum txb_rc make_dir(const struct txb_private_postgres *p, const char *pa
 
 /* ---- data directory -------------------------------------------------------------------------------------- */
 
-/* The password is the server's user's to read, once; in a kept directory it stays, so that addresses stay the same. */
-static enum txb_rc settle_password(struct txb_private_postgres *p, const char *file, struct txb_error *err) {
+static bool is_password(const char *text, ssize_t size) {
+  return size == PASSWORD_SIZE && (ssize_t)strspn(text, "0123456789abcdef") == size;
+}
+
+/* TXB_AGAIN: there is none yet. */
+static enum txb_rc read_password(struct txb_private_postgres *p, const char *file, struct txb_error *err) {
+  char text[PASSWORD_SIZE + 2] = ""; /* one more than it may have, and the end */
   int fd = open(file, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-  ssize_t n = fd < 0 ? -1 : read(fd, p->password, sizeof(p->password) - 1);
-  if (fd >= 0)
-    (void)close(fd);
-  p->password[n > 0 ? n : 0] = '\0';
-  if (strlen(p->password) == 32)
-    return TXB_OK;
+  if (fd < 0)
+    return errno == ENOENT ? TXB_AGAIN : REFUSE(err, "can't read %s: %s", file, strerror(errno));
+  ssize_t n = read(fd, text, sizeof(text) - 1);
+  (void)close(fd);
+  if (!is_password(text, n))
+    return REFUSE(err, "%s is not a password that txbroker dev wrote: move it away", file);
+  memcpy(p->password, text, PASSWORD_SIZE + 1);
+  return TXB_OK;
+}
+
+/* Into another name first: a crash in the middle leaves no half a password. Nobody else writes here, we have the lock. */
+static enum txb_rc write_password(struct txb_private_postgres *p, const char *file, struct txb_error *err) {
+  char fresh[310];
+  (void)snprintf(fresh, sizeof(fresh), "%s.new", file);
   (void)snprintf(p->password, sizeof(p->password), "%016" PRIx64 "%016" PRIx64, txb_random_u64(), txb_random_u64());
-  fd = open(file, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
-  if (fd < 0 || write(fd, p->password, 32) != 32 || (p->uid != 0 && fchown(fd, p->uid, p->gid) != 0)) {
-    if (fd >= 0)
-      (void)close(fd);
-    return REFUSE(err, "can't write %s: %s", file, strerror(errno));
-  }
-  return close(fd) == 0 ? TXB_OK : REFUSE(err, "can't write %s: %s", file, strerror(errno));
+  (void)unlink(fresh);
+  int fd = open(fresh, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+  bool written = fd >= 0 && write(fd, p->password, PASSWORD_SIZE) == PASSWORD_SIZE &&
+                 (p->uid == 0 || fchown(fd, p->uid, p->gid) == 0);
+  if (fd >= 0 && close(fd) != 0)
+    written = false;
+  return written && rename(fresh, file) == 0 ? TXB_OK : REFUSE(err, "can't write %s: %s", file, strerror(errno));
+}
+
+/* The password is the server's user's to read, once; in a kept directory it stays, so that addresses stay the same. */
+static enum txb_rc settle_password(struct txb_private_postgres *p, const char *file, bool server_made,
+                                   struct txb_error *err) {
+  enum txb_rc rc = read_password(p, file, err);
+  if (rc != TXB_AGAIN)
+    return rc;
+  if (server_made)
+    return REFUSE(err, "%s is missing: the password of the server in %s", file, p->data);
+  return write_password(p, file, err);
 }
 
 static enum txb_rc take_data_directory(struct txb_private_postgres *p, const char *data, char password_file[300],
                                        struct txb_error *err) {
   if (data == NULL) {
     (void)snprintf(p->data, sizeof(p->data), "%s/data", p->directory.path);
-    (void)snprintf(password_file, 300, "%s/password", p->directory.path);
+    (void)snprintf(password_file, 300, "%s/" PASSWORD_FILE, p->directory.path);
     return TXB_OK;
   }
   char lock[300];
@@ -152,7 +178,7 @@ static enum txb_rc take_data_directory(struct txb_private_postgres *p, const cha
   if (n < 0 || (size_t)n >= sizeof(p->data))
     return REFUSE(err, "can't use %s: its path is too long or can't be read", data);
   (void)snprintf(lock, sizeof(lock), "%.*s/lock", n - 11, p->data);
-  (void)snprintf(password_file, 300, "%.*s/password", n - 11, p->data);
+  (void)snprintf(password_file, 300, "%.*s/" PASSWORD_FILE, n - 11, p->data);
   p->data_lock_fd = txb_lock_file(lock);
   if (p->data_lock_fd < 0)
     return REFUSE(err, "%s is in use by another txbroker, or can't be written to", data);
@@ -299,9 +325,10 @@ static enum txb_rc open_all(const struct txb_private_postgres_options *options, 
   (void)snprintf(p->sockets, sizeof(p->sockets), "%s/s", p->directory.path);
   TXB_TRY(make_dir(p, p->sockets, err));
   TXB_TRY(take_data_directory(p, options->data, password_file, err));
-  TXB_TRY(settle_password(p, password_file, err));
   (void)snprintf(version_file, sizeof(version_file), "%s/PG_VERSION", p->data);
-  if (access(version_file, F_OK) != 0)
+  bool made = access(version_file, F_OK) == 0;
+  TXB_TRY(settle_password(p, password_file, made, err));
+  if (!made)
     TXB_TRY(make_data(p, password_file, err));
   p->tcp = options->port >= 0;
   p->port = options->port > 0 ? options->port : p->tcp ? free_port() : 5432;

@@ -22,8 +22,8 @@ struct txb_private_postgres {
   char binaries[200]; /* where initdb and postgres are */
   char data[256];
   char sockets[80];
-  char password[33];
-  int port; /* 5432, the socket's name, when there is no TCP */
+  char password[33]; /* 32 hex digits */
+  int port;          /* 5432, the socket's name, when there is no TCP */
   bool tcp;
   bool kept; /* the data directory is the user's */
   int data_lock_fd;

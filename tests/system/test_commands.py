@@ -11,7 +11,7 @@ import psycopg2
 import pytest
 
 from txbtest import process
-from txbtest.program import KAFKA_GONE, POSTGRES_GONE, Program, binary, command
+from txbtest.program import KAFKA_GONE, POSTGRES_GONE, USAGE, Program, binary, command
 
 
 MIGRATION_LOCK = 1954049331
@@ -346,6 +346,28 @@ def test_dev_keeps_data_that_it_is_told_to_keep(directory):
             assert code == 2 and "in use" in err
         assert program.stop() == 0
     assert os.path.isdir(kept) and not os.path.exists(private_directory(addresses))
+
+
+def test_dev_leaves_the_user_s_files_alone_and_takes_no_password_but_its_own(directory):
+    os.chmod(directory.path, 0o755)
+    theirs, ours = (os.path.join(directory.path, name) for name in ("password", ".txbroker-password"))
+    with open(theirs, "w", encoding="ascii") as file:
+        file.write("the user's own")
+    program, addresses = start_dev(directory, "--data", directory.path)
+    assert notes(addresses) == []
+    assert program.stop() == 0
+    with open(theirs, encoding="ascii") as file:
+        assert file.read() == "the user's own"
+    with open(ours, encoding="ascii") as file:
+        password = file.read()
+    assert re.fullmatch("[0-9a-f]{32}", password) and os.stat(ours).st_mode & 0o777 == 0o600
+    for text in (password[:31], password + "0", password[:31] + "@", "", None):
+        os.unlink(ours)
+        if text is not None:
+            with open(ours, "w", encoding="ascii") as file:
+                file.write(text)
+        code, _, err = command("dev", "--data", directory.path)
+        assert code == USAGE and ours in err and os.path.exists(ours) == (text is not None)
 
 
 def demo(*args):
