@@ -40,6 +40,12 @@ enum txb_rc txb_cli_connect(const struct txb_cli *cli, const char *uri, struct t
   return txb_pg_open(&options, out, err);
 }
 
+enum txb_rc txb_cli_connect_as(const char *uri, const char *name, int stop_fd, struct txb_pg **out,
+                               struct txb_error *err) {
+  struct txb_pg_options options = {.uri = uri, .application_name = name, .stop_fd = stop_fd};
+  return txb_pg_open(&options, out, err);
+}
+
 /* The database's own name, as far as it makes a source's name: "127.0.0.1:5432/shop" -> "shop". */
 static void name_of_database(const char *uri, char out[64]) {
   char described[300];

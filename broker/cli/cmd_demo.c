@@ -61,7 +61,7 @@ static enum txb_rc open_postgres(struct txb_demo *demo, struct txb_error *err) {
     demo->base = demo->directory.path;
     return txb_private_directory_open(&demo->directory, err);
   }
-  struct txb_private_postgres_options options = {.port = -1};
+  struct txb_private_postgres_options options = {.port = -1, .stop_fd = demo->stop_fd};
   TXB_TRY(txb_private_postgres_open(&options, &demo->postgres, err));
   demo->base = demo->postgres.directory.path;
   return TXB_OK;
@@ -117,8 +117,9 @@ static enum txb_rc set_up(struct txb_demo *demo, int64_t *money, struct txb_erro
 static void tear_down(struct txb_demo *demo) {
   txb_demo_writers_stop(demo);
   txb_demo_processes_stop(demo);
-  txb_demo_banks_close(demo,
-                       !demo->own_postgres && demo->banks[0].uri[0] != '\0' && !txb_args_has(&demo->cli->args, "keep"));
+  /* One bank alone is not worth keeping. */
+  bool keep = demo->databases_made == 2 && txb_args_has(&demo->cli->args, "keep");
+  txb_demo_banks_close(demo, !demo->own_postgres && !keep);
   if (demo->own_postgres)
     txb_private_postgres_close(&demo->postgres);
   else
@@ -185,15 +186,16 @@ static enum txb_rc check_stuck(const struct txb_demo *demo, struct pace *pace, i
                   STUCK_US / 1000000, b[0].sent + b[1].sent, demo->transfers, b[0].credited + b[1].credited);
 }
 
-/* Until every transfer is made and applied. */
-static enum txb_rc play(struct txb_demo *demo, int signal_fd, struct txb_error *err) {
+/* Until every transfer is made and applied, or a signal comes (which stays to be read: it ends the writers' waits
+ * too). */
+static enum txb_rc play(struct txb_demo *demo, struct txb_error *err) {
   struct pace pace = {.last_us = txb_clock_steady_us()};
   pace.moved_us = pace.last_us;
   for (;;) {
-    struct pollfd fd = {.fd = signal_fd, .events = POLLIN};
+    struct pollfd fd = {.fd = demo->stop_fd, .events = POLLIN};
     TXB_TRY(txb_wait(&fd, 1, TICK_US, NULL, err));
-    if (txb_signals_next(signal_fd) != 0)
-      return TXB_FAIL(err, TXB_REFUSED, "stopped before the end");
+    if (txb_stopped(demo->stop_fd))
+      return TXB_FAIL(err, TXB_RETRY, "stopping");
     int64_t now = txb_clock_steady_us();
     TXB_TRY(txb_demo_look(demo, err));
     let_writers_go(demo, &pace, now);
@@ -210,11 +212,11 @@ static enum txb_rc play(struct txb_demo *demo, int signal_fd, struct txb_error *
   }
 }
 
-static enum txb_rc tell(struct txb_demo *demo, int signal_fd, struct txb_demo_verdict *verdict, struct txb_error *err) {
+static enum txb_rc tell(struct txb_demo *demo, struct txb_demo_verdict *verdict, struct txb_error *err) {
   int64_t money = 0;
   TXB_TRY(set_up(demo, &money, err));
   TXB_TRY(txb_demo_writers_start(demo, err));
-  TXB_TRY(play(demo, signal_fd, err));
+  TXB_TRY(play(demo, err));
   /* Stopped before the verifier looks: nothing is to move while it counts, and what a late repetition would double
    * must have had its chance. */
   txb_demo_writers_stop(demo);
@@ -228,17 +230,18 @@ int txb_cmd_demo(struct txb_cli *cli) {
   static struct txb_demo demo; /* too large for a stack */
   struct txb_error err;
   struct txb_demo_verdict verdict = {.ok = false};
-  int signal_fd = -1;
-  demo = (struct txb_demo){.cli = cli, .started_us = txb_clock_steady_us()};
+  demo = (struct txb_demo){.cli = cli, .stop_fd = -1, .started_us = txb_clock_steady_us()};
   demo.postgres = (struct txb_private_postgres){.directory.lock_fd = -1, .data_lock_fd = -1, .server.pidfd = -1};
   demo.directory.lock_fd = -1;
   (void)pthread_mutex_init(&demo.mutex, NULL);
   (void)pthread_cond_init(&demo.changed, NULL);
   enum txb_rc rc = take_options(&demo, &err);
   if (rc == TXB_OK)
-    rc = txb_signals_open(&signal_fd, &err);
+    rc = txb_signals_open(&demo.stop_fd, &err);
   if (rc == TXB_OK)
-    rc = tell(&demo, signal_fd, &verdict, &err);
+    rc = tell(&demo, &verdict, &err);
+  if (rc != TXB_OK && txb_stopped(demo.stop_fd))
+    rc = TXB_FAIL(&err, TXB_REFUSED, "stopped before the end");
   txb_progress(cli, NULL);
   if (rc == TXB_OK) {
     txb_demo_print(&demo, &verdict);

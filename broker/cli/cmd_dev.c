@@ -18,6 +18,7 @@
 
 struct dev {
   struct txb_cli *cli;
+  int stop_fd; /* a signal ends every wait */
   struct txb_private_postgres postgres;
   struct txb_kafka_mock *mock;
   struct txb_roles roles;
@@ -26,17 +27,12 @@ struct dev {
 
 static const struct txb_pg_statement exists_statement = {"dev_database", txb_text_dev_database};
 
-static enum txb_rc connect_to(const char *uri, struct txb_pg **out, struct txb_error *err) {
-  struct txb_pg_options options = {.uri = uri, .application_name = "txbroker dev", .stop_fd = -1};
-  return txb_pg_open(&options, out, err);
-}
-
 static enum txb_rc make_database(struct dev *dev, struct txb_error *err) {
   char uri[300];
   struct txb_pg *pg = NULL;
   TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *row = NULL;
   txb_private_postgres_uri(&dev->postgres, "postgres", uri, sizeof(uri));
-  TXB_TRY(connect_to(uri, &pg, err));
+  TXB_TRY(txb_cli_connect_as(uri, "txbroker dev", dev->stop_fd, &pg, err));
   enum txb_rc rc = txb_pg_query(pg, &exists_statement, NULL, &row, err);
   if (rc == TXB_OK && !txb_pg_bool(row, 0, 0))
     rc = txb_pg_script(pg, "CREATE DATABASE dev", err);
@@ -52,7 +48,7 @@ static enum txb_rc fill_database(struct dev *dev, struct txb_error *err) {
   txb_private_postgres_uri(&dev->postgres, "dev", dev->uri, sizeof(dev->uri));
   txb_private_postgres_tcp_uri(&dev->postgres, "dev", dev->address, sizeof(dev->address));
   TXB_TRY(make_database(dev, err));
-  TXB_TRY(connect_to(dev->uri, &pg, err));
+  TXB_TRY(txb_cli_connect_as(dev->uri, "txbroker dev", dev->stop_fd, &pg, err));
   json_t *report = json_object();
   enum txb_rc rc = txb_migrate(pg, &options, report, err);
   if (rc == TXB_OK)
@@ -95,7 +91,8 @@ static enum txb_rc start_roles(struct dev *dev, struct txb_error *err) {
 static enum txb_rc open_all(struct dev *dev, struct txb_error *err) {
   long long port = 0;
   TXB_TRY(txb_args_integer(&dev->cli->args, "port", 1, 65535, &port, err));
-  struct txb_private_postgres_options options = {.data = txb_args_text(&dev->cli->args, "data"), .port = (int)port};
+  struct txb_private_postgres_options options = {
+      .data = txb_args_text(&dev->cli->args, "data"), .port = (int)port, .stop_fd = dev->stop_fd};
   TXB_TRY(txb_kafka_mock_open(1, &dev->mock, err));
   TXB_TRY(txb_kafka_mock_topic(dev->mock, TOPIC, PARTITIONS, err));
   TXB_TRY(txb_private_postgres_open(&options, &dev->postgres, err));
@@ -135,21 +132,23 @@ static void close_all(struct dev *dev) {
 
 int txb_cmd_dev(struct txb_cli *cli) {
   struct txb_error err;
-  struct dev dev = {.cli = cli, .roles.stop_fd = -1};
-  int signal_fd = -1, number = 0;
+  struct dev dev = {.cli = cli, .stop_fd = -1, .roles.stop_fd = -1};
+  int number = 0;
   dev.postgres = (struct txb_private_postgres){.directory.lock_fd = -1, .data_lock_fd = -1, .server.pidfd = -1};
   if (cli->settings.log.head.from[0] == TXB_FROM_DEFAULT)
     txb_log_setup(TXB_LOG_WARN, TXB_LOG_LOGFMT, NULL); /* what goes well need not be told here */
-  enum txb_rc rc = txb_signals_open(&signal_fd, &err);
+  enum txb_rc rc = txb_signals_open(&dev.stop_fd, &err);
   if (rc == TXB_OK)
     rc = open_all(&dev, &err);
+  if (rc != TXB_OK && txb_stopped(dev.stop_fd))
+    rc = TXB_FAIL(&err, TXB_REFUSED, "stopped before everything was up");
   if (rc == TXB_OK) {
     print_addresses(&dev);
     if (txb_print_flush())
-      rc = txb_roles_watch(&dev.roles, signal_fd, true, &number, &err);
+      rc = txb_roles_watch(&dev.roles, dev.stop_fd, true, &number, &err);
   }
   close_all(&dev);
-  if (signal_fd >= 0)
-    (void)close(signal_fd);
+  if (dev.stop_fd >= 0)
+    (void)close(dev.stop_fd);
   return rc == TXB_OK ? TXB_EXIT_DONE : txb_fail(&err);
 }

@@ -21,8 +21,9 @@
 #define TXB_DEMO_ROLLBACK_PCT 10
 
 struct txb_demo_bank {
-  char name[64]; /* of the source and the database */
-  char uri[600];
+  char name[64];   /* of the source and the database */
+  const char *uri; /* borrowed from address */
+  struct txb_buffer address;
   char group[80];                                                 /* that applies what arrives here */
   char topic[100];                                                /* of what arrives here */
   struct txb_pg *pg;                                              /* to look and to verify */
@@ -51,6 +52,7 @@ struct txb_demo_process {
 
 struct txb_demo {
   struct txb_cli *cli;
+  int stop_fd; /* a signal ends every wait for a server */
   int64_t transfers;
   int writers, kills_wanted;
   uint64_t seed;
@@ -63,6 +65,7 @@ struct txb_demo {
   const char *brokers;
   int topics_made;
   struct txb_demo_bank banks[2];
+  int databases_made; /* or perhaps made: nobody waited for the answer */
   struct txb_demo_process processes[TXB_DEMO_ROLES];
   char config[100];
   int kills;
@@ -79,6 +82,7 @@ struct txb_demo {
 
 /* Makes databases, schema, accounts and connections; money_out: what is in both together. */
 enum txb_rc txb_demo_banks_open(struct txb_demo *demo, int64_t *money_out, struct txb_error *err) TXB_MUST_CHECK;
+/* drop: the databases that were made, on a server of the user's. */
 void txb_demo_banks_close(struct txb_demo *demo, bool drop);
 /* Looks at both banks. */
 enum txb_rc txb_demo_look(struct txb_demo *demo, struct txb_error *err) TXB_MUST_CHECK;

@@ -288,11 +288,11 @@ static enum txb_rc start_server(struct txb_private_postgres *p, struct txb_error
 }
 
 /* Asks until it answers, or has ended. */
-static enum txb_rc wait_ready(struct txb_private_postgres *p, struct txb_error *err) {
+static enum txb_rc wait_ready(struct txb_private_postgres *p, int stop_fd, struct txb_error *err) {
   char uri[300], log[300], reason[300];
   int64_t until = txb_clock_steady_us() + START_MS * 1000LL;
   txb_private_postgres_uri(p, "postgres", uri, sizeof(uri));
-  struct txb_pg_options options = {.uri = uri, .application_name = "txbroker", .stop_fd = -1};
+  struct txb_pg_options options = {.uri = uri, .application_name = "txbroker", .stop_fd = stop_fd};
   for (;;) {
     struct txb_pg *pg = NULL;
     enum txb_rc rc = txb_pg_open(&options, &pg, err);
@@ -307,9 +307,8 @@ static enum txb_rc wait_ready(struct txb_private_postgres *p, struct txb_error *
       log_reason(log, reason, sizeof(reason));
       return REFUSE(err, "the private PostgreSQL server did not start: %s", reason);
     }
-    if (rc != TXB_RETRY || txb_clock_steady_us() > until)
+    if (rc != TXB_RETRY || txb_clock_steady_us() > until || txb_pause(stop_fd, LOOK_US))
       return txb_error_prefix(err, "the private PostgreSQL server");
-    (void)txb_pause(-1, LOOK_US);
   }
 }
 
@@ -333,7 +332,7 @@ static enum txb_rc open_all(const struct txb_private_postgres_options *options, 
   p->tcp = options->port >= 0;
   p->port = options->port > 0 ? options->port : p->tcp ? free_port() : 5432;
   TXB_TRY(start_server(p, err));
-  return wait_ready(p, err);
+  return wait_ready(p, options->stop_fd, err);
 }
 
 enum txb_rc txb_private_postgres_open(const struct txb_private_postgres_options *options,

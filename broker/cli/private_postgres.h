@@ -14,6 +14,7 @@
 struct txb_private_postgres_options {
   const char *data; /* directory to keep; NULL: in the private directory, without fsync */
   int port;         /* on 127.0.0.1, with a password; 0: a free one; -1: only the private socket */
+  int stop_fd;      /* ends the wait for the server; -1: none */
 };
 
 struct txb_private_postgres {

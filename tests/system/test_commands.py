@@ -6,12 +6,13 @@ import os
 import re
 import signal
 import subprocess
+import threading
 
 import psycopg2
 import pytest
 
 from txbtest import process
-from txbtest.program import KAFKA_GONE, POSTGRES_GONE, USAGE, Program, binary, command
+from txbtest.program import FAILED, KAFKA_GONE, POSTGRES_GONE, USAGE, Program, binary, command
 
 
 MIGRATION_LOCK = 1954049331
@@ -348,6 +349,21 @@ def test_dev_keeps_data_that_it_is_told_to_keep(directory):
     assert os.path.isdir(kept) and not os.path.exists(private_directory(addresses))
 
 
+def test_dev_can_be_stopped_while_it_sets_up(directory):
+    os.chmod(directory.path, 0o755)
+    kept = os.path.join(directory.path, "kept")
+    program, addresses = start_dev(directory, "--data", kept)
+    connection = psycopg2.connect(addresses["postgresql"])
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s, 0)", (MIGRATION_LOCK,))
+        cursor.execute("PREPARE TRANSACTION 'an init that does not end'")
+    connection.close()
+    assert program.stop() == 0
+    program = Program("again", ["dev", "--data", kept], directory)
+    program.wait_line("another init is under way")
+    assert program.stop() == FAILED and "stopped before everything was up" in program.text()
+
+
 def test_dev_leaves_the_user_s_files_alone_and_takes_no_password_but_its_own(directory):
     os.chmod(directory.path, 0o755)
     theirs, ours = (os.path.join(directory.path, name) for name in ("password", ".txbroker-password"))
@@ -380,11 +396,91 @@ def test_demo_with_everything_private():
     demo()
 
 
+def databases(postgres):
+    return postgres.query("postgres", "SELECT datname FROM pg_database ORDER BY datname")
+
+
 def test_demo_on_servers_of_the_user_s(postgres, kafka):
-    databases, topics = postgres.query("postgres", "SELECT datname FROM pg_database"), set(kafka.admin().list_topics(timeout=30).topics)
-    demo("--brokers", kafka.brokers, "--database", postgres.uri("postgres"))
-    assert postgres.query("postgres", "SELECT datname FROM pg_database") == databases
+    before, topics = databases(postgres), set(kafka.admin().list_topics(timeout=30).topics)
+    uri = postgres.uri("postgres", password="what?", application_name="long" * 200)
+    demo("--brokers", kafka.brokers, "--database", uri)
+    assert databases(postgres) == before
+    assert postgres.value("postgres", "SELECT to_regnamespace('bank') IS NULL AND to_regnamespace('txb') IS NULL")
     process.wait_for(lambda: set(kafka.admin().list_topics(timeout=30).topics) - {"__consumer_offsets"} <= topics, "the topics to go", 60)
+
+
+def test_demo_works_in_no_database_but_its_own(postgres):
+    postgres.create_database("precious")
+    before = databases(postgres)
+    # The backslash takes the space that follows it into the password, and all of dbname with it.
+    code, _, err = command("demo", "--database", postgres.dsn("precious").replace("'", "") + " password=x\\")
+    assert code == USAGE and "leads to database precious" in err
+    assert databases(postgres) == before
+    assert postgres.value("precious", "SELECT to_regnamespace('bank') IS NULL AND to_regnamespace('txb') IS NULL")
+
+
+def test_demo_under_way_keeps_no_init_waiting_and_ends_with_a_signal(postgres, directory):
+    before = databases(postgres)
+    program = Program("demo", ["demo", "--database", postgres.uri("postgres"), "--transfers", "1000000"], directory)
+    program.wait_line("PostgreSQL of yours")
+    made = [name for (name,) in databases(postgres) if (name,) not in before]
+    assert len(made) == 2
+    for name in made:
+        with postgres.session(name) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT pg_try_advisory_lock(%s, 0)", (MIGRATION_LOCK,))
+            assert cursor.fetchone() == (True,)
+    assert program.stop() == FAILED and "stopped before the end" in program.text()
+    assert databases(postgres) == before
+
+
+CREATES = """SELECT a.pid FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
+              WHERE NOT l.granted AND l.relation = 'pg_database'::regclass AND a.query LIKE 'CREATE DATABASE%'"""
+
+
+def is_connected(postgres, pid):
+    return postgres.value("postgres", "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = %s)", (pid,))
+
+
+def test_demo_can_be_stopped_while_it_sets_up(postgres, directory):
+    before = databases(postgres)
+    with postgres.session("postgres", autocommit=False) as connection, connection.cursor() as cursor:
+        cursor.execute("LOCK TABLE pg_database IN SHARE MODE")
+        program = Program("demo", ["demo", "--database", postgres.uri("postgres")], directory)
+        pid = process.wait_for(lambda: postgres.value("postgres", CREATES), program.text, 60, alive=program.alive)
+        program.expected = False
+        program.process.send_signal(signal.SIGINT)
+        process.wait_for(lambda: not is_connected(postgres, pid), program.text)  # what it waited for must not happen later
+        connection.rollback()
+        assert program.wait_exit() == FAILED and "stopped before the end" in program.text()
+    assert databases(postgres) == before
+
+
+def test_demo_drops_the_first_database_when_there_is_no_second(postgres, directory):
+    before = databases(postgres)
+
+    def lock(connection):
+        with connection.cursor() as cursor:
+            cursor.execute("LOCK TABLE pg_database IN SHARE MODE")
+
+    with postgres.session("postgres", autocommit=False) as first, postgres.session("postgres", autocommit=False) as second:
+        lock(first)
+        program = Program("demo", ["demo", "--database", postgres.uri("postgres")], directory)
+        process.wait_for(lambda: postgres.value("postgres", CREATES), program.text, 60, alive=program.alive)
+        between = threading.Thread(target=lock, args=(second,), daemon=True)  # it comes before the second CREATE DATABASE: locks are given in order
+        between.start()
+        process.wait_for(lambda: postgres.value("postgres", "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'pg_database'::regclass") == 2,
+                         program.text, 60, alive=program.alive)
+        first.rollback()
+        between.join()
+        pid = process.wait_for(lambda: postgres.value("postgres", CREATES), program.text, 60, alive=program.alive)
+        assert len(databases(postgres)) == len(before) + 1
+        postgres.value("postgres", "SELECT pg_cancel_backend(%s)", (pid,))
+        program.expected = False
+        process.wait_for(lambda: not is_connected(postgres, pid), program.text)
+        second.rollback()
+        assert program.wait_exit() == FAILED
+    assert re.search(r"_bank_a is dropped again.*\n.*database txbroker_demo_\w+_bank_b: .*cancel", program.text())
+    assert databases(postgres) == before
 
 
 # -- what is printed from the tables -------------------------------------------------------------------------------------------------------
