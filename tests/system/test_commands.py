@@ -386,14 +386,14 @@ def test_dev_leaves_the_user_s_files_alone_and_takes_no_password_but_its_own(dir
         assert code == USAGE and ours in err and os.path.exists(ours) == (text is not None)
 
 
-def demo(*args):
-    verdict = json.loads(ok("demo", "-o", "json", "--transfers", "600", "--kills", "3", *args, timeout_s=180))
+def demo(*args, env=None):
+    verdict = json.loads(ok("demo", "-o", "json", "--transfers", "600", "--kills", "3", *args, env=env, timeout_s=180))
     assert verdict == {"transfers": 600, "applied": 600, "lost": 0, "doubled": 0, "misordered": 0, "kills": 3, "money_before": 2000000,
                        "money_after": 2000000, "ok": True}
 
 
 def test_demo_with_everything_private():
-    demo()
+    demo(env={"TXB_SOURCES_BANK_A_DATABASE": "postgresql://127.0.0.1:1/not_meant_here"})
 
 
 def databases(postgres):
@@ -403,7 +403,7 @@ def databases(postgres):
 def test_demo_on_servers_of_the_user_s(postgres, kafka):
     before, topics = databases(postgres), set(kafka.admin().list_topics(timeout=30).topics)
     uri = postgres.uri("postgres", password="what?", application_name="long" * 200)
-    demo("--brokers", kafka.brokers, "--database", uri)
+    demo("--brokers", kafka.brokers, "--database", uri, "--set", "kafka.client.sasl.password=env:TXB_PASSWORD", env={"TXB_PASSWORD": "a secret"})
     assert databases(postgres) == before
     assert postgres.value("postgres", "SELECT to_regnamespace('bank') IS NULL AND to_regnamespace('txb') IS NULL")
     process.wait_for(lambda: set(kafka.admin().list_topics(timeout=30).topics) - {"__consumer_offsets"} <= topics, "the topics to go", 60)
