@@ -305,8 +305,8 @@ static const struct txb_setting group_settings[] = {
      .min = 3600000,
      .max = INT64_MAX / 1000000,
      .unit = "milliseconds",
-     .help = "How long applied ids are remembered (the default is 14 days). Must be longer than the topics' retention: "
-             "doctor compares."},
+     .help = "How long applied ids are remembered (the default is 14 days; of the groups in one database the longest "
+             "counts). Must be longer than the topics' retention: doctor compares."},
     {.key = "retry.first_ms",
      .type = TXB_SETTING_INTEGER,
      .offset = GROUP(retry_first_ms),
