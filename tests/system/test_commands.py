@@ -479,8 +479,8 @@ def test_demo_drops_the_first_database_when_there_is_no_second(postgres, directo
         process.wait_for(lambda: not is_connected(postgres, pid), program.text)
         second.rollback()
         assert program.wait_exit() == FAILED
-    assert re.search(r"_bank_a is dropped again.*\n.*database txbroker_demo_\w+_bank_b: .*cancel", program.text())
     assert databases(postgres) == before
+    assert re.search(r"_bank_a is dropped again.*\n.*database txbroker_demo_\w+_bank_b: .*cancel", program.text())
 
 
 # -- what is printed from the tables -------------------------------------------------------------------------------------------------------
