@@ -36,13 +36,12 @@ enum txb_rc txb_cli_database(const struct txb_cli *cli, const char **uri_out, st
 enum txb_rc txb_cli_connect(const struct txb_cli *cli, const char *uri, struct txb_pg **out, struct txb_error *err) {
   char name[64];
   (void)snprintf(name, sizeof(name), "txbroker %s", cli->args.command->name);
-  struct txb_pg_options options = {.uri = uri, .application_name = name, .stop_fd = -1, .builtins_only = true};
-  return txb_pg_open(&options, out, err);
+  return txb_cli_connect_as(uri, name, -1, out, err);
 }
 
 enum txb_rc txb_cli_connect_as(const char *uri, const char *name, int stop_fd, struct txb_pg **out,
                                struct txb_error *err) {
-  struct txb_pg_options options = {.uri = uri, .application_name = name, .stop_fd = stop_fd};
+  struct txb_pg_options options = {.uri = uri, .application_name = name, .stop_fd = stop_fd, .builtins_only = true};
   return txb_pg_open(&options, out, err);
 }
 
