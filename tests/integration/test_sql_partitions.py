@@ -332,7 +332,7 @@ def test_a_reader_of_the_old_partition_makes_dropping_come_back_later(db):
 
 def test_two_droppers_do_not_meet(db):
     prepare_drop(db)
-    first, second = db.session("relay", transaction=True), db.session("admin")
+    first, second = db.session("relay", transaction=True), db.session("relay")
     assert drop_step(first)["statement"]
     assert drop_step(second)["statement"] is None
     first.do("ROLLBACK")
