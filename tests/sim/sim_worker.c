@@ -139,7 +139,8 @@ static void start_worker(struct world *w, int index) {
                                       .evict_us = 1500000,
                                       .copy_us = 100000,
                                       .quiet_us = 100000,
-                                      .look_us = 300000,
+                                      /* looking would heal that bug sooner or later */
+                                      .look_us = w->m.bugs.commit_tag_ignored ? 0 : 300000,
                                       .recheck_us = 1000000,
                                       .bug_error_skips = w->m.bugs.error_skips,
                                       .bug_commit_tag_ignored = w->m.bugs.commit_tag_ignored};
