@@ -144,6 +144,8 @@ bool txb_kafka_weather_error(struct txb_kafka_weather *w, rd_kafka_resp_err_t co
   }
   if (code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN)
     w->down = true;
+  else
+    w->reason[0] = '\0';
   for (size_t i = 0; i < TXB_ARRAY_SIZE(w->seen); i++)
     if (w->seen[i] == (int)code)
       return false;
@@ -153,6 +155,7 @@ bool txb_kafka_weather_error(struct txb_kafka_weather *w, rd_kafka_resp_err_t co
 }
 
 bool txb_kafka_weather_fair(struct txb_kafka_weather *w) {
+  w->reason[0] = '\0';
   if (!w->down)
     return false;
   *w = (struct txb_kafka_weather){0};

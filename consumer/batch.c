@@ -1,6 +1,6 @@
 /* A batch of messages as one transaction. For SQL handlers in one round trip:
  *
- *   BEGIN; batch_open (compare-and-set, W1); inbox and handler in one statement; batch_close; session set back; COMMIT
+ *   BEGIN; batch_open (compare-and-set, W1); inbox and handler in one statement; batch_close; COMMIT; session set back
  *
  * for plugins in two, the handler's own between them:
  *
@@ -253,8 +253,6 @@ static enum txb_rc send_close(txb_worker_t *w, int64_t applied, struct txb_error
 enum txb_rc txb_worker_batch_close(txb_worker_t *w, int64_t applied, struct txb_error *err) {
   if (!txb_bug("worker_offset_before_commit"))
     TXB_TRY(send_close(w, applied, err));
-  if (is_sql(w)) /* behind batch_close, which reads what the handler's statement left in a setting */
-    TXB_TRY(txb_worker_reset_settings(w, err));
 #ifdef TXB_FAULTS
   TXB_TRY(txb_pg_pump(w->pg, err)); /* the server has everything but the COMMIT */
 #endif
@@ -262,6 +260,10 @@ enum txb_rc txb_worker_batch_close(txb_worker_t *w, int64_t applied, struct txb_
   txb_failpoint("worker.before_commit");
   TXB_TRY(txb_worker_send(w, &txb_worker_commit_statement, NULL, err));
   w->operation.commit_answer = w->operation.sent - 1;
+  /* Not before COMMIT: deferred triggers of the user's tables run there, and may read settings of the transaction. When
+   * it fails, this is not run, and the rollback has done the same. */
+  if (is_sql(w))
+    TXB_TRY(txb_worker_reset_settings(w, err));
   TXB_TRY(txb_worker_sync(w, err));
   TXB_TRY(txb_pg_pump(w->pg, err));
   /* A crash here: committed or not. The next owner reads the position, which is in the same transaction. */

@@ -86,8 +86,8 @@ static bool probe(struct txb_partition *p, const struct txb_worker_core_options 
  * new record may lie where the next one was awaited. Between two records that follow each other closely there is no time
  * for that. */
 static bool was_quiet(const struct txb_partition *p, const struct txb_worker_core_options *o, int64_t now_us) {
-  return o->quiet_us > 0 && p->own == TXB_OWN_OWNED && p->count == 0 && p->has_last && p->next_offset > 0 &&
-         p->fetch_offset >= p->next_offset && p->probed_next != p->next_offset && now_us - p->heard_us >= o->quiet_us;
+  return o->quiet_us > 0 && p->count == 0 && p->has_last && p->next_offset > 0 && p->fetch_offset >= p->next_offset &&
+         p->probed_next != p->next_offset && now_us - p->heard_us >= o->quiet_us;
 }
 
 enum txb_rc txb_partition_push(struct txb_partition *p, const struct txb_worker_core_options *o,
@@ -104,6 +104,7 @@ enum txb_rc txb_partition_push(struct txb_partition *p, const struct txb_worker_
     p->probing = true;
     p->probed_next = p->next_offset;
     p->fetch_offset = p->next_offset - 1;
+    p->end_offset = -1; /* there is something behind it */
     wanted = false;
   }
   if (!wanted) {
@@ -279,7 +280,6 @@ void txb_partition_taken(struct txb_partition *p, const struct txb_worker_core_o
   p->epoch = row->epoch;
   p->due_us = p->take_since_us = 0;
   p->refusals = 0;
-  p->heard_us = now_us;
   p->look_us = now_us + o->look_us;
   p->has_last = row->has_last;
   p->last_id = row->last_id;
@@ -301,6 +301,7 @@ void txb_partition_taken(struct txb_partition *p, const struct txb_worker_core_o
   txb_partition_pop(p, o, old, now_us);
   p->next_offset = row->next_offset;
   if (!within) {
+    p->heard_us = now_us;
     p->fetching = p->paused = false; /* worker_core asks for it */
     p->probing = row->has_last && row->next_offset > 0;
     p->fetch_offset = p->probing ? row->next_offset - 1 : row->next_offset;
@@ -326,6 +327,7 @@ void txb_partition_stop(struct txb_partition *p, const struct txb_worker_core_op
   txb_partition_pop(p, o, p->count, now_us);
   p->stop_told = p->stop_told && p->stop == why;
   p->stop = why;
+  p->stall_tries = 0;
   p->own = TXB_OWN_STOPPED;
   p->asked = false;
   p->probing = false;

@@ -15,6 +15,7 @@
 #include "consumer_sql.h"
 
 #define MS                1000
+#define HOUR_MS           INT64_C(3600000)
 #define BUFFER_BYTES      (INT64_C(16) << 20) /* fetched and waiting, over all partitions */
 #define STOP_PATIENCE_MS  20000               /* a stop waits so long for the batch under way */
 #define LEAVE_PATIENCE_MS 5000
@@ -49,7 +50,13 @@ void txb_worker_step(txb_worker_t *w, const struct txb_worker_event *event) {
 
 /* ---- the connection -------------------------------------------------------------------------- */
 
+/* The group wants partitions back, and has waited long enough for the statement under way. */
+static bool must_give_back(const txb_worker_t *w) {
+  return w->giving_back && w->operation.active && txb_clock_steady_us() >= w->give_back_due_us;
+}
+
 void txb_worker_connection_lost(txb_worker_t *w, const struct txb_error *why) {
+  bool given_up = must_give_back(w);
   int64_t pause_ms = txb_backoff_next_ms(&w->reconnect, txb_random_u64());
   if (w->reconnect.failures == 1)
     txb_log(TXB_LOG_WARN, TXB_MSG("database away, connecting again"), TXB_F("group", w->settings->group),
@@ -59,6 +66,7 @@ void txb_worker_connection_lost(txb_worker_t *w, const struct txb_error *why) {
   w->pg = NULL;
   txb_worker_operation_clear(w);
   struct txb_worker_event e = txb_worker_event_now(TXB_WE_DOWN, -1);
+  e.found = given_up;
   txb_worker_step(w, &e);
 }
 
@@ -199,7 +207,7 @@ static enum txb_rc watch_operation(txb_worker_t *w, struct txb_error *err) {
   struct txb_worker_operation *o = &w->operation;
   if (!o->active)
     return TXB_OK;
-  if (w->giving_back && now_us >= w->give_back_due_us)
+  if (must_give_back(w))
     return TXB_FAIL_FROM(err, TXB_RETRY, TXB_ORIGIN_POSTGRES,
                          "the group asks for partitions back and the statement under way does not end: it is given up");
   if (o->action.kind != TXB_WA_RUN || o->told_slow || now_us < slow_us(w))
@@ -307,10 +315,11 @@ enum txb_rc txb_worker_settings_check(const struct txb_worker_settings *s, struc
   if (s->database == NULL)
     return TXB_FAIL_FROM(err, TXB_REFUSED, TXB_ORIGIN_USAGE, "group %s has no database", s->group);
   if (s->batch_messages < 1 || s->batch_bytes < 1 || s->batch_wait_ms < 0 || s->session_timeout_ms < 100 ||
-      s->retry_first_ms < 1 || s->retry_cap_ms < s->retry_first_ms)
+      s->retry_first_ms < 1 || s->retry_cap_ms < s->retry_first_ms || s->inbox_keep_ms < HOUR_MS ||
+      s->inbox_keep_ms > INT64_MAX / 1000000)
     return TXB_FAIL_FROM(err, TXB_REFUSED, TXB_ORIGIN_USAGE,
                          "group %s: batch_messages, batch_bytes and retry.first_ms must be at least 1, batch_wait_ms "
-                         "0, session_timeout_ms 100, and "
+                         "0, session_timeout_ms 100, inbox_keep_ms an hour, and "
                          "retry.cap_ms not below retry.first_ms",
                          s->group);
   return TXB_OK;

@@ -88,9 +88,11 @@ static void doubt(struct txb_worker_core *core, struct txb_partition *p, int64_t
   ask_again(p, now_us);
 }
 
-static void down(struct txb_worker_core *core, int64_t now_us) {
+/* `given_up`: the process closed the connection itself, so that a message alone in its batch has done nothing wrong. */
+static void down(struct txb_worker_core *core, bool given_up, int64_t now_us) {
   core->up = false;
-  if (core->busy_slot >= 0 && core->busy_kind == TXB_WA_RUN)
+  bool ran = core->busy_slot >= 0 && core->busy_kind == TXB_WA_RUN;
+  if (ran && (!given_up || core->busy_count > 1))
     txb_partition_interrupted(slot_of(core, core->busy_slot), core->busy_count);
   core->busy_slot = core->exclusive = -1;
   for (size_t i = 0; i < core->slots; i++)
@@ -158,9 +160,11 @@ static void failed(struct txb_worker_core *core, struct txb_partition *p, const 
     break;
   case TXB_WA_STALL: /* it stands still all the same; what was not written down is written later, or given up */
     p->stall_tries++;
-    p->due_us = e->now_us + LATER_US;
     p->stall_unrecorded = p->stall_unrecorded && p->stall_tries < STALL_TRIES;
-    p->stop_told = p->own == TXB_OWN_STOPPED;
+    if (p->own == TXB_OWN_STOPPED)
+      p->stop_told = p->stall_tries >= STALL_TRIES;
+    else
+      p->due_us = e->now_us + LATER_US;
     p->marked_offset = p->stall_unrecorded ? p->marked_offset : -1;
     break;
   case TXB_WA_MARK:
@@ -195,6 +199,8 @@ static void looked_up(const struct txb_worker_core *core, struct txb_partition *
     ask_again(p, e->now_us);
     return;
   }
+  if (p->own != TXB_OWN_LOOKUP) /* stopped while the look was under way */
+    return;
   p->own = e->found ? TXB_OWN_CONFIRM : TXB_OWN_START;
   p->confirm_offset = e->offset;
 }
@@ -269,7 +275,7 @@ void txb_worker_core_step(struct txb_worker_core *core, const struct txb_worker_
     core->up = true;
     return;
   case TXB_WE_DOWN:
-    down(core, e->now_us);
+    down(core, e->found, e->now_us);
     return;
   case TXB_WE_STOP:
     core->stopping = true;

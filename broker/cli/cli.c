@@ -33,6 +33,14 @@ enum txb_rc txb_cli_database(const struct txb_cli *cli, const char **uri_out, st
   return TXB_OK;
 }
 
+enum txb_rc txb_cli_connect_to_publish(const struct txb_cli *cli, const char *uri, struct txb_pg **out,
+                                       struct txb_error *err) {
+  char name[64];
+  (void)snprintf(name, sizeof(name), "txbroker %s", cli->args.command->name);
+  struct txb_pg_options options = {.uri = uri, .application_name = name, .stop_fd = -1};
+  return txb_pg_open(&options, out, err);
+}
+
 enum txb_rc txb_cli_connect(const struct txb_cli *cli, const char *uri, struct txb_pg **out, struct txb_error *err) {
   char name[64];
   (void)snprintf(name, sizeof(name), "txbroker %s", cli->args.command->name);

@@ -88,6 +88,9 @@ enum txb_rc txb_cli_apply_database(struct txb_cli *cli, struct txb_error *err) T
 /* Connects to it for a command: application name "txbroker COMMAND". */
 enum txb_rc txb_cli_connect(const struct txb_cli *cli, const char *uri, struct txb_pg **out,
                             struct txb_error *err) TXB_MUST_CHECK;
+/* The same for publish, which a pooler may stand before: with nothing but what every pooler lets through. */
+enum txb_rc txb_cli_connect_to_publish(const struct txb_cli *cli, const char *uri, struct txb_pg **out,
+                                       struct txb_error *err) TXB_MUST_CHECK;
 /* The same with a name of its own, for commands that catch signals: stop_fd (of txb_signals_open) ends every wait. */
 enum txb_rc txb_cli_connect_as(const char *uri, const char *name, int stop_fd, struct txb_pg **out,
                                struct txb_error *err) TXB_MUST_CHECK;

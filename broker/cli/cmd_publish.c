@@ -156,7 +156,7 @@ static enum txb_rc publish(struct txb_cli *cli, struct flags *flags, struct txb_
   const char *uri;
   struct txb_pg *pg = NULL;
   TXB_TRY(txb_cli_database(cli, &uri, err));
-  TXB_TRY(txb_cli_connect(cli, uri, &pg, err));
+  TXB_TRY(txb_cli_connect_to_publish(cli, uri, &pg, err));
   size_t count = 0;
   enum txb_rc rc = txb_schema_need(pg, err);
   if (rc == TXB_OK && lines)

@@ -38,18 +38,21 @@ static enum txb_rc look(struct txb_status *status, const struct txb_cli *cli, co
 static enum txb_rc lag_of_group(struct txb_status *status, struct txb_kafka_inspect *kafka, json_t *group,
                                 struct txb_error *err) {
   json_t *partition;
+  const char *gone = NULL;
   json_int_t total = 0;
   size_t i;
   json_array_foreach(json_object_get(group, "partitions"), i, partition) {
     int64_t low, high;
     json_int_t next = json_integer_value(json_object_get(partition, "next_offset"));
-    enum txb_rc rc =
-        txb_kafka_inspect_offsets(kafka, json_string_value(json_object_get(partition, "topic")),
-                                  (int)json_integer_value(json_object_get(partition, "partition")), &low, &high, err);
+    const char *topic = json_string_value(json_object_get(partition, "topic"));
+    int number = (int)json_integer_value(json_object_get(partition, "partition"));
+    enum txb_rc rc = txb_kafka_inspect_offsets(kafka, topic, number, &low, &high, err);
     if (rc == TXB_RETRY)
       return rc;
-    if (rc != TXB_OK) { /* one topic that is gone hides nobody else's lag */
-      add_problem(status, err);
+    if (rc != TXB_OK) { /* one topic that is gone hides nobody else's lag, and is told once */
+      if (gone == NULL || strcmp(gone, topic) != 0)
+        add_problem(status, err);
+      gone = topic;
       continue;
     }
     (void)json_object_set_new(partition, "end_offset", json_integer(high));

@@ -71,7 +71,8 @@ AS $$
   INSERT INTO txb.inbox_wish AS w (group_name, keep, said_at)
   VALUES (inbox_keep.group_name, inbox_keep.keep, clock_timestamp())
   ON CONFLICT ON CONSTRAINT inbox_wish_key DO UPDATE SET keep = excluded.keep, said_at = excluded.said_at;
-  SELECT max(w.keep) FROM txb.inbox_wish AS w WHERE w.said_at > clock_timestamp() - w.keep
+  SELECT greatest(inbox_keep.keep,
+                  (SELECT max(w.keep) FROM txb.inbox_wish AS w WHERE w.said_at > clock_timestamp() - w.keep))
 $$;
 COMMENT ON FUNCTION txb.inbox_keep(text, interval) IS
   'Notes how long a group wants ids remembered, and returns the longest wish of the groups that still say theirs: what '

@@ -104,6 +104,23 @@ def test_a_handler_that_changes_its_session_changes_it_for_nobody_else(systems, 
     assert report, report
 
 
+def test_deferred_triggers_see_the_settings_that_the_handler_made_for_its_transaction(systems, postgres, kafka):
+    system = systems(postgres, kafka)
+    postgres.query(system.bank.target, """
+        CREATE TABLE bank.audit (who text, delivery boolean); GRANT ALL ON bank.audit TO PUBLIC;
+        CREATE FUNCTION bank.note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+          INSERT INTO bank.audit VALUES (current_setting('app.user', true), current_setting('txb.delivery', true) <> ''); RETURN NULL; END $$;
+        CREATE CONSTRAINT TRIGGER note AFTER INSERT ON bank.applied DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION bank.note();
+        CREATE FUNCTION bank.named(m txb.message) RETURNS txb.outcome LANGUAGE plpgsql AS $$ BEGIN
+          PERFORM set_config('app.user', 'alice', true); RETURN bank.apply(m); END $$""")
+    system.relay()
+    system.worker(worker={"handler": {"kind": "sql", "function": "bank.named"}, "retry": RETRY})
+    for account in range(1, 6):
+        system.bank.transfer(account)
+    system.wait_rest()
+    assert postgres.query(system.bank.target, "SELECT DISTINCT who, delivery FROM bank.audit") == [("alice", True)]
+
+
 def test_a_handler_that_waits_for_a_lock_keeps_no_partition_from_another_worker(systems, postgres, kafka):
     system = systems(postgres, kafka, worker={"session_timeout_ms": 6000})
     postgres.query(system.bank.target, """CREATE FUNCTION bank.waiting(m txb.message) RETURNS txb.outcome LANGUAGE plpgsql AS $$

@@ -512,6 +512,18 @@ Test(worker_core, does_not_wake_up_to_copy_what_it_has_lost) {
   cr_assert_eq(txb_worker_core_due_us(&core), INT64_MAX);
 }
 
+Test(worker_core, a_message_that_waited_when_we_gave_the_connection_up_is_not_blamed) {
+  int slot = owned(0);
+  record(slot, 0);
+  for (int i = 0; i < 3; i++) {
+    run(1);
+    step_found(TXB_WE_DOWN, 0, true, 0);
+    step(TXB_WE_UP, 0);
+    own(slot, plain(0));
+  }
+  run(1); /* and not set aside */
+}
+
 Test(worker_core, gives_back_at_once_when_the_database_is_gone) {
   int slot = owned(0);
   step(TXB_WE_DOWN, 0);

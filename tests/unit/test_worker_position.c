@@ -155,6 +155,43 @@ Test(worker_position, stops_a_partition_that_was_made_anew_and_filled_in_a_quiet
   cr_assert_eq(expect(TXB_WA_STALL).stop, TXB_STOP_DIFFERENT);
 }
 
+Test(worker_position, compares_also_what_came_while_the_database_was_away) {
+  int slot = quiet();
+  step(TXB_WE_DOWN, slot);
+  record(slot, 8); /* of another topic, perhaps */
+  step(TXB_WE_UP, slot);
+  struct txb_position p = plain(8);
+  p.has_last = true;
+  p.last_id = id_of(7);
+  p.last_timestamp_ms = 7;
+  own(slot, p);
+  cr_assert_eq(expect(TXB_WA_FETCH).offset, 7);
+}
+
+Test(worker_position, taking_it_anew_does_not_end_a_quiet_time) {
+  int slot = quiet();
+  step(TXB_WE_DOWN, slot);
+  step(TXB_WE_UP, slot);
+  struct txb_position p = plain(8);
+  p.has_last = true;
+  p.last_id = id_of(7);
+  p.last_timestamp_ms = 7;
+  own(slot, p);
+  expect(TXB_WA_NONE);
+  record(slot, 8);
+  cr_assert_eq(expect(TXB_WA_FETCH).offset, 7);
+}
+
+Test(worker_position, is_not_idle_with_a_record_that_it_has_seen) {
+  int slot = quiet();
+  step_found(TXB_WE_END, slot, true, 8);
+  cr_assert(txb_worker_core_idle(&core));
+  record(slot, 8);
+  expect(TXB_WA_FETCH);
+  record(slot, 7);
+  cr_assert_not(txb_worker_core_idle(&core));
+}
+
 /* ---- an operator sets the position ----------------------------------------------------------- */
 
 Test(worker_position, an_idle_owner_looks_at_its_row_and_goes_on_when_it_stands_there) {
@@ -166,6 +203,18 @@ Test(worker_position, an_idle_owner_looks_at_its_row_and_goes_on_when_it_stands_
   expect(TXB_WA_NONE);
   record(slot, 5);
   run(1);
+}
+
+Test(worker_position, a_stop_while_an_idle_owner_looks_is_told) {
+  core.options.look_us = 1000 * MS;
+  int slot = quiet();
+  expect(TXB_WA_LOOKUP);
+  struct txb_worker_event e = event(TXB_WE_RANGE, slot);
+  e.low = 0;
+  e.high = 3;
+  txb_worker_core_step(&core, &e);
+  step_found(TXB_WE_LOOKED_UP, slot, true, 8);
+  cr_assert_eq(core.partitions[slot].own, TXB_OWN_LOOKUP, "taken anew, as after any doubt");
 }
 
 Test(worker_position, an_idle_owner_takes_anew_what_an_operator_has_set) {
