@@ -462,14 +462,15 @@ def test_demo_drops_the_first_database_when_there_is_no_second(postgres, directo
         with connection.cursor() as cursor:
             cursor.execute("LOCK TABLE pg_database IN SHARE MODE")
 
-    with postgres.session("postgres", autocommit=False) as first, postgres.session("postgres", autocommit=False) as second:
+    # The first is closed first, whatever happens: the second waits for it in a thread.
+    with postgres.session("postgres", autocommit=False) as second, postgres.session("postgres", autocommit=False) as first:
         lock(first)
         program = Program("demo", ["demo", "--database", postgres.uri("postgres")], directory)
         process.wait_for(lambda: postgres.value("postgres", CREATES), program.text, 60, alive=program.alive)
         between = threading.Thread(target=lock, args=(second,), daemon=True)  # it comes before the second CREATE DATABASE: locks are given in order
         between.start()
-        process.wait_for(lambda: postgres.value("postgres", "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'pg_database'::regclass") == 2,
-                         program.text, 60, alive=program.alive)
+        process.wait_for(lambda: postgres.value("postgres", "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND pid = %s)",
+                                                (second.info.backend_pid,)), program.text, 60, alive=program.alive)
         first.rollback()
         between.join()
         pid = process.wait_for(lambda: postgres.value("postgres", CREATES), program.text, 60, alive=program.alive)
