@@ -231,7 +231,11 @@ static enum txb_rc merge(struct txb_generations *g, size_t ai, size_t bi, struct
   a->row_waits = a->row_waits || b->row_waits;
   a->left_out = a->left_out || b->left_out;
   a->counts_from = a->counts_from > b->counts_from ? a->counts_from : b->counts_from;
-  a->quiet = a->quiet < b->quiet ? a->quiet : b->quiet;
+  /* Of equal holders the longer time without a change: else each new generation that joins an old and large one, behind
+   * a transaction that stays open, would have all of it asked for again. */
+  bool same = a->holder_count == own && b->holder_count == own;
+  uint32_t least = a->quiet < b->quiet ? a->quiet : b->quiet, most = a->quiet > b->quiet ? a->quiet : b->quiet;
+  a->quiet = same ? most : least;
   a->noted_us = a->noted_us < b->noted_us ? a->noted_us : b->noted_us;
   drop_at(g, bi);
   return TXB_OK;
