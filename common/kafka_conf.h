@@ -63,6 +63,9 @@ struct txb_kafka_weather {
  * since the last fair weather. A connection lost or an answer late is not: its `text` (NULL: the code's) becomes the
  * reason, which belongs into the line that says that all are away. */
 bool txb_kafka_weather_error(struct txb_kafka_weather *w, rd_kafka_resp_err_t code, const char *text);
+/* That line, into *err; returns its code. */
+enum txb_rc txb_kafka_weather_fail(const struct txb_kafka_weather *w, rd_kafka_resp_err_t code, const char *text,
+                                   struct txb_error *err);
 /* Something got through (a report, a message, an answer). True when it was down: worth a line "back". */
 bool txb_kafka_weather_fair(struct txb_kafka_weather *w);
 

@@ -499,8 +499,7 @@ static enum txb_rc on_error(struct txb_kafka_consumer *c, rd_kafka_event_t *even
     (void)TXB_KAFKA_FAIL(&out->err, code, text, "Kafka client");
     out->rc = out->err.rc = TXB_FATAL;
   } else if (txb_kafka_weather_error(&c->weather, code, rd_kafka_event_error_string(event))) {
-    out->rc = TXB_KAFKA_FAIL(&out->err, code, rd_kafka_event_error_string(event), "Kafka%s%s",
-                             c->weather.reason[0] != 0 ? ": " : "", c->weather.reason);
+    out->rc = txb_kafka_weather_fail(&c->weather, code, rd_kafka_event_error_string(event), &out->err);
   } else {
     return TXB_AGAIN;
   }

@@ -154,6 +154,11 @@ bool txb_kafka_weather_error(struct txb_kafka_weather *w, rd_kafka_resp_err_t co
   return true;
 }
 
+enum txb_rc txb_kafka_weather_fail(const struct txb_kafka_weather *w, rd_kafka_resp_err_t code, const char *text,
+                                   struct txb_error *err) {
+  return TXB_KAFKA_FAIL(err, code, text, "Kafka%s%s", w->reason[0] != '\0' ? ": " : "", w->reason);
+}
+
 bool txb_kafka_weather_fair(struct txb_kafka_weather *w) {
   w->reason[0] = '\0';
   if (!w->down)

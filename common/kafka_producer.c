@@ -233,8 +233,7 @@ static void take_error(struct txb_kafka_producer *producer, rd_kafka_event_t *ev
   bool gap = code == RD_KAFKA_RESP_ERR__GAPLESS_GUARANTEE; /* the reports say which messages were refused */
   if (gap || !txb_kafka_weather_error(&producer->weather, code, text))
     return;
-  (void)TXB_KAFKA_FAIL(&producer->trouble, code, text, "Kafka%s%s", producer->weather.reason[0] != 0 ? ": " : "",
-                       producer->weather.reason);
+  (void)txb_kafka_weather_fail(&producer->weather, code, text, &producer->trouble);
   producer->news = TXB_KAFKA_TROUBLE;
 }
 

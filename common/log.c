@@ -1,6 +1,6 @@
 /* The log. A line is built on the stack and written by one write(2): nothing is allocated, lines of several threads
- * never mix (to a pipe, 4096 bytes are written as one), and what a foreign producer puts into a topic, a key or an error text can neither end a line nor forge a
- * field. */
+ * never mix (a pipe takes up to 4096 bytes as one, PIPE_BUF), and what a foreign producer puts into a topic, a key or an
+ * error text can neither end a line nor forge a field. */
 #include "common/log.h"
 
 #include <errno.h>

@@ -31,8 +31,8 @@ static bool is_sql(const txb_worker_t *w) {
   return w->settings->handler == TXB_HANDLER_SQL || w->settings->handler == TXB_HANDLER_SQL_BATCH;
 }
 
-/* W11: what a handler may have changed of the session is set back before anything of ours runs behind it, and before
- * the next message. In the handler's own transaction: a rollback sets it back too. */
+/* W11: what a handler may have changed of the session is set back: the role before anything of ours runs behind it, the
+ * settings before the next message. A rollback sets both back too, and a crash ends the session. */
 static const struct txb_pg_statement reset = {"txb_worker_reset", txb_text_worker_reset},
                                      reset_role = {"txb_worker_reset_role", txb_text_worker_reset_role};
 

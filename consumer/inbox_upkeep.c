@@ -1,5 +1,6 @@
 /* Looking after the inbox: partitions for the days to come, and those dropped that no redelivery can reach any more.
- * Any worker may do it, and doing it twice does no harm. */
+ * Any worker may do it, and doing it twice does no harm. Each statement is a transaction of its own: a crash between two
+ * leaves the wish noted and the old days there, and whoever looks next drops them. */
 #include "common/clock.h"
 #include "common/log.h"
 #include "consumer/worker_internal.h"

@@ -59,14 +59,14 @@ void txb_worker_connection_lost(txb_worker_t *w, const struct txb_error *why) {
   bool given_up = must_give_back(w);
   int64_t pause_ms = txb_backoff_next_ms(&w->reconnect, txb_random_u64());
   if (w->reconnect.failures == 1)
-    txb_log(TXB_LOG_WARN, TXB_MSG("database away, connecting again"), TXB_F("group", w->settings->group),
-            TXB_F("error", why->message));
+    txb_log(TXB_LOG_WARN,
+            TXB_MSG(given_up ? "connection given up, connecting again" : "database away, connecting again"),
+            TXB_F("group", w->settings->group), TXB_F("error", why->message));
   w->reconnect_us = txb_clock_steady_us() + pause_ms * MS;
   txb_pg_close(w->pg);
   w->pg = NULL;
   txb_worker_operation_clear(w);
-  struct txb_worker_event e = txb_worker_event_now(TXB_WE_DOWN, -1);
-  e.found = given_up;
+  struct txb_worker_event e = txb_worker_event_now(given_up ? TXB_WE_GIVEN_UP : TXB_WE_DOWN, -1);
   txb_worker_step(w, &e);
 }
 
@@ -209,7 +209,7 @@ static enum txb_rc watch_operation(txb_worker_t *w, struct txb_error *err) {
     return TXB_OK;
   if (must_give_back(w))
     return TXB_FAIL_FROM(err, TXB_RETRY, TXB_ORIGIN_POSTGRES,
-                         "the group asks for partitions back and the statement under way does not end: it is given up");
+                         "the group asks for partitions back, and the statement under way does not end");
   if (o->action.kind != TXB_WA_RUN || o->told_slow || now_us < slow_us(w))
     return TXB_OK;
   const struct txb_worker_place *place = &w->places[o->action.slot];

@@ -88,7 +88,6 @@ static void doubt(struct txb_worker_core *core, struct txb_partition *p, int64_t
   ask_again(p, now_us);
 }
 
-/* `given_up`: the process closed the connection itself, so that a message alone in its batch has done nothing wrong. */
 static void down(struct txb_worker_core *core, bool given_up, int64_t now_us) {
   core->up = false;
   bool ran = core->busy_slot >= 0 && core->busy_kind == TXB_WA_RUN;
@@ -275,7 +274,8 @@ void txb_worker_core_step(struct txb_worker_core *core, const struct txb_worker_
     core->up = true;
     return;
   case TXB_WE_DOWN:
-    down(core, e->found, e->now_us);
+  case TXB_WE_GIVEN_UP:
+    down(core, e->kind == TXB_WE_GIVEN_UP, e->now_us);
     return;
   case TXB_WE_STOP:
     core->stopping = true;

@@ -31,13 +31,13 @@ struct txb_worker_core {
 };
 
 enum txb_worker_event_kind {
-  TXB_WE_TIME = 0, /* only the time has passed */
-  TXB_WE_UP,       /* connected to the database */
-  TXB_WE_DOWN,     /* the connection is gone: the operation under way has no answer, every epoch is doubtful. found: the
-                       process gave it up itself */
-  TXB_WE_REVOKED,  /* slot: the group wants it back */
-  TXB_WE_LOST,     /* slot: another may own it already */
-  TXB_WE_STOP,     /* give everything back */
+  TXB_WE_TIME = 0,  /* only the time has passed */
+  TXB_WE_UP,        /* connected to the database */
+  TXB_WE_DOWN,      /* the connection is gone: the operation under way has no answer, every epoch is doubtful */
+  TXB_WE_GIVEN_UP,  /* the same by our own doing: no message is to blame for it */
+  TXB_WE_REVOKED,   /* slot: the group wants it back */
+  TXB_WE_LOST,      /* slot: another may own it already */
+  TXB_WE_STOP,      /* give everything back */
   TXB_WE_LOOKED_UP, /* slot, found, offset */
   TXB_WE_STARTED,   /* slot, found: positions are registered (look up again), or not now */
   TXB_WE_CONFIRMED, /* slot, found: accepted, or refused */

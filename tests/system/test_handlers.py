@@ -140,6 +140,7 @@ def test_a_handler_that_waits_for_a_lock_keeps_no_partition_from_another_worker(
         first.wait_line("a batch takes long", 60)
         second = system.worker("second", worker=handler)
         second.wait_line("partition taken", 60)
+        first.wait_line("connection given up")
         holder.cursor().execute("SELECT pg_advisory_unlock(7)")
     system.wait_rest()
     report = system.verify()

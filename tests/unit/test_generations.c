@@ -91,3 +91,27 @@ Test(generations, that_merge_forget_no_hole) {
   cr_assert(txb_holes_has(&g.items[0].holes, 5) && txb_holes_has(&g.items[0].holes, 8));
   cr_assert_eq(txb_generations_ranges(&g), 2);
 }
+
+/* Behind a transaction that stays open, new holes join the old ones with every listing. The old ones, which may be many,
+ * were looked at long ago: they stay left out. */
+Test(generations, that_join_old_ones_of_the_same_holders_do_not_have_them_asked_for_again) {
+  g.policy.quiet_min = 2;
+  g.policy.generations_max = 8;
+  cr_assert_eq(txb_generations_note(&g, 5, 5, 1, NULL), TXB_OK);
+  listed(1, 1, &a);
+  poll_sent(1, false);
+  txb_generations_looked(&g, 1);
+  listed(2, 1, &a);
+  listed(3, 1, &a); /* nothing has changed for two of them */
+  poll_sent(3, false);
+  cr_assert_eq(g.asked_count, 0);
+  cr_assert_eq(txb_generations_note(&g, 8, 8, 2, NULL), TXB_OK);
+  listed(4, 1, &a);
+  poll_sent(4, false);
+  cr_assert_eq(g.asked_count, 1, "the new one only");
+  txb_generations_looked(&g, 4);
+  listed(5, 1, &a);
+  cr_assert_eq(g.count, 1);
+  poll_sent(5, false);
+  cr_assert_eq(g.asked_count, 0);
+}

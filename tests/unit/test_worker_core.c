@@ -517,7 +517,7 @@ Test(worker_core, a_message_that_waited_when_we_gave_the_connection_up_is_not_bl
   record(slot, 0);
   for (int i = 0; i < 3; i++) {
     run(1);
-    step_found(TXB_WE_DOWN, 0, true, 0);
+    step(TXB_WE_GIVEN_UP, 0);
     step(TXB_WE_UP, 0);
     own(slot, plain(0));
   }

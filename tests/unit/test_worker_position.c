@@ -6,16 +6,36 @@ TestSuite(worker_position, .init = begin, .fini = end);
 
 /* ---- the topic that is not the same any more (W9) -------------------------------------------- */
 
-static int probing(int64_t next_offset) {
-  step(TXB_WE_UP, 0);
-  int slot = assign();
+/* Of which the last is known. */
+static struct txb_position applied_up_to(int64_t next_offset) {
   struct txb_position p = plain(next_offset);
   p.has_last = true;
   p.last_id = id_of(next_offset - 1);
   p.last_timestamp_ms = next_offset - 1;
-  own(slot, p);
+  return p;
+}
+
+static int probing(int64_t next_offset) {
+  step(TXB_WE_UP, 0);
+  int slot = assign();
+  own(slot, applied_up_to(next_offset));
   cr_assert_eq(expect(TXB_WA_FETCH).offset, next_offset - 1);
   return slot;
+}
+
+/* What Kafka has, told because something else was asked for. */
+static void range(int slot, int64_t low, int64_t high) {
+  struct txb_worker_event e = event(TXB_WE_RANGE, slot);
+  e.low = low;
+  e.high = high;
+  txb_worker_core_step(&core, &e);
+}
+
+/* A record of a topic that is not the one it was. */
+static void other_record(int slot, int64_t offset) {
+  struct txb_worker_record r = {.offset = offset, .timestamp_ms = offset, .id = id_of(77), .size = 10};
+  struct txb_error err;
+  cr_assert_eq(txb_worker_core_record(&core, slot, &r, now_us, &err), TXB_OK);
 }
 
 Test(worker_position, goes_on_when_the_record_below_the_position_is_the_one_applied_last) {
@@ -29,9 +49,7 @@ Test(worker_position, goes_on_when_the_record_below_the_position_is_the_one_appl
 
 Test(worker_position, stops_a_partition_whose_record_below_the_position_is_another) {
   int slot = probing(10);
-  struct txb_worker_record r = {.offset = 9, .timestamp_ms = 9, .id = id_of(77), .size = 10};
-  struct txb_error err;
-  cr_assert_eq(txb_worker_core_record(&core, slot, &r, now_us, &err), TXB_OK);
+  other_record(slot, 9);
   expect(TXB_WA_UNFETCH);
   struct txb_worker_action a = expect(TXB_WA_STALL);
   cr_assert_eq(a.stop, TXB_STOP_DIFFERENT);
@@ -46,30 +64,21 @@ Test(worker_position, stops_a_partition_whose_record_below_the_position_is_anoth
 
 Test(worker_position, stops_a_partition_whose_unread_records_were_deleted) {
   int slot = probing(10);
-  struct txb_worker_event e = event(TXB_WE_RANGE, slot);
-  e.low = 15;
-  e.high = 30;
-  txb_worker_core_step(&core, &e);
+  range(slot, 15, 30);
   expect(TXB_WA_UNFETCH);
   cr_assert_eq(expect(TXB_WA_STALL).stop, TXB_STOP_DELETED);
 }
 
 Test(worker_position, stops_a_partition_that_ends_before_the_position) {
   int slot = probing(10);
-  struct txb_worker_event e = event(TXB_WE_RANGE, slot);
-  e.low = 0;
-  e.high = 4;
-  txb_worker_core_step(&core, &e);
+  range(slot, 0, 4);
   expect(TXB_WA_UNFETCH);
   cr_assert_eq(expect(TXB_WA_STALL).stop, TXB_STOP_BEYOND);
 }
 
 Test(worker_position, goes_on_when_only_applied_records_were_deleted) {
   int slot = probing(10);
-  struct txb_worker_event e = event(TXB_WE_RANGE, slot);
-  e.low = 10;
-  e.high = 12;
-  txb_worker_core_step(&core, &e);
+  range(slot, 10, 12);
   cr_assert_eq(expect(TXB_WA_FETCH).offset, 10);
   records(slot, 10, 2);
   cr_assert_eq(run(2).expected_next, 10);
@@ -79,14 +88,8 @@ Test(worker_position, goes_on_when_only_applied_records_were_deleted) {
  * position. */
 Test(worker_position, takes_a_partition_anew_when_what_was_fetched_lies_beyond_the_end) {
   int slot = probing(10);
-  struct txb_worker_record r = {.offset = 9, .timestamp_ms = 9, .id = id_of(9), .size = 10};
-  struct txb_error err;
-  cr_assert_eq(txb_worker_core_record(&core, slot, &r, now_us, &err), TXB_OK);
-  records(slot, 10, 3);
-  struct txb_worker_event e = event(TXB_WE_RANGE, slot);
-  e.low = 0;
-  e.high = 11;
-  txb_worker_core_step(&core, &e);
+  records(slot, 9, 4);
+  range(slot, 0, 11);
   expect(TXB_WA_LOOKUP); /* nothing of it is applied; the record below the position will be compared */
 }
 
@@ -94,10 +97,7 @@ Test(worker_position, fetches_again_what_went_out_of_range_while_the_database_wa
   int slot = probing(10);
   records(slot, 11, 1);
   step(TXB_WE_DOWN, slot);
-  struct txb_worker_event e = event(TXB_WE_RANGE, slot);
-  e.low = 0;
-  e.high = 3;
-  txb_worker_core_step(&core, &e);
+  range(slot, 0, 3);
   cr_assert_not(core.partitions[slot].fetching, "Kafka sends nothing for it any more");
   cr_assert_eq(core.partitions[slot].count, 0);
 }
@@ -147,9 +147,7 @@ Test(worker_position, stops_a_partition_that_was_made_anew_and_filled_in_a_quiet
   int slot = quiet();
   record(slot, 8);
   expect(TXB_WA_FETCH);
-  struct txb_worker_record r = {.offset = 7, .timestamp_ms = 7, .id = id_of(77), .size = 10};
-  struct txb_error err;
-  cr_assert_eq(txb_worker_core_record(&core, slot, &r, now_us, &err), TXB_OK);
+  other_record(slot, 7);
   record(slot, 8);
   expect(TXB_WA_UNFETCH);
   cr_assert_eq(expect(TXB_WA_STALL).stop, TXB_STOP_DIFFERENT);
@@ -160,11 +158,7 @@ Test(worker_position, compares_also_what_came_while_the_database_was_away) {
   step(TXB_WE_DOWN, slot);
   record(slot, 8); /* of another topic, perhaps */
   step(TXB_WE_UP, slot);
-  struct txb_position p = plain(8);
-  p.has_last = true;
-  p.last_id = id_of(7);
-  p.last_timestamp_ms = 7;
-  own(slot, p);
+  own(slot, applied_up_to(8));
   cr_assert_eq(expect(TXB_WA_FETCH).offset, 7);
 }
 
@@ -172,11 +166,7 @@ Test(worker_position, taking_it_anew_does_not_end_a_quiet_time) {
   int slot = quiet();
   step(TXB_WE_DOWN, slot);
   step(TXB_WE_UP, slot);
-  struct txb_position p = plain(8);
-  p.has_last = true;
-  p.last_id = id_of(7);
-  p.last_timestamp_ms = 7;
-  own(slot, p);
+  own(slot, applied_up_to(8));
   expect(TXB_WA_NONE);
   record(slot, 8);
   cr_assert_eq(expect(TXB_WA_FETCH).offset, 7);
@@ -205,16 +195,16 @@ Test(worker_position, an_idle_owner_looks_at_its_row_and_goes_on_when_it_stands_
   run(1);
 }
 
-Test(worker_position, a_stop_while_an_idle_owner_looks_is_told) {
+Test(worker_position, a_stop_while_an_idle_owner_looks_is_told_at_once) {
   core.options.look_us = 1000 * MS;
   int slot = quiet();
+  record(slot, 8);
+  expect(TXB_WA_FETCH);
   expect(TXB_WA_LOOKUP);
-  struct txb_worker_event e = event(TXB_WE_RANGE, slot);
-  e.low = 0;
-  e.high = 3;
-  txb_worker_core_step(&core, &e);
+  other_record(slot, 7);
+  expect(TXB_WA_UNFETCH);
   step_found(TXB_WE_LOOKED_UP, slot, true, 8);
-  cr_assert_eq(core.partitions[slot].own, TXB_OWN_LOOKUP, "taken anew, as after any doubt");
+  cr_assert_eq(expect(TXB_WA_STALL).stop, TXB_STOP_DIFFERENT);
 }
 
 Test(worker_position, an_idle_owner_takes_anew_what_an_operator_has_set) {
