@@ -113,6 +113,13 @@ enum txb_rc txb_kafka_rc(rd_kafka_resp_err_t code, enum txb_origin *origin_out) 
   return rc;
 }
 
+/* Size of librdkafka's reason without what it appends about itself ("(after 0ms in state CONNECT, 1 identical error(s)
+ * suppressed)"): noise to who reads the line, and different each time. */
+static int reason_size(const char *reason) {
+  const char *about_itself = strstr(reason, " (after ");
+  return (int)(about_itself != NULL ? (size_t)(about_itself - reason) : strlen(reason));
+}
+
 enum txb_rc txb_kafka_fail(struct txb_error *err, rd_kafka_resp_err_t code, const char *detail, const char *file,
                            int line, const char *fmt, ...) {
   char text[400];
@@ -125,7 +132,8 @@ enum txb_rc txb_kafka_fail(struct txb_error *err, rd_kafka_resp_err_t code, cons
   va_end(args);
   if (detail == NULL || detail[0] == '\0')
     detail = rd_kafka_err2str(code);
-  txb_error_set(err, rc, origin, file, line, "%s: %s (%s)", text, detail, rd_kafka_err2name(code));
+  txb_error_set(err, rc, origin, file, line, "%s: %.*s (%s)", text, reason_size(detail), detail,
+                rd_kafka_err2name(code));
   if (err != NULL)
     err->kafka_code = code;
   return rc;
@@ -139,7 +147,8 @@ static bool is_everyday(rd_kafka_resp_err_t code) {
 
 bool txb_kafka_weather_error(struct txb_kafka_weather *w, rd_kafka_resp_err_t code, const char *text) {
   if (is_everyday(code)) {
-    snprintf(w->reason, sizeof w->reason, "%s", text != NULL ? text : rd_kafka_err2str(code));
+    const char *reason = text != NULL ? text : rd_kafka_err2str(code);
+    snprintf(w->reason, sizeof w->reason, "%.*s", reason_size(reason), reason);
     return false;
   }
   if (code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN)

@@ -45,7 +45,9 @@ bool txb_print_flush(void);
 /* ---- messages -------------------------------------------------------------------------------------------- */
 /* "txbroker: text" on standard error. */
 void txb_say(const char *fmt, ...) TXB_PRINTF(1, 2);
-/* The same for an error; gives the exit code that belongs to it. */
+/* What to do about an error of this origin, for messages that don't say it themselves. Static storage. */
+const char *txb_next_step(const struct txb_error *err);
+/* The message of an error, with the next step; gives the exit code that belongs to it. */
 int txb_fail(const struct txb_error *err);
 /* One line that overwrites itself, only where cli->progress; NULL clears it. */
 void txb_progress(const struct txb_cli *cli, const char *text);

@@ -30,25 +30,7 @@ void txb_doctor_add(struct txb_doctor *d, enum txb_health health, const char *ch
 }
 
 void txb_doctor_add_error(struct txb_doctor *d, const char *check, const char *of, const struct txb_error *err) {
-  const char *remedy = "see the message";
-  switch (err->origin) {
-  case TXB_ORIGIN_USAGE:
-    remedy = "correct the configuration";
-    break;
-  case TXB_ORIGIN_POSTGRES:
-    remedy = "start the server, or correct host and port";
-    break;
-  case TXB_ORIGIN_KAFKA:
-    remedy = "start the brokers, or correct kafka.brokers";
-    break;
-  case TXB_ORIGIN_SAFETY:
-    remedy =
-        strncmp(err->sqlstate, "28", 2) == 0 ? "correct user or password (~/.pgpass)" : "give the user what it needs";
-    break;
-  case TXB_ORIGIN_NONE:
-    break;
-  }
-  txb_doctor_add(d, TXB_HEALTH_FAIL, check, of, remedy, "%s", err->message);
+  txb_doctor_add(d, TXB_HEALTH_FAIL, check, of, txb_next_step(err), "%s", err->message);
 }
 
 static struct txb_pg *pg_of(const struct txb_targets *targets, struct txb_pg *const *open, const char *uri) {

@@ -51,8 +51,28 @@ void txb_say(const char *fmt, ...) {
   txb_buffer_fini(&line);
 }
 
+const char *txb_next_step(const struct txb_error *err) {
+  switch (err->origin) {
+  case TXB_ORIGIN_USAGE:
+    return "correct the configuration";
+  case TXB_ORIGIN_POSTGRES:
+    return "start the server, or correct host and port";
+  case TXB_ORIGIN_KAFKA:
+    return "start the brokers, or correct kafka.brokers";
+  case TXB_ORIGIN_SAFETY:
+    return strncmp(err->sqlstate, "28", 2) == 0 ? "correct user or password (~/.pgpass)" : "give the user what it needs";
+  case TXB_ORIGIN_NONE:
+    break;
+  }
+  return "see the message";
+}
+
 int txb_fail(const struct txb_error *err) {
-  txb_say("%s", err->message);
+  /* libpq's messages and our own end with one; librdkafka's don't. */
+  if (err->origin == TXB_ORIGIN_KAFKA && err->rc == TXB_RETRY)
+    txb_say("%s; %s", err->message, txb_next_step(err));
+  else
+    txb_say("%s", err->message);
   return txb_error_exit_code(err);
 }
 
