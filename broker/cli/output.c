@@ -60,7 +60,8 @@ const char *txb_next_step(const struct txb_error *err) {
   case TXB_ORIGIN_KAFKA:
     return "start the brokers, or correct kafka.brokers";
   case TXB_ORIGIN_SAFETY:
-    return strncmp(err->sqlstate, "28", 2) == 0 ? "correct user or password (~/.pgpass)" : "give the user what it needs";
+    return strncmp(err->sqlstate, "28", 2) == 0 ? "correct user or password (~/.pgpass)"
+                                                : "give the user what it needs";
   case TXB_ORIGIN_NONE:
     break;
   }

@@ -201,7 +201,8 @@ Test(kafka_codes, become_errors_with_text_and_name) {
   cr_assert(TXB_KAFKA_FAIL(&err, RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART, NULL, "topic %s", "t") == TXB_REFUSED);
   cr_assert_str_eq(err.message, "topic t: Broker: Unknown topic or partition (UNKNOWN_TOPIC_OR_PART)");
   cr_assert(err.kafka_code == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART);
-  cr_assert(TXB_KAFKA_FAIL(&err, RD_KAFKA_RESP_ERR__TRANSPORT, "refused (after 0ms in state CONNECT)", "k") == TXB_RETRY);
+  cr_assert(TXB_KAFKA_FAIL(&err, RD_KAFKA_RESP_ERR__TRANSPORT, "refused (after 0ms in state CONNECT)", "k") ==
+            TXB_RETRY);
   cr_assert_str_eq(err.message, "k: refused (_TRANSPORT)");
 }
 
