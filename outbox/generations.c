@@ -319,7 +319,10 @@ enum txb_rc txb_generations_poll_sent(struct txb_generations *g, uint64_t poll, 
       gen->left_out = poll * 0x9e3779b97f4a7c15U >> 63 != 0;
     if (gen->left_out)
       continue;
-    memcpy(g->asked + g->asked_count, g->items[i].holes.items + gen->holes.first, gen->holes.count * sizeof *g->asked);
+    const struct txb_range *ranges = gen->holes.items + gen->holes.first;
+    /* In order through all generations: the read counts on it to stop at its limit. */
+    TXB_ASSERT(g->asked_count == 0 || gen->holes.count == 0 || g->asked[g->asked_count - 1].hi < ranges[0].lo);
+    memcpy(g->asked + g->asked_count, ranges, gen->holes.count * sizeof *g->asked);
     g->asked_count += gen->holes.count;
   }
   return TXB_OK;

@@ -193,6 +193,11 @@ static enum txb_rc take_rows(struct txb_relay *r, int branch, const struct txb_p
     int32_t size = txb_pg_int4(result, (int)i, 9);
     row->seq = txb_pg_int8(result, (int)i, 0);
     row->key = txb_pg_bytes(result, (int)i, 3);
+    /* The core takes what lies between two rows for dead or still to come: a plan that gave them otherwise must not
+     * become a loss. */
+    if (i > 0 && row->seq <= row[-1].seq)
+      return TXB_FAIL(err, TXB_FATAL, "rows %lld and %lld came out of order from %s", (long long)row[-1].seq,
+                      (long long)row->seq, txb_pg_name(r->pg));
     row->bytes = (uint32_t)size + (uint32_t)row->key.size + ROW_OVERHEAD;
     row->row = (uint32_t)i;
     bytes += size;
