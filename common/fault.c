@@ -38,6 +38,7 @@ const char *const txb_bug_names[] = {
     "relay_id_gt_last",
     "relay_no_lock_rule",
     "relay_holes_sometimes",
+    "relay_holes_unordered",
     "relay_holder_by_pid",
     "relay_position_before_ack",
     "relay_no_epoch_check",

@@ -304,6 +304,17 @@ static enum txb_rc ranges_reserve(struct txb_range **ranges, size_t *capacity, s
   return TXB_OK;
 }
 
+/* Adds ranges in order to others in order. Generations are noted in order of their numbers, but those that merged may
+ * enclose another: mostly this is a copy. */
+static void merge_ranges(struct txb_range *into, size_t *count, const struct txb_range *more, size_t more_count) {
+  size_t a = *count, b = more_count, to = a + b;
+  *count = to;
+  while (b > 0) {
+    bool from_into = a > 0 && into[a - 1].lo > more[b - 1].lo && !txb_bug("relay_holes_unordered");
+    into[--to] = from_into ? into[--a] : more[--b];
+  }
+}
+
 enum txb_rc txb_generations_poll_sent(struct txb_generations *g, uint64_t poll, bool everything,
                                       struct txb_error *err) {
   size_t total = 0;
@@ -319,11 +330,7 @@ enum txb_rc txb_generations_poll_sent(struct txb_generations *g, uint64_t poll, 
       gen->left_out = poll * 0x9e3779b97f4a7c15U >> 63 != 0;
     if (gen->left_out)
       continue;
-    const struct txb_range *ranges = gen->holes.items + gen->holes.first;
-    /* In order through all generations: the read counts on it to stop at its limit. */
-    TXB_ASSERT(g->asked_count == 0 || gen->holes.count == 0 || g->asked[g->asked_count - 1].hi < ranges[0].lo);
-    memcpy(g->asked + g->asked_count, ranges, gen->holes.count * sizeof *g->asked);
-    g->asked_count += gen->holes.count;
+    merge_ranges(g->asked, &g->asked_count, gen->holes.items + gen->holes.first, gen->holes.count);
   }
   return TXB_OK;
 }

@@ -66,7 +66,7 @@ struct txb_generations {
   size_t count, capacity;
   struct txb_generation_policy policy;
   struct txb_pages changed; /* pages whose holes differ from what is stored; its user clears what it has stored */
-  struct txb_range *asked;  /* what the last poll asked for: valid until the next one is sent */
+  struct txb_range *asked;  /* what the last poll asked for, in order: valid until the next one is sent */
   size_t asked_count, asked_capacity;
   struct txb_range *look; /* what the last look asked for, likewise */
   size_t look_count, look_capacity;

@@ -142,6 +142,7 @@ static enum txb_rc serve(struct txb_relay *r, struct txb_relay_partitions *parti
     txb_log(TXB_LOG_INFO, TXB_MSG("PostgreSQL is back"), TXB_F("source", r->o->source),
             TXB_F("server", txb_pg_name(r->pg)));
   r->server_gone = false;
+  r->told_sqlstate[0] = '\0';
   txb_relay_partitions_hold(partitions, true);
   rc = txb_relay_serve(r, err);
   txb_relay_partitions_hold(partitions, false);
@@ -153,7 +154,24 @@ static enum txb_rc serve(struct txb_relay *r, struct txb_relay_partitions *parti
   return rc;
 }
 
-/* Whether a failure passes by itself; says so, once. */
+/* Whether it is a server's own refusal, and not its going and coming (57P01 to 57P03, class 08). */
+static bool has_answered(const struct txb_error *err) {
+  return err->sqlstate[0] != '\0' && strncmp(err->sqlstate, "57P", 3) != 0 && strncmp(err->sqlstate, "08", 2) != 0;
+}
+
+/* Whether the log knows of this trouble. It is told once; but when a server that was away answers, and refuses (no
+ * connection is free, it takes no writes), that is news: whoever read "connection lost" would look in the wrong
+ * place. */
+static bool is_told(struct txb_relay *r, const struct txb_error *err) {
+  bool news = has_answered(err) && strcmp(err->sqlstate, r->told_sqlstate) != 0;
+  bool told = r->server_gone && !news;
+  if (!told)
+    snprintf(r->told_sqlstate, sizeof r->told_sqlstate, "%s", err->sqlstate);
+  r->server_gone = true;
+  return told;
+}
+
+/* Whether a failure passes by itself; says so. */
 static bool goes_on(struct txb_relay *r, enum txb_rc rc, const struct txb_error *err) {
   /* Replaced while it was stopped, or by a failover: that one goes on from the checkpoint. Only two relays by one
    * name need a person. */
@@ -164,13 +182,11 @@ static bool goes_on(struct txb_relay *r, enum txb_rc rc, const struct txb_error 
   }
   if (rc != TXB_RETRY)
     return false;
-  bool answered = strncmp(err->sqlstate, "40", 2) == 0 || strncmp(err->sqlstate, "55", 2) == 0 ||
-                  strcmp(err->sqlstate, "57014") == 0;
-  if (!r->server_gone && !txb_stopped(r->o->stop_fd))
-    txb_log(TXB_LOG_WARN,
-            TXB_MSG(answered ? "PostgreSQL could not do it, trying again" : "PostgreSQL is away, trying again"),
-            TXB_F("source", r->o->source), TXB_F("error", err->message));
-  r->server_gone = true;
+  if (!is_told(r, err) && !txb_stopped(r->o->stop_fd))
+    txb_log(
+        TXB_LOG_WARN,
+        TXB_MSG(has_answered(err) ? "PostgreSQL could not do it, trying again" : "PostgreSQL is away, trying again"),
+        TXB_F("source", r->o->source), TXB_F("error", err->message));
   return true;
 }
 

@@ -119,6 +119,8 @@ static enum txb_relay_alarm check_server(const struct txb_relay_core *core, cons
        memcmp(a->instance.bytes, core->instance.bytes, sizeof a->instance.bytes) != 0) &&
       !txb_bug("relay_no_epoch_check"))
     return TXB_RELAY_POSITION_CHANGED;
+  if (a->drawn > TXB_RELAY_NUMBER_MAX)
+    return TXB_RELAY_SEQUENCE_AT_END;
   /* Whatever was visible had been drawn before: only a server that lost commits, or another one, is behind. */
   return a->drawn < core->highest ? TXB_RELAY_SEQUENCE_BEHIND : TXB_RELAY_FINE;
 }

@@ -171,10 +171,15 @@ struct txb_relay_checkpoint {            /* valid until the next one */
   size_t hold_count, hold_capacity;
 };
 
+/* Numbers are counted up from, by spans and pages: near the end of bigint that would overflow. Nobody publishes as many;
+ * somebody has set the sequence. */
+#define TXB_RELAY_NUMBER_MAX (INT64_MAX - (INT64_C(1) << 40))
+
 enum txb_relay_alarm {
   TXB_RELAY_FINE = 0,
   TXB_RELAY_POSITION_CHANGED, /* R7: epoch, instance or checkpoint are not ours: forget all, acquire again */
   TXB_RELAY_RECOVERING,       /* R7: a server in recovery: forget all, connect again later */
+  TXB_RELAY_SEQUENCE_AT_END,  /* the sequence is past TXB_RELAY_NUMBER_MAX: stop, a person must look */
   TXB_RELAY_SEQUENCE_BEHIND,  /* R7: the sequence is behind the position: stop, a person must look */
 };
 

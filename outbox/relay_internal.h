@@ -81,6 +81,7 @@ struct txb_relay {
   struct txb_relay_core core;
   struct txb_backoff retry; /* reconnecting */
   bool server_gone;         /* the log knows */
+  char told_sqlstate[6];    /* what it was told last, or "" */
   /* PostgreSQL */
   struct txb_pg *pg;
   struct txb_pg_params params;

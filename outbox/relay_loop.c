@@ -50,6 +50,13 @@ static enum txb_rc alarm_raised(struct txb_relay *r, enum txb_relay_alarm alarm,
         r->o->source);
   case TXB_RELAY_RECOVERING:
     return TXB_FAIL_FROM(err, TXB_RETRY, TXB_ORIGIN_POSTGRES, "%s is in recovery, a standby now", txb_pg_name(r->pg));
+  case TXB_RELAY_SEQUENCE_AT_END:
+    return TXB_FAIL_FROM(err, TXB_REFUSED, TXB_ORIGIN_SAFETY,
+                         "source %s: the sequence of txb.outbox is at %" PRId64
+                         ", at the end of its numbers: somebody has set it. Set it back: SELECT "
+                         "setval('txb.outbox_seq_seq', %" PRId64
+                         "); delete intents with higher numbers than that and write them again",
+                         r->o->source, r->answer.drawn, highest > 0 ? highest : 1);
   case TXB_RELAY_SEQUENCE_BEHIND:
     return TXB_FAIL_FROM(
         err, TXB_REFUSED, TXB_ORIGIN_SAFETY,

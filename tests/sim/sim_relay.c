@@ -211,18 +211,16 @@ static void read_range(struct rm_model *m, struct request *q, int branch, int64_
   }
 }
 
-static int by_number(const void *a, const void *b) {
-  const struct txb_range *x = a, *y = b;
-  return (x->lo > y->lo) - (x->lo < y->lo);
-}
-
+/* Holes are read in the order in which they are asked for, up to the limit. */
 static void read_branch(struct rm_model *m, struct request *q, int branch, struct txb_relay_read *out) {
   *out = (struct txb_relay_read){.rows = q->rows[branch]};
   q->read_bytes = 0;
-  if (branch == 0 && q->range_count > 0)
-    qsort(q->ranges, q->range_count, sizeof q->ranges[0], by_number);
-  for (size_t i = 0; branch == 0 && i < q->range_count; i++)
+  for (size_t i = 0; branch == 0 && i < q->range_count; i++) {
+    if (i > 0 && q->ranges[i].lo <= q->ranges[i - 1].hi)
+      rm_fail(m, "holes are asked for out of order: %lld after %lld", (long long)q->ranges[i].lo,
+              (long long)q->ranges[i - 1].hi);
     read_range(m, q, branch, q->ranges[i].lo, q->ranges[i].hi, out);
+  }
   if (branch == 1 && q->poll.drain)
     read_range(m, q, branch, q->poll.drain_from, q->poll.drain_to, out);
   if (branch == 2)

@@ -106,3 +106,16 @@ def test_both_servers_killed_at_once_and_restarted(systems, mortal_postgres, mor
     system.wait_rest()
     report = system.verify()
     assert report, report
+
+
+def test_a_database_that_comes_back_and_takes_no_writes_is_told_with_its_own_words(systems, mortal_postgres, mortal_kafka, seed):
+    """What the log said when the connection went is no answer to why it stays away."""
+    system = systems(mortal_postgres, mortal_kafka)
+    relay = system.relay()
+    process.wait_for(lambda: system.relay_row().get("owner"), "an owner")
+    mortal_postgres.query("postgres", f"ALTER DATABASE {system.bank.source} SET default_transaction_read_only = on")
+    mortal_postgres.query("postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'txbroker relay%%'")
+    relay.wait_line("level=warn.*read-only transaction")
+    mortal_postgres.query("postgres", f"ALTER DATABASE {system.bank.source} RESET default_transaction_read_only")
+    relay.wait_line("PostgreSQL is back")
+    assert relay.text().count("read-only transaction") == 1

@@ -115,3 +115,21 @@ Test(generations, that_join_old_ones_of_the_same_holders_do_not_have_them_asked_
   poll_sent(5, false);
   cr_assert_eq(g.asked_count, 0);
 }
+
+/* A read stops at its limit, and what it leaves must lie above what it gave. */
+Test(generations, that_enclose_another_are_asked_for_in_order) {
+  const struct txb_holder both[] = {a, b};
+  g.policy.generations_max = 8;
+  cr_assert_eq(txb_generations_note(&g, 5, 5, 1, NULL), TXB_OK);
+  listed(1, 1, &a);
+  cr_assert_eq(txb_generations_note(&g, 8, 8, 2, NULL), TXB_OK);
+  listed(2, 2, both);
+  cr_assert_eq(txb_generations_note(&g, 11, 11, 3, NULL), TXB_OK);
+  g.items[1].judging = true; /* does not merge now */
+  listed(3, 0, NULL);
+  cr_assert_eq(g.count, 2);
+  cr_assert_eq(g.items[0].holes.count, 2);
+  poll_sent(3, true);
+  cr_assert_eq(g.asked_count, 3);
+  cr_assert(g.asked[0].lo == 5 && g.asked[1].lo == 8 && g.asked[2].lo == 11);
+}

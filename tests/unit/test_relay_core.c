@@ -243,6 +243,9 @@ static void in_recovery(struct txb_relay_answer *a) {
 static void sequence_behind(struct txb_relay_answer *a) {
   a->drawn = 4;
 }
+static void sequence_at_end(struct txb_relay_answer *a) {
+  a->drawn = INT64_MAX - 30000;
+}
 
 #define R7_TEST(name, change, expected)                                                                                \
   Test(relay_core, name) {                                                                                             \
@@ -257,6 +260,7 @@ R7_TEST(forgets_all_when_the_instance_is_anothers, another_instance, TXB_RELAY_P
 R7_TEST(forgets_all_when_the_checkpoint_went_back, another_checkpoint, TXB_RELAY_POSITION_CHANGED)
 R7_TEST(refuses_a_server_in_recovery, in_recovery, TXB_RELAY_RECOVERING)
 R7_TEST(stops_when_the_sequence_is_behind_the_position, sequence_behind, TXB_RELAY_SEQUENCE_BEHIND)
+R7_TEST(stops_when_the_sequence_is_at_its_end, sequence_at_end, TXB_RELAY_SEQUENCE_AT_END)
 
 /* ---- lease, room, end ------------------------------------------------------------------------------------------- */
 
