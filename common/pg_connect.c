@@ -2,6 +2,7 @@
  *
  * libpq resolves host names by getaddrinfo, which blocks; all else is polled together with the stop descriptor.
  */
+#include <locale.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,42 +42,86 @@ static bool password_spills(const char *uri, const PQconninfoOption *options) {
          (dbname != NULL && strchr(dbname, '@') != NULL);
 }
 
-/* libpq's complaint without the piece of the string that it quotes: single quoted characters stay, anything longer may
- * be a password. */
-static void copy_without_quotes(const char *text, char *out, size_t out_size) {
-  size_t size = 0;
-  for (const char *p = text; *p != '\0' && *p != '\n' && size + 4 < out_size;) {
-    size_t step = 1;
-    if (*p == '"') {
-      if (p[1] == '\0' || p[2] != '"')
-        break;
-      step = 3;
-    }
-    memcpy(out + size, p, step);
-    size += step;
-    p += step;
+static size_t blanks(const char *p) {
+  return strspn(p, " \t\n\v\f\r");
+}
+
+/* The keyword as libpq's own table has it, which may be shown; NULL: libpq has no such keyword. */
+static const char *known_keyword(const PQconninfoOption *options, const char *text, size_t size) {
+  for (const PQconninfoOption *o = options; o != NULL && o->keyword != NULL; o++)
+    if (strlen(o->keyword) == size && memcmp(o->keyword, text, size) == 0)
+      return o->keyword;
+  return NULL;
+}
+
+/* The end of a value as libpq finds it; NULL: its quote is never closed. */
+static const char *value_end(const char *p) {
+  bool quoted = *p == '\'';
+  for (p += quoted; *p != '\0'; p++) {
+    if (*p == '\\' && p[1] != '\0')
+      p++;
+    else if (quoted && *p == '\'')
+      return p + 1;
+    else if (!quoted && blanks(p) > 0)
+      return p;
   }
-  out[size] = '\0';
+  return quoted ? NULL : p;
+}
+
+/* Follows libpq through keyword=value pairs to the fault. What stands where a keyword should be may be the second half
+ * of a password: it is counted, not shown. libpq's own words can't be used: they quote it, in marks that differ from
+ * language to language. */
+static void explain_pairs(const char *p, char *out, size_t out_size) {
+  TXB_CLEANUP(conninfo_free) PQconninfoOption *options = PQconndefaults();
+  const char *last = NULL;
+  for (int pair = 1;; pair++) {
+    p += blanks(p);
+    size_t size = strcspn(p, "= \t\n\v\f\r");
+    const char *equals = p + size + blanks(p + size), *keyword = known_keyword(options, p, size);
+    if (*equals != '=' && last != NULL) {
+      snprintf(out, out_size, "what follows the value of %s is no keyword=value", last);
+      return;
+    }
+    if (*equals != '=' || keyword == NULL) {
+      snprintf(out, out_size,
+               *equals != '=' ? "it begins with no keyword=value" : "libpq knows no keyword like number %d", pair);
+      return;
+    }
+    last = keyword;
+    p = value_end(equals + 1 + blanks(equals + 1));
+    if (p == NULL) {
+      snprintf(out, out_size, "the quote that begins the value of %s is not closed", last);
+      return;
+    }
+  }
+}
+
+static enum txb_rc fail_malformed_uri(struct txb_error *err) {
+  return TXB_FAIL_FROM(err, TXB_REFUSED, TXB_ORIGIN_USAGE,
+                       "malformed PostgreSQL connection URI (not shown: it may hold a password): it is "
+                       "postgresql://user:password@host:port/database?keyword=value with libpq's keywords; write '@', "
+                       "':', '/' and '%%' in user and password as %%40, %%3A, %%2F and %%25");
 }
 
 static enum txb_rc parse_uri(const char *uri, PQconninfoOption **out, struct txb_error *err) {
-  char *message = NULL;
+  char *message = NULL, reason[120];
   PQconninfoOption *options = PQconninfoParse(uri, &message);
+  if (options == NULL && message == NULL)
+    return TXB_FAIL(err, TXB_FATAL, "out of memory: connection string");
+  PQfreemem(message);
+  if (options == NULL && is_uri(uri))
+    return fail_malformed_uri(err);
   if (options == NULL) {
-    if (message == NULL)
-      return TXB_FAIL(err, TXB_FATAL, "out of memory: connection string");
-    char text[200];
-    copy_without_quotes(message, text, sizeof text);
-    PQfreemem(message);
-    return TXB_FAIL_FROM(err, TXB_REFUSED, TXB_ORIGIN_USAGE,
-                         "malformed PostgreSQL connection string: %s... (not shown further: it may hold a password)",
-                         text);
+    explain_pairs(uri, reason, sizeof reason);
+    return TXB_FAIL_FROM(
+        err, TXB_REFUSED, TXB_ORIGIN_USAGE,
+        "malformed PostgreSQL connection string (not shown: it may hold a password): %s; write "
+        "keyword=value pairs, a value with blanks in single quotes, and ' and \\ in it as \\' and \\\\",
+        reason);
   }
   if (password_spills(uri, options)) {
     PQconninfoFree(options);
-    return TXB_FAIL_FROM(err, TXB_REFUSED, TXB_ORIGIN_USAGE,
-                         "malformed PostgreSQL connection URI: write '@', ':', '/' and '%%' in user and password as "
-                         "%%40, %%3A, %%2F and %%25");
+    return fail_malformed_uri(err);
   }
   *out = options;
   return TXB_OK;
@@ -87,8 +132,17 @@ static void describe(const char *host, const char *port, const char *dbname, cha
            port != NULL && port[0] != '\0' ? port : "5432", dbname != NULL ? dbname : "");
 }
 
+/* As libpq takes it: from the string, else from the environment or a service that it names, else built in. */
+static const char *value_or_default(const PQconninfoOption *options, const PQconninfoOption *defaults,
+                                    const char *keyword) {
+  const char *value = conninfo_value(options, keyword);
+  if (value != NULL && value[0] != '\0')
+    return value;
+  return defaults != NULL ? conninfo_value(defaults, keyword) : NULL;
+}
+
 void txb_pg_describe_uri(const char *uri, char *out, size_t out_size) {
-  TXB_CLEANUP(conninfo_free) PQconninfoOption *options = NULL;
+  TXB_CLEANUP(conninfo_free) PQconninfoOption *options = NULL, *defaults = NULL;
   if (parse_uri(uri, &options, NULL) != TXB_OK) {
     snprintf(out, out_size, "(malformed connection string)");
     return;
@@ -98,10 +152,17 @@ void txb_pg_describe_uri(const char *uri, char *out, size_t out_size) {
     snprintf(out, out_size, "service %s", service);
     return;
   }
+  defaults = PQconndefaults();
   if (host == NULL)
     host = conninfo_value(options, "hostaddr");
-  describe(host != NULL ? host : getenv("PGHOST"), conninfo_value(options, "port"), conninfo_value(options, "dbname"),
-           out, out_size);
+  if (host == NULL)
+    host = value_or_default(options, defaults, "host");
+  if (host == NULL)
+    host = value_or_default(options, defaults, "hostaddr");
+  const char *dbname = value_or_default(options, defaults, "dbname");
+  if (dbname == NULL) /* the database that libpq takes then */
+    dbname = value_or_default(options, defaults, "user");
+  describe(host, value_or_default(options, defaults, "port"), dbname, out, out_size);
 }
 
 /* ---- opening --------------------------------------------------------------------------------- */
@@ -204,6 +265,26 @@ static enum txb_rc finish(const struct txb_pg_options *o, struct txb_pg *pg, str
   return TXB_OK;
 }
 
+/* libpq speaks the application's language, and only its text tells a wrong setting from a server that is away: in this
+ * thread it says it in the words that txb_pg_fail_connect knows. Without memory for it they stay as they are, and what
+ * should be refused is tried again. */
+static locale_t speak_plainly(locale_t *old_out) {
+  locale_t base = duplocale(uselocale((locale_t)0)), plain = (locale_t)0;
+  if (base != (locale_t)0)
+    plain = newlocale(LC_MESSAGES_MASK, "C", base);
+  if (plain == (locale_t)0 && base != (locale_t)0)
+    freelocale(base);
+  *old_out = plain != (locale_t)0 ? uselocale(plain) : (locale_t)0;
+  return plain;
+}
+
+static void speak_as_before(locale_t plain, locale_t old) {
+  if (plain == (locale_t)0)
+    return;
+  uselocale(old);
+  freelocale(plain);
+}
+
 enum txb_rc txb_pg_open(const struct txb_pg_options *options, struct txb_pg **out, struct txb_error *err) {
   TXB_CLEANUP(conninfo_free) PQconninfoOption *parsed = NULL;
   TXB_TRY(parse_uri(options->uri, &parsed, err));
@@ -212,9 +293,11 @@ enum txb_rc txb_pg_open(const struct txb_pg_options *options, struct txb_pg **ou
   struct txb_pg *pg = memory;
   pg->stop_fd = options->stop_fd;
   txb_pg_describe_uri(options->uri, pg->name, sizeof pg->name);
+  locale_t old, plain = speak_plainly(&old);
   enum txb_rc rc = start(options, parsed, pg, err);
   if (rc == TXB_OK)
     rc = finish(options, pg, err);
+  speak_as_before(plain, old);
   if (rc != TXB_OK) {
     txb_pg_close(pg);
     return rc;

@@ -150,7 +150,7 @@ static bool find_sqlstate(const char *text, char out[6]) {
 }
 
 /* What libpq says when the fault is in the connection string or in what both sides insist on: trying again is useless.
- * It is never translated, since no part of this program calls setlocale. */
+ * Untranslated whatever the application's language, since txb_pg_open asks for it so. */
 static const char *const refused_texts[] = {
     "invalid ",
     "no password supplied",

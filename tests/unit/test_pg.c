@@ -1,6 +1,10 @@
 /* The port to libpq as far as it needs no server: connection strings that leak nothing, refused connections, codes. */
 #include <criterion/criterion.h>
+#include <locale.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/loop.h"
@@ -53,6 +57,111 @@ Test(pg, refuses_malformed_connection_strings_and_never_shows_what_is_in_them) {
   }
 }
 
+Test(pg, says_where_a_connection_string_is_malformed) {
+  static const struct {
+    const char *uri, *text;
+  } rows[] = {
+      {"host=h password=a geheim", "what follows the value of password is no keyword=value;"},
+      {"host=h password=a geheim=1", "libpq knows no keyword like number 3;"},
+      {"host=h password='a\\' geheim", "the quote that begins the value of password is not closed;"},
+      {"geheim", "it begins with no keyword=value;"},
+      {"postgresql://app:geheim@h/bank?x=1", "as %40, %3A, %2F and %25"},
+  };
+  for (size_t i = 0; i < TXB_ARRAY_SIZE(rows); i++) {
+    struct txb_error err;
+    cr_assert(open_uri(rows[i].uri, &err) == TXB_REFUSED && strstr(err.message, rows[i].text) != NULL, "%s: %s",
+              rows[i].uri, err.message);
+  }
+}
+
+/* ---- an application that speaks another language ---- */
+
+/* libpq's catalogue of messages with these, sorted as gettext wants them, in a language of the test's own. */
+static const struct {
+  const char *text, *translated;
+} catalogue[] = {
+    {"", "Content-Type: text/plain; charset=UTF-8\n"},
+    {"invalid %s value: \"%s\"\n", "ung\u00fcltiger %s-Wert: \u00bb%s\u00ab\n"},
+    {"missing \"=\" after \"%s\" in connection info string\n", "fehlendes \u00bb=\u00ab nach \u00bb%s\u00ab\n"},
+    {"unterminated quoted string in connection info string\n", "fehlendes Anf\u00fchrungszeichen\n"},
+};
+#define TEXTS (uint32_t) TXB_ARRAY_SIZE(catalogue)
+
+static void put_table(FILE *file, bool translated, uint32_t at) {
+  for (uint32_t i = 0; i < TEXTS; i++) {
+    uint32_t entry[2] = {(uint32_t)strlen(translated ? catalogue[i].translated : catalogue[i].text), at};
+    cr_assert(fwrite(entry, sizeof entry, 1, file) == 1);
+    at += entry[0] + 1;
+  }
+}
+
+static uint32_t texts_size(void) {
+  size_t size = 0;
+  for (uint32_t i = 0; i < TEXTS; i++)
+    size += strlen(catalogue[i].text) + 1;
+  return (uint32_t)size;
+}
+
+static char folder[] = "/tmp/txb-XXXXXX", path[100];
+
+/* From here on libpq answers in it. */
+static void speak_german(void) {
+  const uint32_t first = 28 + 16 * TEXTS;
+  const uint32_t head[] = {0x950412de, 0, TEXTS, 28, 28 + 8 * TEXTS, 0, first};
+  cr_assert(mkdtemp(folder) != NULL);
+  snprintf(path, sizeof path, "%s/de", folder);
+  cr_assert(mkdir(path, 0700) == 0);
+  snprintf(path, sizeof path, "%s/de/LC_MESSAGES", folder);
+  cr_assert(mkdir(path, 0700) == 0);
+  snprintf(path, sizeof path, "%s/de/LC_MESSAGES/libpq5-%d.mo", folder, PQlibVersion() / 10000);
+  FILE *file = fopen(path, "wb");
+  cr_assert(file != NULL && fwrite(head, sizeof head, 1, file) == 1);
+  put_table(file, false, first);
+  put_table(file, true, first + texts_size());
+  for (int translated = 0; translated <= 1; translated++)
+    for (uint32_t i = 0; i < TEXTS; i++) {
+      const char *text = translated ? catalogue[i].translated : catalogue[i].text;
+      cr_assert(fwrite(text, strlen(text) + 1, 1, file) == 1);
+    }
+  cr_assert(fclose(file) == 0 && setenv("PGLOCALEDIR", folder, 1) == 0 && setenv("LANGUAGE", "de", 1) == 0);
+  cr_assert(setlocale(LC_ALL, "C.UTF-8") != NULL);
+}
+
+/* Last of a test: it is read by now. */
+static void check_that_it_is_german(void) {
+  PGconn *conn = PQconnectStart("host=127.0.0.1 port=1 sslmode=perhaps");
+  cr_assert(strstr(PQerrorMessage(conn), "-Wert") != NULL, "%s", PQerrorMessage(conn));
+  PQfinish(conn);
+  cr_assert(remove(path) == 0);
+  for (int i = 0; i < 3; i++) { /* LC_MESSAGES, de, the folder */
+    *strrchr(path, '/') = '\0';
+    cr_assert(remove(path) == 0);
+  }
+}
+
+Test(pg, never_shows_a_piece_of_a_password_in_any_language) {
+  static const char *const uris[] = {
+      "host=127.0.0.1 password=a geheim",
+      "host=127.0.0.1 password=geheim'a geheim",
+      "host=127.0.0.1 password='geheim",
+  };
+  speak_german();
+  for (size_t i = 0; i < TXB_ARRAY_SIZE(uris); i++) {
+    struct txb_error err;
+    cr_assert(open_uri(uris[i], &err) == TXB_REFUSED && err.origin == TXB_ORIGIN_USAGE, "%s", err.message);
+    cr_assert(strstr(err.message, "geheim") == NULL, "%s", err.message);
+  }
+  check_that_it_is_german();
+}
+
+Test(pg, refuses_wrong_settings_in_any_language_and_leaves_the_language_as_it_was) {
+  struct txb_error err;
+  speak_german();
+  cr_assert(open_uri("host=127.0.0.1 port=1 sslmode=perhaps", &err) == TXB_REFUSED, "%s", err.message);
+  cr_assert(err.origin == TXB_ORIGIN_USAGE && strstr(err.message, "invalid sslmode value") != NULL, "%s", err.message);
+  check_that_it_is_german();
+}
+
 Test(pg, refuses_settings_that_libpq_does_not_know) {
   struct txb_error err;
   cr_assert(open_uri("host=127.0.0.1 port=1 sslmode=perhaps", &err) == TXB_REFUSED, "%s", err.message);
@@ -77,6 +186,32 @@ Test(pg, describes_a_connection_string_without_secrets) {
     txb_pg_describe_uri(rows[i].uri, tiny, sizeof tiny);
     cr_assert(strlen(tiny) == 7);
   }
+}
+
+/* What libpq takes from the environment is where it connects to. */
+Test(pg, describes_what_the_environment_says) {
+  static const struct {
+    const char *uri, *text;
+  } rows[] = {
+      {"", "db.example:54329/shop"},
+      {"host=h", "h:54329/shop"},
+      {"hostaddr=10.0.0.1 port=7 dbname=bank", "10.0.0.1:7/bank"},
+      {"postgresql:///bank", "db.example:54329/bank"},
+  };
+  char text[200];
+  setenv("PGHOST", "db.example", 1);
+  setenv("PGPORT", "54329", 1);
+  setenv("PGDATABASE", "shop", 1);
+  setenv("PGUSER", "app", 1);
+  for (size_t i = 0; i < TXB_ARRAY_SIZE(rows); i++) {
+    txb_pg_describe_uri(rows[i].uri, text, sizeof text);
+    cr_assert_str_eq(text, rows[i].text);
+  }
+  unsetenv("PGDATABASE"); /* then the database is named as the user is */
+  txb_pg_describe_uri("host=h", text, sizeof text);
+  cr_assert_str_eq(text, "h:54329/app");
+  txb_pg_describe_uri("host=h user=u", text, sizeof text);
+  cr_assert_str_eq(text, "h:54329/u");
 }
 
 Test(pg, does_not_connect_once_stopped) {
