@@ -55,6 +55,9 @@ void txb_pg_watch_stop(struct txb_pg *pg, int stop_fd);
 /* Wraps a connection that the caller owns and goes on owning (txb_publish, plugins). It may be blocking and inside a
  * transaction. */
 enum txb_rc txb_pg_borrow(void *pgconn, struct txb_pg **out, struct txb_error *err) TXB_MUST_CHECK;
+/* Whether UTF-8 arrives as it is on a borrowed connection. REFUSED when its client_encoding would make other text of it.
+ */
+enum txb_rc txb_pg_utf8_check(const struct txb_pg *pg, struct txb_error *err) TXB_MUST_CHECK;
 /* The PGconn itself, for plugin handlers. Borrowed. */
 void *txb_pg_native(struct txb_pg *pg);
 int txb_pg_socket(const struct txb_pg *pg);

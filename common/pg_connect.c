@@ -321,6 +321,23 @@ enum txb_rc txb_pg_borrow(void *pgconn, struct txb_pg **out, struct txb_error *e
   return TXB_OK;
 }
 
+enum txb_rc txb_pg_utf8_check(const struct txb_pg *pg, struct txb_error *err) {
+  int encoding = PQclientEncoding(pg->conn);
+  if (encoding < 0 ||
+      encoding == pg_char_to_encoding("UTF8")) /* negative: the connection is lost, which the statement tells */
+    return TXB_OK;
+  /* SQL_ASCII: the server takes bytes as they are, and they are UTF-8 in a database that is, or that knows no encoding. */
+  const char *server = PQparameterStatus(pg->conn, "server_encoding");
+  if (encoding == pg_char_to_encoding("SQL_ASCII") && server != NULL &&
+      (strcmp(server, "UTF8") == 0 || strcmp(server, "SQL_ASCII") == 0))
+    return TXB_OK;
+  return TXB_FAIL_FROM(
+      err, TXB_REFUSED, TXB_ORIGIN_USAGE,
+      "client_encoding of the connection is %s, and text is given as UTF-8, which the server would take "
+      "for other letters: PQsetClientEncoding(conn, \"UTF8\") or SET client_encoding = 'UTF8'",
+      pg_encoding_to_char(encoding));
+}
+
 void txb_pg_close(struct txb_pg *pg) {
   if (pg == NULL)
     return;

@@ -49,6 +49,16 @@ static enum txb_rc parse_id(const struct txb_intent *intent, struct txb_uuid *ou
   return rc;
 }
 
+/* What an intent takes of a statement: its fields, and what the arrays add to each. */
+static bool add_size(const struct txb_intent *intent, size_t *total) {
+  const char *texts[] = {intent->topic, intent->type, intent->content_type, intent->headers_json};
+  bool fits = txb_size_add(*total, intent->payload.size, total) && txb_size_add(*total, intent->key.size, total) &&
+              txb_size_add(*total, INTENT_OVERHEAD, total);
+  for (size_t i = 0; fits && i < TXB_ARRAY_SIZE(texts); i++)
+    fits = texts[i] == NULL || txb_size_add(*total, strlen(texts[i]), total);
+  return fits && *total <= STATEMENT_BYTES_MAX;
+}
+
 static void close_pg(struct txb_pg **pg) {
   txb_pg_close(*pg); /* gives the borrowed connection back as it is */
 }
@@ -59,10 +69,16 @@ enum txb_rc txb_publish(PGconn *conn, const struct txb_intent *intent, char id_o
   TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *result = NULL;
   struct txb_uuid id;
   txb_pg_params_init(&p);
+  size_t total = 0;
+  if (!add_size(intent, &total)) /* the server would cut the connection */
+    return TXB_FAIL_FROM(
+        err, TXB_REFUSED, TXB_ORIGIN_USAGE, "%s: the intent has more than %zu bytes, which is what one call can take",
+        intent->payload.size > STATEMENT_BYTES_MAX ? "payload" : "key, type, headers and payload", STATEMENT_BYTES_MAX);
   TXB_TRY(check_intent(intent, err));
   if (intent->id != NULL)
     TXB_TRY(parse_id(intent, &id, err));
   TXB_TRY(txb_pg_borrow(conn, &pg, err));
+  TXB_TRY(txb_pg_utf8_check(pg, err));
   txb_pg_add_text(&p, txb_slice_text(intent->topic));
   txb_pg_add_text(&p, intent->key);
   txb_pg_add_text(&p, txb_slice_text(intent->type));
@@ -144,16 +160,6 @@ static void add_times_and_orders(struct txb_pg_params *p, const struct txb_inten
   txb_pg_array_end(p);
 }
 
-/* What an intent takes of a statement: its fields, and what the arrays add to each. */
-static bool add_size(const struct txb_intent *intent, size_t *total) {
-  const char *texts[] = {intent->topic, intent->type, intent->content_type, intent->headers_json};
-  bool fits = txb_size_add(*total, intent->payload.size, total) && txb_size_add(*total, intent->key.size, total) &&
-              txb_size_add(*total, INTENT_OVERHEAD, total);
-  for (size_t i = 0; fits && i < TXB_ARRAY_SIZE(texts); i++)
-    fits = texts[i] == NULL || txb_size_add(*total, strlen(texts[i]), total);
-  return fits && *total <= STATEMENT_BYTES_MAX;
-}
-
 /* What the server would not name, or not take. Rows are counted from 1, as txb.publish_many does. */
 static enum txb_rc check_all(const struct txb_intent *intents, size_t count, struct txb_error *err) {
   size_t total = 0;
@@ -186,6 +192,7 @@ enum txb_rc txb_publish_many(PGconn *conn, const struct txb_intent *intents, siz
     return TXB_OK;
   TXB_TRY(check_all(intents, count, err));
   TXB_TRY(txb_pg_borrow(conn, &pg, err));
+  TXB_TRY(txb_pg_utf8_check(pg, err));
   add_array(&p, TXB_OID_TEXT, topic_of, intents, count);
   add_array(&p, TXB_OID_TEXT, key_of, intents, count);
   add_array(&p, TXB_OID_TEXT, type_of, intents, count);

@@ -45,17 +45,22 @@ static inline struct txb_slice txb_bytes(const char *text) {
 
 /* Writes one intent. id_out (may be NULL) gets its id as 36 characters and a NUL. Waits for the server's answer. Thread: the connection's.
  *   TXB_OK       written; it is published if your transaction commits
- *   TXB_REFUSED  a limit or a name is wrong (message names the field), conn is NULL or in pipeline mode, the transaction is already aborted, or no
- *                permission: roll back
- *   TXB_RETRY    connection lost or deadlock: roll back and run your transaction again
+ *   TXB_REFUSED  a limit or a name is wrong (message names the field), conn is NULL or in pipeline mode, its client_encoding is not UTF8, the
+ *                transaction is already aborted, or no permission: roll back
+ *   TXB_RETRY    connection lost, server shutting down or out of room or memory (53*), deadlock (40*), lock_timeout (55P03), cancelled or
+ *                statement_timeout (57014): roll back and run your transaction again, on a new connection if PQstatus says so; sqlstate tells which.
+ *                After 25006 only a server that is promoted meanwhile, or a transaction that is not READ ONLY, helps: give up after some tries
  *   TXB_FATAL    out of memory, or libpq failed on this side: close the connection
- * Outside a transaction block the intent is a transaction of its own. The connection must not be in pipeline mode. */
+ * Outside a transaction block the intent is a transaction of its own. The connection must not be in pipeline mode.
+ *
+ * Text is UTF-8, so the connection's client_encoding must be UTF8: PQsetClientEncoding(conn, "UTF8"). SQL_ASCII does in a database whose encoding
+ * is UTF8 or SQL_ASCII, since the server then takes bytes as they are. */
 TXB_EXPORT enum txb_rc txb_publish(PGconn *conn, const struct txb_intent *intent, char id_out[37],
                                    struct txb_error *err) TXB_MUST_CHECK;
 
 /* Writes many in one round trip and one statement, in this order; all or none. ids_out (may be NULL) has room for count * 37. Thread, return codes
- * and transaction as above; a message of TXB_REFUSED begins with the row ("row 3: ...", counted from 1). One call takes up to 900 MiB. count 0 does
- * nothing and is TXB_OK. */
+ * and transaction as above; a message of TXB_REFUSED begins with the row ("row 3: ...", counted from 1). One call takes up to 900 MiB, as
+ * one of txb_publish does. count 0 does nothing and is TXB_OK. */
 TXB_EXPORT enum txb_rc txb_publish_many(PGconn *conn, const struct txb_intent *intents, size_t count,
                                         char (*ids_out)[37], struct txb_error *err) TXB_MUST_CHECK;
 
