@@ -2,6 +2,7 @@
  * socket, Kafka's descriptor, the next due time and the stop descriptor. */
 #include "consumer/worker.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -11,11 +12,11 @@
 #include "common/loop.h"
 #include "common/memory.h"
 #include "common/random.h"
+#include "common/settings.h"
 #include "consumer/worker_internal.h"
 #include "consumer_sql.h"
 
 #define MS                1000
-#define HOUR_MS           INT64_C(3600000)
 #define BUFFER_BYTES      (INT64_C(16) << 20) /* fetched and waiting, over all partitions */
 #define STOP_PATIENCE_MS  20000               /* a stop waits so long for the batch under way */
 #define LEAVE_PATIENCE_MS 5000
@@ -307,20 +308,53 @@ static void leave_at_once(txb_worker_t *w) {
 
 /* ---- the process ----------------------------------------------------------------------------- */
 
+/* The limits stand in the table of settings, for programs and applications alike. */
+static const struct txb_setting *setting_of(const char *key) {
+  for (const struct txb_section *section = txb_sections; section->name != NULL; section++)
+    for (size_t i = 0; strcmp(section->name, "workers") == 0 && i < section->count; i++)
+      if (strcmp(section->settings[i].key, key) == 0)
+        return &section->settings[i];
+  TXB_ASSERT(!"a setting of workers");
+  return NULL;
+}
+
+static enum txb_rc check_name(const char *key, const char *name, struct txb_error *err) {
+  const char *wrong = setting_of(key)->check(name);
+  if (wrong == NULL)
+    return TXB_OK;
+  bool shown = strlen(name) <= 249 && txb_slice_is_text(txb_slice_text(name));
+  return TXB_FAIL_FROM(err, TXB_REFUSED, TXB_ORIGIN_USAGE, "%s%s%s: %s", key, shown ? " " : "", shown ? name : "",
+                       wrong);
+}
+
 enum txb_rc txb_worker_settings_check(const struct txb_worker_settings *s, struct txb_error *err) {
-  if (s->group == NULL || s->group[0] == '\0' || strlen(s->group) > 255)
+  const struct {
+    const char *key;
+    int64_t value;
+  } numbers[] = {
+      {"batch_messages", s->batch_messages}, {"batch_bytes", s->batch_bytes},
+      {"batch_wait_ms", s->batch_wait_ms},   {"session_timeout_ms", s->session_timeout_ms},
+      {"inbox_keep_ms", s->inbox_keep_ms},   {"retry.first_ms", s->retry_first_ms},
+      {"retry.cap_ms", s->retry_cap_ms},
+  };
+  if (s->group == NULL)
     return TXB_FAIL_FROM(err, TXB_REFUSED, TXB_ORIGIN_USAGE, "a worker needs a group of 1 to 255 bytes");
+  TXB_TRY(check_name("group", s->group, err));
   if (s->topics == NULL || s->topics[0] == NULL)
     return TXB_FAIL_FROM(err, TXB_REFUSED, TXB_ORIGIN_USAGE, "group %s has no topics", s->group);
+  for (const char *const *topic = s->topics; *topic != NULL; topic++)
+    TXB_TRY(check_name("topics", *topic, err)); /* librdkafka would take ^a for a pattern */
   if (s->database == NULL)
     return TXB_FAIL_FROM(err, TXB_REFUSED, TXB_ORIGIN_USAGE, "group %s has no database", s->group);
-  if (s->batch_messages < 1 || s->batch_bytes < 1 || s->batch_wait_ms < 0 || s->session_timeout_ms < 100 ||
-      s->retry_first_ms < 1 || s->retry_cap_ms < s->retry_first_ms || s->inbox_keep_ms < HOUR_MS ||
-      s->inbox_keep_ms > INT64_MAX / 1000000)
-    return TXB_FAIL_FROM(err, TXB_REFUSED, TXB_ORIGIN_USAGE,
-                         "group %s: batch_messages, batch_bytes and retry.first_ms must be at least 1, batch_wait_ms "
-                         "0, session_timeout_ms 100, inbox_keep_ms an hour, and "
-                         "retry.cap_ms not below retry.first_ms",
+  for (size_t i = 0; i < TXB_ARRAY_SIZE(numbers); i++) {
+    const struct txb_setting *setting = setting_of(numbers[i].key);
+    if (numbers[i].value < setting->min || numbers[i].value > setting->max)
+      return TXB_FAIL_FROM(err, TXB_REFUSED, TXB_ORIGIN_USAGE,
+                           "group %s: %s is %" PRId64 ", and may be %" PRId64 " to %" PRId64 " %s", s->group,
+                           setting->key, numbers[i].value, setting->min, setting->max, setting->unit);
+  }
+  if (s->retry_cap_ms < s->retry_first_ms)
+    return TXB_FAIL_FROM(err, TXB_REFUSED, TXB_ORIGIN_USAGE, "group %s: retry.first_ms is longer than retry.cap_ms",
                          s->group);
   return TXB_OK;
 }
