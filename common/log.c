@@ -19,6 +19,9 @@ static struct {
   void (*sink)(const char *line, size_t size);
 } setup = {.level = TXB_LOG_INFO, .format = TXB_LOG_LOGFMT};
 
+/* Per thread: each worker of an application runs in a thread of its own, and may have its own log. */
+static _Thread_local const struct txb_log_outlet *diverted;
+
 static const char *const level_names[] = {
     [TXB_LOG_DEBUG] = "debug",
     [TXB_LOG_INFO] = "info",
@@ -37,8 +40,14 @@ void txb_log_setup(enum txb_log_level level, enum txb_log_format format, void (*
   setup.sink = sink;
 }
 
+const struct txb_log_outlet *txb_log_divert(const struct txb_log_outlet *outlet) {
+  const struct txb_log_outlet *old = diverted;
+  diverted = outlet;
+  return old;
+}
+
 bool txb_log_enabled(enum txb_log_level level) {
-  return level >= setup.level;
+  return level >= (diverted != NULL ? diverted->level : setup.level);
 }
 
 /* All or nothing: a cut in the middle of an escape would change its meaning. */
@@ -145,9 +154,21 @@ static void write_line(const char *line, size_t size) {
   }
 }
 
+static void write_diverted(enum txb_log_level level, const struct txb_field *fields, size_t count) {
+  struct line l = {.size = 0};
+  for (size_t i = 0; i < count; i++)
+    put_field(&l, &fields[i], false);
+  l.data[l.size] = '\0'; /* into the room that is kept free */
+  diverted->write(level, l.data, diverted->context);
+}
+
 void txb_log_write(enum txb_log_level level, const struct txb_field *fields, size_t count) {
   if (!txb_log_enabled(level))
     return;
+  if (diverted != NULL && diverted->write != NULL) {
+    write_diverted(level, fields, count);
+    return;
+  }
   bool json = setup.format == TXB_LOG_JSON;
   struct line l;
   char now[28];

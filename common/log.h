@@ -6,12 +6,22 @@
 
 #include "common/error.h"
 #include "common/slice.h"
+#include "txbroker/log.h"
 
-enum txb_log_level { TXB_LOG_DEBUG, TXB_LOG_INFO, TXB_LOG_WARN, TXB_LOG_ERROR };
 enum txb_log_format { TXB_LOG_LOGFMT, TXB_LOG_JSON };
 
 /* Once, before threads start. The sink gets whole lines with their newline; NULL: stderr, by one write(2) a line. */
 void txb_log_setup(enum txb_log_level level, enum txb_log_format format, void (*sink)(const char *line, size_t size));
+
+/* The log of one thread, for a worker inside an application. */
+struct txb_log_outlet {
+  enum txb_log_level level; /* the least that is logged */
+  txb_log_fn write;         /* NULL: as by txb_log_setup */
+  void *context;
+};
+/* From now on what this thread logs goes there, until it is diverted again; NULL: as by txb_log_setup. Borrowed. Returns
+ * what was before. */
+const struct txb_log_outlet *txb_log_divert(const struct txb_log_outlet *outlet);
 bool txb_log_enabled(enum txb_log_level level);
 
 /* A field is a name and a value; names as in the tables: source, topic, partition, offset, id, group, rc. */

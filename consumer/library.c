@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "common/error.h"
+#include "common/log.h"
 #include "common/loop.h"
 #include "common/memory.h"
 #include "common/pg.h"
@@ -15,6 +16,8 @@
 struct txb_worker {
   struct txb_worker_settings settings;
   int stop_fd;
+  pid_t pid; /* a forked child has the same event descriptor, and must not stop its parent's worker */
+  struct txb_log_outlet log;
   char *strings[3];         /* group, database, brokers */
   char **topics, **options; /* NULL-ended copies */
   char owner[80];
@@ -60,7 +63,17 @@ static int given_or(int value, int otherwise) {
 
 #define REFUSE(err, ...) TXB_FAIL_FROM((err), TXB_REFUSED, TXB_ORIGIN_USAGE, __VA_ARGS__)
 
-static enum txb_rc check(const struct txb_worker_options *o, txb_handler_fn handler, struct txb_error *err) {
+/* Whether the caller was compiled with these at the end of its options. */
+#define KNOWS(o, field) ((o)->struct_size >= offsetof(struct txb_worker_options, field) + sizeof(o)->field)
+
+static bool knows_log(const struct txb_worker_options *o) {
+  return KNOWS(o, log_level);
+}
+
+static enum txb_rc check(const struct txb_worker_options *o, txb_handler_fn handler, struct txb_worker **out,
+                         struct txb_error *err) {
+  if (o == NULL || out == NULL)
+    return REFUSE(err, "txb_worker_new needs options and a place for the worker");
   size_t needed = offsetof(struct txb_worker_options, retry_cap_ms) + sizeof o->retry_cap_ms;
   if (o->struct_size < needed)
     return REFUSE(err, "txb_worker_options.struct_size is %zu: set it to sizeof(struct txb_worker_options)",
@@ -71,6 +84,8 @@ static enum txb_rc check(const struct txb_worker_options *o, txb_handler_fn hand
     return REFUSE(err, "a worker needs group, topics, database and brokers");
   if (o->start != TXB_START_EARLIEST && o->start != TXB_START_LATEST && o->start != TXB_START_ERROR)
     return REFUSE(err, "txb_worker_options.start is %d, which is none of enum txb_start", (int)o->start);
+  if (knows_log(o) && ((int)o->log_level < 0 || o->log_level > TXB_LOG_NONE))
+    return REFUSE(err, "txb_worker_options.log_level is %d, which is none of enum txb_log_level", (int)o->log_level);
   return TXB_OK;
 }
 
@@ -85,7 +100,14 @@ static enum txb_rc copy(struct txb_worker *worker, const struct txb_worker_optio
   TXB_TRY(txb_wake_open(&worker->stop_fd, err));
   char host[48] = "";
   (void)gethostname(host, sizeof host - 1);
-  snprintf(worker->owner, sizeof worker->owner, "%s/%ld", host, (long)getpid());
+  worker->pid = getpid();
+  snprintf(worker->owner, sizeof worker->owner, "%s/%ld", host, (long)worker->pid);
+  worker->log = (struct txb_log_outlet){.level = TXB_LOG_INFO};
+  if (knows_log(o)) {
+    worker->log.write = o->log;
+    worker->log.context = o->log_context;
+    worker->log.level = o->log_level != TXB_LOG_DEFAULT ? o->log_level : TXB_LOG_INFO;
+  }
   txb_worker_settings_init(s);
   s->group = worker->strings[0];
   s->database = worker->strings[1];
@@ -104,33 +126,48 @@ static enum txb_rc copy(struct txb_worker *worker, const struct txb_worker_optio
   s->session_timeout_ms = given_or(o->session_timeout_ms, s->session_timeout_ms);
   s->retry_first_ms = o->retry_first_ms != 0 ? o->retry_first_ms : s->retry_first_ms;
   s->retry_cap_ms = o->retry_cap_ms != 0 ? o->retry_cap_ms : s->retry_cap_ms;
-  bool knows_keep = o->struct_size >= offsetof(struct txb_worker_options, inbox_keep_ms) + sizeof o->inbox_keep_ms;
-  s->inbox_keep_ms = knows_keep && o->inbox_keep_ms != 0 ? o->inbox_keep_ms : s->inbox_keep_ms;
+  s->inbox_keep_ms = KNOWS(o, inbox_keep_ms) && o->inbox_keep_ms != 0 ? o->inbox_keep_ms : s->inbox_keep_ms;
   return TXB_OK;
+}
+
+static enum txb_rc ask_servers(const struct txb_worker_settings *s, struct txb_error *err) {
+  TXB_CLEANUP(txb_free_ptr) char *cluster_id = NULL;
+  TXB_TRY(txb_worker_database_check(s, err));
+  return txb_kafka_probe(&s->kafka, PROBE_MS, &cluster_id, err);
 }
 
 enum txb_rc txb_worker_new(const struct txb_worker_options *options, txb_handler_fn handler, void *context,
                            struct txb_worker **out, struct txb_error *err) {
   TXB_CLEANUP(free_ptr) struct txb_worker *worker = NULL;
-  TXB_CLEANUP(txb_free_ptr) char *cluster_id = NULL;
+  struct txb_error local;
   void *memory = NULL;
-  TXB_TRY(check(options, handler, err));
+  if (err == NULL)
+    err = &local;
+  TXB_TRY(check(options, handler, out, err));
   TXB_TRY(txb_alloc(sizeof *worker, &memory, err));
   worker = memory;
   worker->stop_fd = -1;
   TXB_TRY(copy(worker, options, handler, context, err));
   TXB_TRY(txb_worker_settings_check(&worker->settings, err));
   TXB_TRY(txb_kafka_options_check(worker->settings.kafka.options, err));
-  TXB_TRY(txb_worker_database_check(&worker->settings, err));
-  TXB_TRY(txb_kafka_probe(&worker->settings.kafka, PROBE_MS, &cluster_id, err));
+  const struct txb_log_outlet *old = txb_log_divert(&worker->log);
+  enum txb_rc rc = ask_servers(&worker->settings, err);
+  txb_log_divert(old);
+  TXB_TRY(rc);
   *out = txb_steal(worker);
   return TXB_OK;
 }
 
+/* The loop reads the error that it goes on after: it always has one. */
 enum txb_rc txb_worker_run(struct txb_worker *worker, struct txb_error *err) {
-  return txb_worker_process(&worker->settings, err);
+  struct txb_error local;
+  const struct txb_log_outlet *old = txb_log_divert(&worker->log);
+  enum txb_rc rc = txb_worker_process(&worker->settings, err != NULL ? err : &local);
+  txb_log_divert(old);
+  return rc;
 }
 
 void txb_worker_stop(struct txb_worker *worker) {
-  txb_wake_signal(worker->stop_fd);
+  if (worker != NULL && worker->pid == getpid())
+    txb_wake_signal(worker->stop_fd);
 }

@@ -42,7 +42,7 @@ static void setup_log(const struct txb_settings *s) {
       [TXB_LOG_DEBUG] = "debug", [TXB_LOG_INFO] = "info", [TXB_LOG_WARN] = "warn", [TXB_LOG_ERROR] = "error"};
   enum txb_log_level level = TXB_LOG_INFO;
   for (size_t i = 0; i < TXB_ARRAY_SIZE(levels); i++)
-    if (strcmp(s->log.level, levels[i]) == 0)
+    if (levels[i] != NULL && strcmp(s->log.level, levels[i]) == 0)
       level = (enum txb_log_level)i;
   txb_log_setup(level, strcmp(s->log.format, "json") == 0 ? TXB_LOG_JSON : TXB_LOG_LOGFMT, NULL);
 }

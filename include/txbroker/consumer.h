@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "txbroker/error.h"
+#include "txbroker/log.h"
 #include "txbroker/slice.h"
 
 #ifdef __cplusplus
@@ -70,20 +71,25 @@ enum txb_start {
 };
 
 struct txb_worker_options {
-  size_t struct_size; /* sizeof(struct txb_worker_options) */
-  const char *group;
-  const char *const *topics; /* NULL-ended */
+  size_t struct_size;        /* sizeof(struct txb_worker_options) */
+  const char *group;         /* 1 to 255 of [a-zA-Z0-9._-] */
+  const char *const *topics; /* NULL-ended; names, never patterns: 1 to 249 of [a-zA-Z0-9._-] */
   const char *database;      /* libpq connection string; where effects, inbox and offsets live */
   const char *brokers;       /* "host:port,..." */
   const char *const
       *kafka_options; /* NULL, or name, value, name, value, ..., NULL: librdkafka options from the allow-list */
   enum txb_start start;
-  int batch_messages;                   /* 0: 1000 */
-  int batch_bytes;                      /* 0: 4 MiB */
-  int batch_wait_ms;                    /* 0: 5: how long an incomplete batch may wait for more */
-  int session_timeout_ms;               /* 0: 45000; how long a stopped member keeps its partitions */
-  int64_t retry_first_ms, retry_cap_ms; /* 0: 200 and 60000 */
-  int64_t inbox_keep_ms; /* 0: 14 days; how long applied ids are remembered: longer than the topics' retention */
+  /* The limits are those of the settings of `txbroker worker` (docs/reference-settings.md). */
+  int batch_messages;                   /* 0: 1000; up to 100,000 */
+  int batch_bytes;                      /* 0: 4 MiB; 1 KiB to 256 MiB */
+  int batch_wait_ms;                    /* 0: 5; up to a minute: how long an incomplete batch may wait for more */
+  int session_timeout_ms;               /* 0: 45000; 6 s to 30 min: how long a stopped member keeps its partitions */
+  int64_t retry_first_ms, retry_cap_ms; /* 0: 200 and 60000; up to an hour and a day */
+  int64_t
+      inbox_keep_ms; /* 0: 14 days; an hour at least: how long applied ids are remembered, longer than the topics' retention */
+  txb_log_fn log;               /* NULL: lines with time and level go to standard error */
+  void *log_context;            /* must live as long as the worker */
+  enum txb_log_level log_level; /* the least that is logged; 0: TXB_LOG_INFO */
 };
 
 struct txb_worker;
@@ -99,10 +105,12 @@ TXB_EXPORT enum txb_rc txb_worker_new(const struct txb_worker_options *options, 
  *   TXB_OK       stopped
  *   TXB_REFUSED  a right, a table or a setting is wrong (it may have become so while it ran): change it
  *   TXB_FATAL    out of memory, or librdkafka gave up: free the worker and make a new one
+ *   TXB_RETRY, TXB_FENCED  librdkafka did not let it join or leave the group: call it again. Everything else of this kind it goes on after by itself
+ * No other code. A message that is TXB_POISON is set aside, and the worker goes on.
  * Whatever it returns, what was committed stays, and everything else will be delivered again. */
 TXB_EXPORT enum txb_rc txb_worker_run(struct txb_worker *worker, struct txb_error *err) TXB_MUST_CHECK;
 /* Any thread, async-signal-safe: run ends its batch, gives its partitions back and returns, after 20 s at the latest. Before run: run returns at
- * once. It stays stopped. */
+ * once. It stays stopped. NULL is allowed. In a child process forked after txb_worker_new it does nothing: the worker is its parent's. */
 TXB_EXPORT void txb_worker_stop(struct txb_worker *worker);
 /* After run has returned. NULL is allowed. */
 TXB_EXPORT void txb_worker_free(struct txb_worker *worker);

@@ -1,7 +1,8 @@
 /* The one way in which txbroker's functions fail.
  *
  * A return code names what the caller must do next, never what went wrong inside; what went wrong is text in struct txb_error. Every function
- * that can fail returns enum txb_rc, must be checked, and takes a struct txb_error * as its last argument. On failure its outputs are untouched.
+ * that can fail returns enum txb_rc, must be checked, and takes a struct txb_error * as its last argument, which may be NULL: then only the code is
+ * told. On failure its outputs are untouched.
  */
 #ifndef TXBROKER_ERROR_H
 #define TXBROKER_ERROR_H

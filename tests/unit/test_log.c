@@ -115,3 +115,31 @@ Test(log, ends_a_full_line_in_good_form) {
     }
   }
 }
+
+static char diverted_line[5000];
+static enum txb_log_level diverted_level;
+
+static void divert(enum txb_log_level level, const char *line, void *context) {
+  cr_assert(context == &diverted_level);
+  diverted_level = level;
+  snprintf(diverted_line, sizeof diverted_line, "%s", line);
+}
+
+Test(log, goes_to_the_application_of_this_thread_until_it_is_given_back) {
+  static char big[6000];
+  const struct txb_log_outlet outlet = {TXB_LOG_WARN, divert, &diverted_level};
+  use(TXB_LOG_DEBUG, TXB_LOG_JSON);
+  cr_assert(txb_log_divert(&outlet) == NULL);
+  txb_log(TXB_LOG_INFO, TXB_MSG("quiet"));
+  cr_assert(diverted_line[0] == '\0' && !txb_log_enabled(TXB_LOG_INFO));
+  txb_log(TXB_LOG_WARN, TXB_MSG("lost"), TXB_F("topic", "a\nb"));
+  cr_assert(diverted_level == TXB_LOG_WARN);
+  cr_assert_str_eq(diverted_line, "msg=lost topic=\"a\\nb\"");
+  memset(big, 'x', sizeof big - 1);
+  txb_log(TXB_LOG_ERROR, TXB_MSG(big)); /* cut, and ended all the same */
+  size_t size = strlen(diverted_line);
+  cr_assert(size < 4096 && strcmp(diverted_line + size - 4, "...\"") == 0, "%zu", size);
+  cr_assert(txb_log_divert(NULL) == &outlet && lines_size == 0);
+  txb_log(TXB_LOG_DEBUG, TXB_MSG("here again"));
+  cr_assert(lines_size > 0);
+}
