@@ -1,8 +1,9 @@
 /* UUID version 7. Layout: 48 bits of milliseconds, version, 12 bits of the fraction of the millisecond (in 1/4096),
  * variant, 62 bits. */
+#define OPENSSL_API_COMPAT 0x10101000L /* OpenSSL 3 still has SHA256_*, and would rather have one call EVP */
 #include "common/uuid.h"
 
-#include <openssl/evp.h>
+#include <openssl/sha.h>
 #include <string.h>
 
 #include "common/random.h"
@@ -31,20 +32,21 @@ void txb_uuid_v7(int64_t wall_us, struct txb_uuid *out) {
   put_tail(tail, out);
 }
 
+/* The functions that work on the stack, since those of EVP can run out of memory, and there is no id to go on with: another
+ * one would let a message through twice. */
 void txb_uuid_v7_derive(int64_t wall_us, const struct txb_slice *parts, size_t count, struct txb_uuid *out) {
-  EVP_MD_CTX *hash = EVP_MD_CTX_new();
-  int ok = hash != NULL && EVP_DigestInit_ex(hash, EVP_sha256(), NULL);
-  for (size_t i = 0; ok && i < count; i++) {
+  SHA256_CTX hash;
+  SHA256_Init(&hash);
+  for (size_t i = 0; i < count; i++) {
     unsigned char size[8]; /* without it, ("ab", "c") and ("a", "bc") would be one message */
     for (int j = 0; j < 8; j++)
       size[j] = (unsigned char)((uint64_t)parts[i].size >> (56 - 8 * j));
-    ok = EVP_DigestUpdate(hash, size, sizeof size) &&
-         (parts[i].size == 0 || EVP_DigestUpdate(hash, parts[i].data, parts[i].size));
+    SHA256_Update(&hash, size, sizeof size);
+    if (parts[i].size > 0)
+      SHA256_Update(&hash, parts[i].data, parts[i].size);
   }
-  unsigned char digest[EVP_MAX_MD_SIZE];
-  ok = ok && EVP_DigestFinal_ex(hash, digest, NULL);
-  EVP_MD_CTX_free(hash);
-  TXB_ASSERT(ok); /* another id in its place would let a message through twice */
+  unsigned char digest[SHA256_DIGEST_LENGTH];
+  SHA256_Final(digest, &hash);
   put_time(wall_us, out);
   put_tail(digest, out);
 }

@@ -1,5 +1,7 @@
 /* Ids: layout, order, and derivation that must never change, since stored inboxes rest on it. */
 #include <criterion/criterion.h>
+#include <openssl/crypto.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/uuid.h"
@@ -29,6 +31,39 @@ Test(uuid, derives_the_same_id_for_ever) {
   check(INT64_C(1700000000000000), place, 4, "018bcfe5-6800-7000-9f0c-c9485cf052fe");
   check(INT64_C(1769860800123999), bytes, 2, "019c13ec-9e7b-7ffb-842d-7ccaf6119f83");
   check(INT64_C(1769860800123999), absent, 2, "019c13ec-9e7b-7ffb-842d-7ccaf6119f83");
+}
+
+static bool watched, no_memory;
+
+static void *fail_or_malloc(size_t size, const char *file, int line) {
+  (void)file;
+  (void)line;
+  return no_memory ? NULL : malloc(size);
+}
+
+static void *fail_or_realloc(void *old, size_t size, const char *file, int line) {
+  (void)file;
+  (void)line;
+  return no_memory ? NULL : realloc(old, size);
+}
+
+static void give_back(void *memory, const char *file, int line) {
+  (void)file;
+  (void)line;
+  free(memory);
+}
+
+/* OpenSSL takes this only before its first allocation. */
+__attribute__((constructor)) static void watch_openssl(void) {
+  watched = CRYPTO_set_mem_functions(fail_or_malloc, fail_or_realloc, give_back) == 1;
+}
+
+/* An application's worker must not end it. */
+Test(uuid, derives_an_id_though_openssl_has_no_memory) {
+  const struct txb_slice event[] = {PART("urn:shop"), PART("order-1")};
+  cr_assert(watched);
+  no_memory = true;
+  check(INT64_C(1769860800123456), event, 2, "019c13ec-9e7b-774b-b733-378b62825f2e");
 }
 
 Test(uuid, sorts_by_time_to_the_microsecond) {
