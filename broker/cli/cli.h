@@ -38,8 +38,8 @@ void txb_print_bytes(const void *data, size_t size);
 void txb_print_buffer(struct txb_buffer *b);
 /* A document: indented for json, on one line for jsonl. */
 void txb_print_json(const struct txb_cli *cli, const json_t *value);
-/* Writes out what is buffered; false (with a message) when standard output did not take it all. Called once at the
- * end by main. */
+/* Writes out what is buffered; false (with a message, once) when standard output did not take it all. Called at the end
+ * by main, and earlier where what follows depends on it. */
 bool txb_print_flush(void);
 
 /* ---- messages -------------------------------------------------------------------------------------------- */

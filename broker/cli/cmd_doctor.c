@@ -30,7 +30,10 @@ void txb_doctor_add(struct txb_doctor *d, enum txb_health health, const char *ch
 }
 
 void txb_doctor_add_error(struct txb_doctor *d, const char *check, const char *of, const struct txb_error *err) {
-  txb_doctor_add(d, TXB_HEALTH_FAIL, check, of, txb_next_step(err), "%s", err->message);
+  struct txb_error told = *err;
+  if (txb_target_timed_out(err))
+    (void)txb_target_explain(of, d->timeout_ms, &told);
+  txb_doctor_add(d, TXB_HEALTH_FAIL, check, of, txb_next_step(&told), "%s", told.message);
 }
 
 static struct txb_pg *pg_of(const struct txb_targets *targets, struct txb_pg *const *open, const char *uri) {

@@ -47,6 +47,10 @@ static enum txb_rc check_server(struct txb_doctor *d, struct txb_pg *pg, bool so
     txb_doctor_add(d, TXB_HEALTH_FAIL, "primary", of,
                    "point the connection string at the primary, or add target_session_attrs=read-write",
                    "the server is a standby: it takes no writes");
+  else if (txb_pg_bool(row, 0, 9)) /* of the user, of the database or of the connection string */
+    txb_doctor_add(d, TXB_HEALTH_FAIL, "primary", of,
+                   "set default_transaction_read_only to off for this user and database (ALTER ROLE, ALTER DATABASE)",
+                   "the server takes writes, but transactions of user %s are read-only", txb_pg_text(row, 0, 0));
   else
     txb_doctor_add(d, TXB_HEALTH_OK, "primary", of, NULL, "takes writes");
   int32_t max = txb_pg_int4(row, 0, 3) - txb_pg_int4(row, 0, 4), used = txb_pg_int4(row, 0, 5);

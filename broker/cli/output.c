@@ -6,7 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "broker/cli/cli.h"
+#include "broker/cli/targets.h"
 #include "common/memory.h"
 
 void txb_print(const char *fmt, ...) {
@@ -32,9 +32,12 @@ void txb_print_json(const struct txb_cli *cli, const json_t *value) {
 }
 
 bool txb_print_flush(void) {
+  static bool told; /* a command that flushes ends after a failure, and main flushes again */
   if (fflush(stdout) == 0 && !ferror(stdout))
     return true;
-  txb_say("can't write to standard output: %s", strerror(errno));
+  if (!told)
+    txb_say("can't write to standard output: %s", strerror(errno));
+  told = true;
   return false;
 }
 
@@ -52,6 +55,8 @@ void txb_say(const char *fmt, ...) {
 }
 
 const char *txb_next_step(const struct txb_error *err) {
+  if (txb_target_timed_out(err))
+    return "see in pg_locks who holds it up, and with --timeout wait longer";
   switch (err->origin) {
   case TXB_ORIGIN_USAGE:
     return "correct the configuration";
@@ -70,7 +75,8 @@ const char *txb_next_step(const struct txb_error *err) {
 
 int txb_fail(const struct txb_error *err) {
   /* libpq's messages and our own end with one; librdkafka's don't. */
-  if (err->origin == TXB_ORIGIN_KAFKA && err->rc == TXB_RETRY)
+  bool who = strncmp(err->sqlstate, "28", 2) == 0; /* authentication: the server never says what to do */
+  if ((err->origin == TXB_ORIGIN_KAFKA && err->rc == TXB_RETRY) || who)
     txb_say("%s; %s", err->message, txb_next_step(err));
   else
     txb_say("%s", err->message);

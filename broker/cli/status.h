@@ -3,13 +3,16 @@
 #define TXB_BROKER_CLI_STATUS_H
 
 #include "broker/cli/cli.h"
-#include "common/kafka_inspect.h"
 
 /* {"sources": [...], "groups": [...], "problems": [...]} */
 struct txb_status {
   json_t *document, *sources, *groups, *problems;
-  int code; /* exit code of the first problem, PostgreSQL before Kafka */
+  const char *brokers; /* of the cluster that was asked for the lag; borrowed from the settings */
+  int code;            /* exit code of the first problem, PostgreSQL before Kafka */
 };
+
+/* Adds a problem and tells it; the first one decides the exit code. */
+void txb_status_problem(struct txb_status *status, const struct txb_error *err);
 
 /* One database to look at. */
 struct txb_status_target {
@@ -22,9 +25,6 @@ struct txb_status_target {
 /* Adds what stands in one database. */
 enum txb_rc txb_status_database(struct txb_status *status, struct txb_pg *pg, const struct txb_status_target *target,
                                 struct txb_error *err) TXB_MUST_CHECK;
-/* Adds end offsets and lag to the groups. */
-enum txb_rc txb_status_lag(struct txb_status *status, struct txb_kafka_inspect *kafka,
-                           struct txb_error *err) TXB_MUST_CHECK;
 void txb_status_print(const struct txb_status *status, const struct txb_cli *cli);
 
 #endif

@@ -268,26 +268,29 @@ static enum txb_rc add_groups(struct txb_status *status, struct txb_pg *pg, stru
   return TXB_OK;
 }
 
-static enum txb_rc need_rights(struct txb_pg *pg, const struct txb_pg_result *rights,
-                               const struct txb_status_target *target, struct txb_error *err) {
-  bool sources = target->source_count == 0 || txb_pg_bool(rights, 0, 0),
-       groups = !target->worker || txb_pg_bool(rights, 0, 1);
-  if (sources && groups)
-    return TXB_OK;
+/* A user may look at one side and not at the other: the side that it may is shown all the same. */
+static void tell_no_right(struct txb_status *status, struct txb_pg *pg, const struct txb_pg_result *rights,
+                          const char *what) {
+  struct txb_error err;
   const char *who = txb_pg_text(rights, 0, 3);
-  return TXB_FAIL_FROM(err, TXB_REFUSED, TXB_ORIGIN_SAFETY,
-                       "%s: user %s may not look at its %s; allow it: `txbroker init --role %s=txb_reader`",
-                       txb_pg_name(pg), who, sources ? "groups" : "sources", who);
+  (void)TXB_FAIL_FROM(&err, TXB_REFUSED, TXB_ORIGIN_SAFETY,
+                      "%s: user %s may not look at its %s; allow it: `txbroker init --role %s=txb_reader`",
+                      txb_pg_name(pg), who, what, who);
+  txb_status_problem(status, &err);
 }
 
 enum txb_rc txb_status_database(struct txb_status *status, struct txb_pg *pg, const struct txb_status_target *target,
                                 struct txb_error *err) {
   TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *rights = NULL;
   TXB_TRY(txb_pg_query(pg, &rights_statement, NULL, &rights, err));
-  TXB_TRY(need_rights(pg, rights, target, err));
-  if (target->source_count > 0)
+  bool sources = txb_pg_bool(rights, 0, 0), groups = txb_pg_bool(rights, 0, 1);
+  if (target->source_count > 0 && !sources)
+    tell_no_right(status, pg, rights, "sources");
+  if (target->worker && !groups)
+    tell_no_right(status, pg, rights, "groups");
+  if (target->source_count > 0 && sources)
     TXB_TRY(add_sources(status, pg, target, txb_pg_bool(rights, 0, 2), err));
-  if (target->groups && txb_pg_bool(rights, 0, 1))
+  if (target->groups && groups)
     TXB_TRY(add_groups(status, pg, err));
   return TXB_OK;
 }

@@ -54,9 +54,11 @@ void txb_targets_fini(struct txb_targets *targets) {
 
 static enum txb_rc connect_target(const struct txb_cli *cli, const char *uri, int timeout_ms, bool builtins_only,
                                   struct txb_pg **out, struct txb_error *err) {
-  char name[64], settings[100];
+  char name[64], settings[120];
   (void)snprintf(name, sizeof(name), "txbroker %s", cli->args.command->name);
-  (void)snprintf(settings, sizeof(settings), "-c statement_timeout=%d -c lock_timeout=%d", timeout_ms, timeout_ms);
+  /* Each question is asked once: compiling it takes longer than answering it, over a second with many partitions. */
+  (void)snprintf(settings, sizeof(settings), "-c statement_timeout=%d -c lock_timeout=%d -c jit=off", timeout_ms,
+                 timeout_ms);
   struct txb_pg_options options = {.uri = uri,
                                    .application_name = name,
                                    .connect_timeout_ms = timeout_ms,
@@ -74,6 +76,23 @@ enum txb_rc txb_target_connect(const struct txb_cli *cli, const char *uri, int t
 enum txb_rc txb_target_connect_as_worker(const struct txb_cli *cli, const char *uri, int timeout_ms,
                                          struct txb_pg **out, struct txb_error *err) {
   return connect_target(cli, uri, timeout_ms, false, out, err);
+}
+
+bool txb_target_timed_out(const struct txb_error *err) {
+  return strcmp(err->sqlstate, "57014") == 0 || strcmp(err->sqlstate, "55P03") == 0;
+}
+
+enum txb_rc txb_target_explain(const char *database, int timeout_ms, struct txb_error *err) {
+  if (txb_target_timed_out(err)) {
+    char sqlstate[sizeof(err->sqlstate)];
+    memcpy(sqlstate, err->sqlstate, sizeof(sqlstate));
+    enum txb_rc rc = TXB_FAIL_FROM(err, TXB_RETRY, TXB_ORIGIN_POSTGRES,
+                                   "%s did not answer within %d s (a lock, or load); give a longer --timeout", database,
+                                   timeout_ms / 1000);
+    memcpy(err->sqlstate, sqlstate, sizeof(sqlstate));
+    return rc;
+  }
+  return strstr(err->message, database) == NULL ? txb_error_prefix(err, "%s", database) : err->rc;
 }
 
 enum txb_rc txb_targets_timeout(const struct txb_cli *cli, int *timeout_ms_out, struct txb_error *err) {

@@ -21,6 +21,11 @@ enum txb_rc txb_target_connect(const struct txb_cli *cli, const char *uri, int t
  * with it others' objects may stand in for the server's. */
 enum txb_rc txb_target_connect_as_worker(const struct txb_cli *cli, const char *uri, int timeout_ms,
                                          struct txb_pg **out, struct txb_error *err) TXB_MUST_CHECK;
+/* The server gave up a question after --timeout: a lock is held, or it has too much to do. */
+bool txb_target_timed_out(const struct txb_error *err);
+/* An error of a question to that database: names the database, and tells a question that ran into the timeout from one
+ * that was refused. Returns err->rc. */
+enum txb_rc txb_target_explain(const char *database, int timeout_ms, struct txb_error *err);
 /* --timeout SECONDS, 5 by default. */
 enum txb_rc txb_targets_timeout(const struct txb_cli *cli, int *timeout_ms_out, struct txb_error *err) TXB_MUST_CHECK;
 

@@ -12,7 +12,7 @@ import psycopg2
 import pytest
 
 from txbtest import process
-from txbtest.program import FAILED, KAFKA_GONE, POSTGRES_GONE, USAGE, Program, binary, command
+from txbtest.program import FAILED, KAFKA_GONE, POSTGRES_GONE, SAFETY, USAGE, Program, binary, command
 
 
 MIGRATION_LOCK = 1954049331
@@ -168,6 +168,58 @@ def test_status_shows_what_it_can_reach_and_says_what_it_cannot(systems, postgre
     assert code == KAFKA_GONE and str(port) in err and system.name in out and system.group in out
 
 
+def test_status_shows_the_side_that_its_user_may_look_at(systems, postgres, kafka):
+    system = systems(postgres, kafka)
+    worker = system.worker()
+    process.wait_for(lambda: postgres.value(system.bank.target, "SELECT count(*) FROM txb.consumer_offset") > 0, system.lag, 60, alive=worker.alive)
+    code, out, err = command("-d", postgres.uri(system.bank.target, "txbtest_worker"), "-o", "json", "status")
+    shown = json.loads(out)
+    assert code == SAFETY and [group["group"] for group in shown["groups"]] == [system.group] and shown["sources"] == []
+    assert len(shown["problems"]) == 1 and "user txbtest_worker may not look at its sources" in err and "--role txbtest_worker=txb_reader" in err
+
+
+def test_status_asks_without_compiling_its_questions(systems, postgres, kafka):
+    system = systems(postgres, kafka)
+    system.relay()
+    process.wait_for(lambda: system.relay_row().get("state") == "running", system.lag, 60)
+    postgres.query(system.bank.source, "ALTER DATABASE %s SET jit = on" % system.bank.source)
+    postgres.query("postgres", "DROP ROLE IF EXISTS jit_reader; CREATE ROLE jit_reader LOGIN IN ROLE txb_reader")
+    # Who compiles sees no row.
+    postgres.query(system.bank.source, "ALTER TABLE txb.relay ENABLE ROW LEVEL SECURITY;"
+                   "CREATE POLICY others ON txb.relay TO txb_relay USING (true);"
+                   "CREATE POLICY readers ON txb.relay TO jit_reader USING (current_setting('jit') = 'off')")
+    document = json.loads(ok("-c", system.config(name="jit", sources=[{"name": system.name, "database": postgres.uri(system.bank.source, "jit_reader")}]),
+                             "-o", "json", "status"))
+    assert document["sources"][0]["state"] == "running"
+
+
+def test_a_question_that_runs_into_its_time_names_the_server_and_what_to_do(systems, postgres, kafka):
+    system = systems(postgres, kafka)
+    database = f"{system.bank.source} did not answer within 1 s \\(a lock, or load\\); give a longer --timeout"
+    with postgres.session(system.bank.source, autocommit=False) as connection, connection.cursor() as cursor:
+        cursor.execute("LOCK TABLE txb.relay")
+        code, _, err = command("-d", postgres.uri(system.bank.source), "status", "--timeout", "1")
+        assert code == POSTGRES_GONE and re.search(database, err), err
+        code, out, _ = command("-d", postgres.uri(system.bank.source), "-o", "json", "doctor", "--timeout", "1")
+        failed = [check for check in json.loads(out)["checks"] if check["check"] == "questions"]
+        assert code == FAILED and re.search(database, failed[0]["found"]) and "pg_locks" in failed[0]["remedy"]
+
+
+def test_a_group_whose_topic_is_gone_is_told_so(systems, postgres, kafka):
+    system = systems(postgres, kafka)
+    worker = system.worker()
+    stored = "SELECT count(*) FROM txb.consumer_offset"
+    process.wait_for(lambda: postgres.value(system.bank.target, stored) > 0, system.lag, 60, alive=worker.alive)
+    assert worker.stop() == 0
+    postgres.query(system.bank.target, "UPDATE txb.consumer_offset SET topic = 'nosuch.topic' WHERE partition = 0")
+    code, out, err = command("-c", system.config(name="gone"), "-o", "json", "status")
+    words = f"group {system.group}: topic nosuch.topic does not exist at {kafka.brokers}; create it, or correct workers.{system.group}.topics"
+    assert code == USAGE and json.loads(out)["problems"] == [words] and words in err
+    postgres.query(system.bank.target, f"UPDATE txb.consumer_offset SET topic = '{system.bank.topics[0]}', partition = 99 WHERE topic = 'nosuch.topic'")
+    code, out, err = command("-c", system.config(name="gone"), "-o", "json", "status")
+    assert code == USAGE and "there is no 99" in err
+
+
 def checks(config, *more):
     code, out, err = command("-c", config, "-o", "json", *more, "doctor", "--timeout", "2")
     document = json.loads(out)
@@ -186,6 +238,15 @@ def test_doctor_finds_nothing_wrong_with_a_healthy_system(systems, postgres, kaf
     names = {name for name, _ in found}
     assert {"connection", "server version", "primary", "schema", "permission", "outbox partitions", "sequence", "relay", "Kafka", "librdkafka", "handler", "topic",
             "message size", "retention", "partition growth", "connections", "prepared transactions", "idle transactions", "durability"} <= names
+
+
+def test_doctor_notices_a_user_whose_transactions_only_read(systems, postgres, kafka):
+    system = systems(postgres, kafka)
+    postgres.query("postgres", "DROP ROLE IF EXISTS only_reading; CREATE ROLE only_reading LOGIN IN ROLE txb_relay;"
+                   "ALTER ROLE only_reading SET default_transaction_read_only = on")
+    code, found = checks(system.config(name="doctor", sources=[{"name": system.name, "database": postgres.uri(system.bank.source, "only_reading")}]))
+    primary = next(check for (name, of), check in found.items() if name == "primary" and of.endswith(system.bank.source))
+    assert code == 1 and primary["result"] == "fail" and "only_reading" in primary["found"] and "default_transaction_read_only" in primary["remedy"]
 
 
 def failures(found):

@@ -8,6 +8,7 @@ SELECT current_user::text AS who,
          WHERE a.backend_type = 'client backend') AS connections,
        pg_catalog.current_setting('synchronous_commit') AS synchronous_commit,
        pg_catalog.current_setting('fsync') AS fsync,
-       pg_catalog.current_setting('full_page_writes') AS full_page_writes
+       pg_catalog.current_setting('full_page_writes') AS full_page_writes,
+       pg_catalog.current_setting('transaction_read_only')::bool AS read_only
   FROM pg_catalog.pg_roles AS r
  WHERE r.rolname = current_user
