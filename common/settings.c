@@ -49,6 +49,8 @@ enum txb_rc txb_texts_add(struct txb_texts *texts, const char *text, size_t size
 static enum txb_rc put_text(char **out, const struct txb_setting *setting, const char *text, const char *where,
                             struct txb_error *err) {
   const char *wrong = setting->check == NULL ? NULL : setting->check(text);
+  if (wrong != NULL && strchr(text, '@') != NULL) /* USER:PASSWORD@HOST, where none belongs */
+    return REFUSE(err, "%s: %s (what was given is not shown: it may hold a password)", where, wrong);
   if (wrong != NULL)
     return REFUSE(err, "%s: \"%s\" %s", where, text, wrong);
   if (setting->required && *text == '\0')
@@ -345,7 +347,7 @@ void txb_settings_fini(struct txb_settings *s) {
 #define NAMES_MAX (2 * TXB_SETTINGS_IN_SECTION_MAX)
 
 static const char *nearest_key(const struct txb_section *section, const char *key, char prefixes[][32]) {
-  const char *names[NAMES_MAX];
+  const char *names[NAMES_MAX] = {NULL};
   size_t count = 0;
   for (size_t i = 0; i < section->count; i++) {
     const char *dot = strchr(section->settings[i].key, '.');
@@ -356,7 +358,11 @@ static const char *nearest_key(const struct txb_section *section, const char *ke
     prefixes[i][dot - section->settings[i].key] = '\0';
     names[count++] = prefixes[i];
   }
-  return txb_nearest(key, names, count);
+  const char *nearest = txb_nearest(key, names, count);
+  for (size_t i = 0; nearest == NULL && *key != '\0' && i < count; i++)
+    if (strncmp(names[i], key, strlen(key)) == 0) /* cut short: lease for lease_ms */
+      nearest = names[i];
+  return nearest;
 }
 
 static const char *nearest_section(const char *name) {

@@ -149,6 +149,14 @@ enum txb_rc txb_settings_load_json(struct txb_settings *s, const char *name, con
  * there. A variable that looks like a mistyped one is refused; others of that prefix are somebody else's. */
 enum txb_rc txb_settings_load_environment(struct txb_settings *s, const char *const *environment,
                                           struct txb_error *err) TXB_MUST_CHECK;
+/* TXB_REFUSED for a variable of a list's entry that is not there: what it sets would be left aside without a word. After
+ * everything is loaded. */
+enum txb_rc txb_settings_check_environment(const struct txb_settings *s, const char *const *environment,
+                                           struct txb_error *err) TXB_MUST_CHECK;
+/* The section that a variable's name speaks of, whatever the entry is called; NULL: it is no setting. */
+const struct txb_section *txb_settings_section_of_variable(const char *variable);
+/* TXB_REFUSED (usage) for a connection string that libpq can't read. */
+enum txb_rc txb_settings_check_database(const char *uri, const char *where, struct txb_error *err) TXB_MUST_CHECK;
 /* One flag: "relay.lease_ms=5000", "workers.ledger.topics=a,b", "kafka.client.linger.ms=5". Makes the entry of a list
  * that is not there. */
 enum txb_rc txb_settings_load_flag(struct txb_settings *s, const char *assignment,

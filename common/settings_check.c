@@ -3,8 +3,10 @@
 #include <string.h>
 
 #include "common/kafka.h"
+#include "common/pg.h"
 #include "common/settings_internal.h"
 
+#define TXB_PG_MALFORMED "(malformed connection string)" /* what txb_pg_describe_uri says of what it can't read */
 #define REFUSE(err, ...) TXB_FAIL_FROM((err), TXB_REFUSED, TXB_ORIGIN_USAGE, __VA_ARGS__)
 
 static bool is_missing(const void *entry, const struct txb_setting *setting) {
@@ -74,6 +76,35 @@ static enum txb_rc check_group(const struct txb_group_settings *g, struct txb_er
   return TXB_OK;
 }
 
+/* By the very way in which it is opened: what can't be read fails before anything is connected, with a message that
+ * holds no secret. */
+enum txb_rc txb_settings_check_database(const char *uri, const char *where, struct txb_error *err) {
+  char described[300];
+  txb_pg_describe_uri(uri, described, sizeof(described));
+  if (strcmp(described, TXB_PG_MALFORMED) != 0)
+    return TXB_OK;
+  struct txb_pg_options options = {.uri = uri, .stop_fd = -1};
+  struct txb_pg *pg = NULL;
+  if (txb_pg_open(&options, &pg, err) != TXB_OK)
+    return txb_error_prefix(err, "%s", where);
+  txb_pg_close(pg);
+  return TXB_OK;
+}
+
+static enum txb_rc check_databases(const struct txb_settings *s, struct txb_error *err) {
+  for (size_t i = 0; i < s->sources.count; i++) {
+    const struct txb_source_settings *source = txb_settings_source(s, i);
+    if (txb_settings_check_database(source->database, source->head.where, err) != TXB_OK)
+      return txb_error_prefix(err, "database of source %s", source->name);
+  }
+  for (size_t i = 0; i < s->workers.count; i++) {
+    const struct txb_group_settings *group = txb_settings_group(s, i);
+    if (txb_settings_check_database(group->database, group->head.where, err) != TXB_OK)
+      return txb_error_prefix(err, "database of group %s", group->group);
+  }
+  return TXB_OK;
+}
+
 enum txb_rc txb_settings_finish(const struct txb_settings *s, struct txb_error *err) {
   for (const struct txb_section *section = txb_sections; section->name != NULL; section++) {
     if (section->list)
@@ -83,6 +114,7 @@ enum txb_rc txb_settings_finish(const struct txb_settings *s, struct txb_error *
   }
   for (size_t i = 0; i < s->workers.count; i++)
     TXB_TRY(check_group(txb_settings_group(s, i), err));
+  TXB_TRY(check_databases(s, err));
   if (s->retry.first_ms > s->retry.cap_ms)
     return REFUSE(err, "retry.first_ms (%" PRId64 ") is longer than retry.cap_ms (%" PRId64 ")", s->retry.first_ms,
                   s->retry.cap_ms);

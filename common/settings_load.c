@@ -119,6 +119,8 @@ static enum txb_rc check_kind(const struct txb_setting *setting, const json_t *v
   case TXB_SETTING_CHOICE:
     return json_is_string(value) ? TXB_OK : REFUSE(err, "%s: must be a string, not %s", where, kind_name(value));
   case TXB_SETTING_INTEGER:
+    if (json_is_real(value))
+      return REFUSE(err, "%s: must be a whole number, not %.15g", where, json_real_value(value));
     return json_is_integer(value) ? TXB_OK : REFUSE(err, "%s: must be a whole number, not %s", where, kind_name(value));
   case TXB_SETTING_BOOLEAN:
     return json_is_boolean(value) ? TXB_OK : REFUSE(err, "%s: must be true or false, not %s", where, kind_name(value));
@@ -227,6 +229,9 @@ enum txb_rc txb_settings_load_json(struct txb_settings *s, const char *name, con
     char *near = strstr(problem.text, " near ");
     if (near != NULL)
       *near = '\0';
+    char *option = strstr(problem.text, " without JSON_ALLOW_NUL"); /* jansson's advice to who calls it */
+    if (option != NULL)
+      *option = '\0';
     return REFUSE(err, "%s:%d:%d: not valid JSON: %s", name, problem.line, problem.column, problem.text);
   }
   struct document document = {name, txb_slice_of(text, size)};
@@ -350,6 +355,74 @@ enum txb_rc txb_settings_load_environment(struct txb_settings *s, const char *co
     rc = find_mistyped(environment, &known, err);
   txb_texts_fini(&known);
   return rc;
+}
+
+/* Whether `variable` is TXB_SECTION_..._KEY, given TXB_SECTION_KEY: a setting of an entry of any name. */
+static bool is_of_entry(const char *variable, const char *name, size_t section_size) {
+  size_t head = strlen("TXB_") + section_size, tail = strlen(name) - head;
+  size_t size = strlen(variable);
+  return size > head + 1 + tail && strncmp(variable, name, head + 1) == 0 &&
+         strcmp(variable + size - tail, name + head) == 0;
+}
+
+static bool stands_for(const char *variable, const struct txb_section *section, const struct txb_setting *setting) {
+  struct txb_buffer buffer;
+  txb_buffer_init(&buffer);
+  txb_settings_environment_name(section, setting, NULL, &buffer);
+  const char *name = txb_buffer_text(&buffer);
+  bool same = strcmp(variable, name) == 0;
+  if (section->list && *name != '\0') /* there was memory */
+    same = is_of_entry(variable, name, strlen(section->name));
+  txb_buffer_fini(&buffer);
+  return same;
+}
+
+const struct txb_section *txb_settings_section_of_variable(const char *variable) {
+  for (const struct txb_section *section = txb_sections; section->name != NULL; section++)
+    for (size_t i = 0; i < section->count; i++)
+      if (stands_for(variable, section, &section->settings[i]))
+        return section;
+  return NULL;
+}
+
+static bool is_of(const char *variable, const struct txb_section *section, const char *entry_name) {
+  bool same = false;
+  for (size_t i = 0; i < section->count && !same; i++) {
+    struct txb_buffer name;
+    txb_buffer_init(&name);
+    txb_settings_environment_name(section, &section->settings[i], entry_name, &name);
+    same = strcmp(variable, txb_buffer_text(&name)) == 0;
+    txb_buffer_fini(&name);
+  }
+  return same;
+}
+
+static enum txb_rc check_entry_variable(const struct txb_settings *s, const struct txb_section *section,
+                                        const char *variable, struct txb_error *err) {
+  const struct txb_settings_list *list = (const void *)((const char *)s + section->offset);
+  for (size_t i = 0; i < list->count; i++) {
+    const char *name = txb_settings_entry_name((const char *)list->items + i * section->size, section);
+    if (name != NULL && is_of(variable, section, name))
+      return TXB_OK;
+  }
+  return REFUSE(err, "environment: %s is for none of the %s that the configuration has: correct the name, or unset it",
+                variable, section->name);
+}
+
+enum txb_rc txb_settings_check_environment(const struct txb_settings *s, const char *const *environment,
+                                           struct txb_error *err) {
+  for (; *environment != NULL; environment++) {
+    size_t size = strcspn(*environment, "=");
+    char name[200];
+    if (size >= sizeof(name))
+      continue;
+    memcpy(name, *environment, size);
+    name[size] = '\0';
+    const struct txb_section *section = txb_settings_section_of_variable(name);
+    if (section != NULL && section->list)
+      TXB_TRY(check_entry_variable(s, section, name, err));
+  }
+  return TXB_OK;
 }
 
 /* ---- flags ----------------------------------------------------------------------------------------------- */

@@ -48,6 +48,46 @@ static const char *check_function(const char *text) {
   return dots > 1 ? "must be a function's name, as in ledger.apply" : NULL;
 }
 
+/* [PROTOCOL://]HOST[:PORT], as librdkafka takes it. */
+static bool is_broker(const char *text, size_t size) {
+  static const char *const protocols[] = {"PLAINTEXT://", "SSL://", "SASL_PLAINTEXT://", "SASL_SSL://"};
+  for (size_t i = 0; i < sizeof(protocols) / sizeof(protocols[0]); i++)
+    if (strlen(protocols[i]) < size && strncmp(text, protocols[i], strlen(protocols[i])) == 0) {
+      text += strlen(protocols[i]);
+      size -= strlen(protocols[i]);
+      break;
+    }
+  bool bracket = size > 0 && *text == '[';
+  const char *end = bracket ? memchr(text, ']', size) : memchr(text, ':', size);
+  size_t host = end == NULL ? size : (size_t)(end - text) + bracket;
+  if ((bracket && (end == NULL || host < 4)) || host == 0)
+    return false;
+  for (size_t i = 0; !bracket && i < host; i++)
+    if (strchr(" \t/@[]", text[i]) != NULL)
+      return false;
+  if (host == size)
+    return true;
+  long port = 0;
+  for (size_t i = host + 1; i < size; i++) {
+    if (text[i] < '0' || text[i] > '9' || port > USHRT_MAX)
+      return false;
+    port = port * 10 + (text[i] - '0');
+  }
+  return text[host] == ':' && port >= 1 && port <= USHRT_MAX;
+}
+
+static const char *check_brokers(const char *text) {
+  for (const char *c = text;; c++) {
+    c += strspn(c, " ");
+    size_t size = strcspn(c, ",");
+    if (!is_broker(c, size))
+      return "must be HOST:PORT, several separated by commas";
+    c += size;
+    if (*c == '\0')
+      return NULL;
+  }
+}
+
 #define SOURCE(field) offsetof(struct txb_source_settings, field)
 static const struct txb_setting source_settings[] = {
     {.key = "name",
@@ -84,6 +124,7 @@ static const struct txb_setting kafka_settings[] = {
     {.key = "brokers",
      .type = TXB_SETTING_TEXT,
      .offset = KAFKA(brokers),
+     .check = check_brokers,
      .sample = "\"127.0.0.1:9092\"",
      .help = "Brokers to begin with, host:port separated by commas."},
     {.key = "client",

@@ -91,6 +91,7 @@ enum txb_rc txb_cli_apply_database(struct txb_cli *cli, struct txb_error *err) {
   const char *uri = txb_args_text(&cli->args, "database");
   if (uri == NULL)
     return TXB_OK;
+  TXB_TRY(txb_settings_check_database(uri, "--database", err)); /* before a source is named after it */
   struct txb_settings *s = &cli->settings;
   bool taken = false;
   TXB_TRY(apply_to_groups(s, uri, &taken, err));

@@ -35,6 +35,9 @@ static enum txb_rc take_options(struct txb_demo *demo, struct txb_error *err) {
   demo->seed = (uint64_t)seed;
   demo->server_uri = txb_args_text(args, "database");
   demo->own_postgres = demo->server_uri == NULL;
+  if (demo->own_postgres && txb_args_has(args, "keep"))
+    return REFUSE(err, "--keep keeps databases in a server of yours: name it with --database URI; the private server is "
+                       "removed with all that is in it");
   return TXB_OK;
 }
 
@@ -85,43 +88,14 @@ static enum txb_rc open_kafka(struct txb_demo *demo, struct txb_error *err) {
   return TXB_OK;
 }
 
-/* Whether a variable is TXB_SECTION_..._KEY, given TXB_SECTION_KEY: a setting of an entry of any name, since the
- * children's entries are others than ours. */
-static bool is_of_entry(const char *variable, const char *name, size_t section_size) {
-  size_t head = strlen("TXB_") + section_size, tail = strlen(name) - head;
-  size_t size = strlen(variable);
-  return size > head + 1 + tail && strncmp(variable, name, head + 1) == 0 &&
-         strcmp(variable + size - tail, name + head) == 0;
-}
-
-static bool stands_for(const char *variable, const struct txb_section *section, const struct txb_setting *setting) {
-  struct txb_buffer buffer;
-  txb_buffer_init(&buffer);
-  txb_settings_environment_name(section, setting, NULL, &buffer);
-  const char *name = txb_buffer_text(&buffer);
-  bool same = strcmp(variable, name) == 0;
-  if (section->list && *name != '\0') /* there was memory */
-    same = is_of_entry(variable, name, strlen(section->name));
-  txb_buffer_fini(&buffer);
-  return same;
-}
-
-static bool is_setting(const char *variable) {
-  for (const struct txb_section *section = txb_sections; section->name != NULL; section++)
-    for (size_t i = 0; i < section->count; i++)
-      if (stands_for(variable, section, &section->settings[i]))
-        return true;
-  return false;
-}
-
-/* Settings of the caller's environment must not reach the children: they have a configuration of their own. Other
- * variables must: an option may name one ("env:TXB_PASSWORD"), whatever it is called. */
+/* Settings of the caller's environment, of entries of any name, must not reach the children: they have a configuration
+ * of their own. Other variables must: an option may name one ("env:TXB_PASSWORD"), whatever it is called. */
 static void clear_environment(void) {
   for (char **variable = environ; *variable != NULL;) {
     char name[200];
     size_t size = strcspn(*variable, "=");
     (void)snprintf(name, sizeof(name), "%.*s", (int)(size < sizeof(name) ? size : 0), *variable);
-    if (!is_setting(name) || unsetenv(name) != 0)
+    if (txb_settings_section_of_variable(name) == NULL || unsetenv(name) != 0)
       variable++;
   }
 }

@@ -22,9 +22,20 @@ static enum txb_rc load_flags(struct txb_cli *cli, struct txb_error *err) {
                           "--brokers", err);
 }
 
+/* Commands that work with the entries of a configuration. The others live with what the environment sets for these. */
+static bool is_for_entries(const struct txb_command *command) {
+  static const char *const names[] = {"relay", "worker", "run", "config", "doctor", "status"};
+  for (size_t i = 0; i < TXB_ARRAY_SIZE(names); i++)
+    if (strcmp(command->name, names[i]) == 0)
+      return true;
+  return false;
+}
+
 static enum txb_rc load_settings(struct txb_cli *cli, struct txb_error *err) {
   TXB_TRY(txb_settings_init(&cli->settings, err));
   const char *file = txb_args_text(&cli->args, "config");
+  if (file != NULL && *file == '\0') /* a shell variable that is not set; an empty TXB_CONFIG is one that is cleared */
+    return TXB_FAIL_FROM(err, TXB_REFUSED, TXB_ORIGIN_USAGE, "--config is empty: give --config FILE, or leave it out");
   if (file == NULL)
     file = getenv("TXB_CONFIG");
   if (file != NULL && *file != '\0')
@@ -34,6 +45,8 @@ static enum txb_rc load_settings(struct txb_cli *cli, struct txb_error *err) {
   TXB_TRY(txb_settings_load_environment(&cli->settings, (const char *const *)environ, err));
   TXB_TRY(load_flags(cli, err));
   TXB_TRY(txb_cli_apply_database(cli, err));
+  if (is_for_entries(cli->args.command))
+    TXB_TRY(txb_settings_check_environment(&cli->settings, (const char *const *)environ, err));
   return txb_settings_finish(&cli->settings, err);
 }
 

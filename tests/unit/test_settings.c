@@ -1,5 +1,6 @@
 /* Settings: precedence, limits, and messages that name the place, the key and the nearest one. */
 #include <criterion/criterion.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "common/memory.h"
@@ -259,4 +260,45 @@ Test(settings, names_fit_where_they_are_stored) {
   snprintf(json, sizeof json, "{\"sources\": [{\"name\": \"%s\", \"database\": \"postgresql:///x\"}]}", name);
   refuses(json, "100");
   refuses("{\"workers\": [{\"group\": \"g\", \"topics\": [\"..\"], \"database\": \"postgresql:///x\"}]}", "topics");
+}
+
+Test(settings, what_can_never_work_is_refused_before_anything_is_connected) {
+  static const char *const wrong[] = {":::", "host:99999", "host:0", "http://x:9092", "x:9092,,y", "x:9092,", "",
+                                      " ", "a b:1", "[::1", "[::1]x", "x:"};
+  static const char *const right[] = {"h", "h:1", "a:1,b:2", "a:1, b:2", "[::1]:9092", "SASL_SSL://h:65535"};
+  char flag[100];
+  for (size_t i = 0; i < TXB_ARRAY_SIZE(wrong); i++) {
+    snprintf(flag, sizeof(flag), "kafka.brokers=%s", wrong[i]);
+    refuses_flag(flag, "must be HOST:PORT");
+  }
+  for (size_t i = 0; i < TXB_ARRAY_SIZE(right); i++) {
+    snprintf(flag, sizeof(flag), "kafka.brokers=%s", right[i]);
+    cr_assert(txb_settings_load_flag(&s, flag, &err) == TXB_OK, "%s: %s", right[i], err.message);
+  }
+  refuses_flag("kafka.brokers=user:s3cret@h:1", "must be HOST:PORT");
+  cr_assert(strstr(err.message, "s3cret") == NULL);
+  cr_assert(txb_settings_load_flag(&s, "sources.a.database=password=s3cret x=1", &err) == TXB_OK);
+  cr_assert(txb_settings_finish(&s, &err) == TXB_REFUSED && err.origin == TXB_ORIGIN_USAGE);
+  cr_assert(strstr(err.message, "database of source a: --set sources.a.database: malformed") == err.message, "%s",
+            err.message);
+  cr_assert(strstr(err.message, "s3cret") == NULL);
+}
+
+Test(settings, a_variable_of_an_entry_that_is_not_there_is_refused) {
+  const char *const none[] = {"TXB_WORKERS_X_START=latest", NULL};
+  const char *const others[] = {"TXB_WORKERS_G_START=latest", "TXB_SOURCES_A_DATABASE=postgresql:///a",
+                                "TXB_WORKERS_SERVICE_HOST=10.0.0.1", "TXB_PASSWORD=x", NULL};
+  const char *const longer[] = {"TXB_WORKERS_G_B_START=latest", NULL};
+  cr_assert(load(whole) == TXB_OK, "%s", err.message);
+  cr_assert(txb_settings_check_environment(&s, others, &err) == TXB_OK, "%s", err.message);
+  cr_assert(txb_settings_check_environment(&s, none, &err) == TXB_REFUSED);
+  cr_assert(strstr(err.message, "TXB_WORKERS_X_START") != NULL, "%s", err.message);
+  cr_assert(txb_settings_check_environment(&s, longer, &err) == TXB_REFUSED);
+}
+
+Test(settings, messages_say_what_was_written_and_what_was_meant) {
+  refuses("{\"relay\": {\"lease_ms\": 5000.5}}", "must be a whole number, not 5000.5");
+  refuses("{\"relay\": {\"owner\": \"a\\u0000\"}}", "\\u0000 is not allowed");
+  cr_assert(strstr(err.message, "JSON_ALLOW_NUL") == NULL);
+  refuses_flag("relay.lease=1", "did you mean relay.lease_ms?");
 }
