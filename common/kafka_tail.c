@@ -1,10 +1,13 @@
 /* Reading a topic without a consumer group: librdkafka's simple consumer, all partitions into one queue. */
 #include "common/kafka_tail.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 #include "common/kafka_conf.h"
 #include "common/memory.h"
+
+#define ASK_MS 5000
 
 struct txb_tail {
   rd_kafka_t *client;
@@ -15,6 +18,7 @@ struct txb_tail {
   char *name;
   int first, count; /* partitions */
   int started;
+  int64_t from; /* where every partition was begun */
   bool *ended; /* by partition, from first */
   struct txb_header headers[TXB_EVENT_HEADERS_MAX];
 };
@@ -41,6 +45,7 @@ static enum txb_rc start(struct txb_tail *tail, const struct txb_tail_options *o
   int64_t from = options->from == TXB_TAIL_BEGINNING ? RD_KAFKA_OFFSET_BEGINNING
                  : options->from == TXB_TAIL_END     ? RD_KAFKA_OFFSET_END
                                                      : options->offset;
+  tail->from = from;
   for (; tail->started < tail->count; tail->started++)
     if (rd_kafka_consume_start_queue(tail->topic, tail->first + tail->started, from, tail->queue) != 0)
       return TXB_KAFKA_FAIL(err, rd_kafka_last_error(), NULL, "topic %s partition %d", options->topic,
@@ -139,6 +144,14 @@ static enum txb_rc told_error(struct txb_tail *tail, struct txb_error *err) {
     if (m->partition >= tail->first && m->partition < tail->first + tail->count)
       tail->ended[m->partition - tail->first] = true;
     return TXB_AGAIN;
+  }
+  if (m->err == RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET || m->err == RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE) {
+    /* What there is, as far as the cluster tells: the position was a number that somebody typed. */
+    int64_t low, high;
+    if (rd_kafka_query_watermark_offsets(tail->client, tail->name, m->partition, &low, &high, ASK_MS) ==
+        RD_KAFKA_RESP_ERR_NO_ERROR)
+      return TXB_FAIL(err, TXB_REFUSED, "topic %s: partition %d has offsets %" PRId64 " to %" PRId64 ", not %" PRId64,
+                      tail->name, (int)m->partition, low, high, tail->from);
   }
   return TXB_KAFKA_FAIL(err, m->err, rd_kafka_message_errstr(m), "topic %s", tail->name);
 }

@@ -88,6 +88,18 @@ static enum txb_rc start_roles(struct dev *dev, struct txb_error *err) {
   return txb_roles_start(&dev->roles, err);
 }
 
+/* Servers of the user's would be silently left aside, as if dev had worked on them. */
+static enum txb_rc check_flags(const struct txb_cli *cli, struct txb_error *err) {
+  static const char *const servers[] = {"database", "brokers"};
+  for (size_t i = 0; i < TXB_ARRAY_SIZE(servers); i++)
+    if (txb_args_has(&cli->args, servers[i]))
+      return TXB_FAIL_FROM(err, TXB_REFUSED, TXB_ORIGIN_USAGE,
+                           "dev starts a PostgreSQL and a Kafka of its own: leave --%s out; for servers of yours use "
+                           "`txbroker run`",
+                           servers[i]);
+  return TXB_OK;
+}
+
 static enum txb_rc open_all(struct dev *dev, struct txb_error *err) {
   long long port = 0;
   TXB_TRY(txb_args_integer(&dev->cli->args, "port", 1, 65535, &port, err));
@@ -137,7 +149,9 @@ int txb_cmd_dev(struct txb_cli *cli) {
   dev.postgres = (struct txb_private_postgres){.directory.lock_fd = -1, .data_lock_fd = -1, .server.pidfd = -1};
   if (cli->settings.log.head.from[0] == TXB_FROM_DEFAULT)
     txb_log_setup(TXB_LOG_WARN, TXB_LOG_LOGFMT, NULL); /* what goes well need not be told here */
-  enum txb_rc rc = txb_signals_open(&dev.stop_fd, &err);
+  enum txb_rc rc = check_flags(cli, &err);
+  if (rc == TXB_OK)
+    rc = txb_signals_open(&dev.stop_fd, &err);
   if (rc == TXB_OK)
     rc = open_all(&dev, &err);
   if (rc != TXB_OK && txb_stopped(dev.stop_fd))

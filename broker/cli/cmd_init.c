@@ -38,8 +38,11 @@ static enum txb_rc init_database(struct txb_cli *cli, const char *const *grants,
   json_t *report = json_object();
   (void)json_object_set_new(report, "database", json_string(txb_pg_name(pg)));
   enum txb_rc rc = txb_migrate(pg, &options, report, err);
-  if (rc == TXB_OK)
+  if (rc == TXB_OK) {
     print_report(cli, txb_pg_name(pg), report);
+    if (!txb_print_flush())
+      txb_say("%s has its schema and roles; only the report could not be printed", txb_pg_name(pg));
+  }
   json_decref(report);
   txb_pg_close(pg);
   return rc;

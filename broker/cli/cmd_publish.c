@@ -56,6 +56,13 @@ static enum txb_rc take_payload(const struct txb_args *args, struct txb_buffer *
   return rc;
 }
 
+static bool is_named_before(const struct txb_args *args, const char *text, size_t size, size_t before) {
+  for (size_t i = 0; i < before; i++)
+    if (strncmp(txb_args_nth(args, "header", i), text, size + 1) == 0) /* with the '=' */
+      return true;
+  return false;
+}
+
 /* --header NAME=VALUE ... as the JSON object that an intent wants. */
 static enum txb_rc take_headers(const struct txb_args *args, struct txb_buffer *json, struct txb_intent *out,
                                 struct txb_error *err) {
@@ -66,6 +73,8 @@ static enum txb_rc take_headers(const struct txb_args *args, struct txb_buffer *
       return REFUSE(err, "--header %s: must be NAME=VALUE", text);
     if (!txb_slice_is_text(txb_bytes(text)))
       return REFUSE(err, "--header: not UTF-8");
+    if (is_named_before(args, text, (size_t)(equals - text), n)) /* an object keeps one value of a name */
+      return REFUSE(err, "--header: %.*s is given more than once", (int)(equals - text), text);
     txb_buffer_add_text(json, n == 0 ? "{" : ",");
     txb_buffer_add_json(json, txb_slice_of(text, (size_t)(equals - text)));
     txb_buffer_add_text(json, ":");
@@ -144,6 +153,14 @@ static void print_ids(const struct txb_cli *cli, struct txb_buffer *ids) {
     txb_print("]}\n");
 }
 
+/* What was committed stays so, whether or not somebody could read the ids: who publishes again publishes twice. */
+static int tell_unprinted(const struct txb_buffer *ids) {
+  size_t count = ids->size / 37;
+  txb_say("%zu %s committed; only %s could not be printed", count, count == 1 ? "intent is" : "intents are",
+          count == 1 ? "its id" : "their ids");
+  return TXB_EXIT_FAILED;
+}
+
 static enum txb_rc publish(struct txb_cli *cli, struct flags *flags, struct txb_buffer *ids, struct txb_error *err) {
   static const char *const single[] = {"topic",        "key",    "type", "payload",    "payload-file", "no-payload",
                                        "content-type", "header", "id",   "not-before", "strict-order"};
@@ -175,12 +192,16 @@ int txb_cmd_publish(struct txb_cli *cli) {
   txb_buffer_init(&flags.payload);
   txb_buffer_init(&flags.headers);
   enum txb_rc rc = publish(cli, &flags, &ids, &err);
-  if (rc == TXB_OK)
+  int code = TXB_EXIT_DONE;
+  if (rc == TXB_OK) {
     print_ids(cli, &ids);
+    if (!txb_print_flush())
+      code = tell_unprinted(&ids);
+  }
   txb_buffer_fini(&flags.payload);
   txb_buffer_fini(&flags.headers);
   txb_buffer_fini(&ids);
   if (rc == TXB_REFUSED && err.origin == TXB_ORIGIN_NONE)
     err.origin = TXB_ORIGIN_USAGE; /* a limit or a name: what was given is wrong */
-  return rc == TXB_OK ? TXB_EXIT_DONE : txb_fail(&err);
+  return rc == TXB_OK ? code : txb_fail(&err);
 }

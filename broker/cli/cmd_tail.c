@@ -139,6 +139,10 @@ static enum txb_rc take_options(const struct txb_cli *cli, struct txb_tail_optio
   const struct txb_args *args = &cli->args;
   const char *from = txb_args_text(args, "from");
   long long partition = -1;
+  /* Kafka answers a name that can't be with whatever it thinks of it. */
+  const char *wrong = txb_settings_key(txb_settings_section("workers"), "topics")->check(args->operands[0]);
+  if (wrong != NULL)
+    return REFUSE(err, "topic \"%s\" %s", args->operands[0], wrong);
   TXB_TRY(txb_args_integer(args, "partition", 0, INT32_MAX, &partition, err));
   TXB_TRY(txb_args_integer(args, "count", 1, INT64_MAX, count, err));
   *follow = txb_args_has(args, "follow");
@@ -205,7 +209,7 @@ int txb_cmd_tail(struct txb_cli *cli) {
   txb_buffer_init(&line);
   enum txb_rc rc = txb_cli_need_brokers(cli, &err);
   if (rc == TXB_OK)
-    rc = take_options(cli, &options, &count, &follow, &err);
+    rc = take_options(cli, &options, &count, &follow, &err); /* all that is wrong without asking Kafka */
   if (rc == TXB_OK)
     rc = txb_tail_open(&options, &tail, &err);
   if (rc == TXB_OK)

@@ -88,7 +88,8 @@ static const struct txb_option tail_options[] = {
 };
 
 static const struct txb_option role_options[] = {
-    {.name = "exit-when-idle", .help = "Ends once there is nothing more to do."},
+    {.name = "exit-when-idle",
+     .help = "Ends once there is nothing more to do. A relay that stands by is not idle: it waits for the lease."},
     {.name = NULL},
 };
 
@@ -107,7 +108,7 @@ static const struct txb_option demo_options[] = {
     {.name = "seed",
      .value = "N",
      .help = "Seed of amounts, accounts and rollbacks (default: random, printed on standard error)."},
-    {.name = "keep", .help = "Keeps the two databases when they are in a server of yours."},
+    {.name = "keep", .help = "Keeps the two databases; only with --database, in a server of yours."},
     {.name = NULL},
 };
 
@@ -201,8 +202,9 @@ const struct txb_command txb_commands[] = {
      .run = txb_cmd_publish,
      .details = "Prints the id of each intent once it is committed. A line of --jsonl has topic, type and what else is "
                 "wanted of key, payload (any JSON), "
-                "payload_text, payload_base64, content_type, headers, id, not_before, strict_order; it takes what tail "
-                "prints.",
+                "payload_text, payload_base64, content_type, headers, id, not_before, strict_order. It takes what tail "
+                "prints of messages that txbroker published; one of another producer (\"foreign\": true) may break a "
+                "limit of intents: no type, a key that is not text, a header name with capitals.",
      .examples = "  txbroker -d postgresql:///shop publish --topic orders --key 42 --type order.placed --payload "
                  "'{\"total\": 7}'\n"
                  "  txbroker -d postgresql:///shop publish --jsonl < intents.jsonl\n"},
@@ -214,7 +216,8 @@ const struct txb_command txb_commands[] = {
      .options = tail_options,
      .run = txb_cmd_tail,
      .details =
-         "Reads without a consumer group, so it changes nothing for others. publish --jsonl takes what it prints.",
+         "Reads without a consumer group, so it changes nothing for others. publish --jsonl takes what it "
+         "prints, except of foreign messages that break a limit of intents.",
      .examples = "  txbroker -b 127.0.0.1:9092 tail orders --from end --follow\n"},
     {.name = "completion",
      .operands = "bash|zsh|fish",

@@ -4,13 +4,14 @@ import concurrent.futures
 import json
 import os
 import re
+import subprocess
 
 import pytest
 from confluent_kafka import Producer
 
 from txbtest import process
 from txbtest.plugin import build_plugin
-from txbtest.program import FAILED, KAFKA_GONE, POSTGRES_GONE, SAFETY, USAGE, System, command
+from txbtest.program import FAILED, KAFKA_GONE, POSTGRES_GONE, SAFETY, USAGE, System, binary, command
 
 SECRET = "s3cr3t-word"
 
@@ -90,7 +91,7 @@ def test_a_database_that_does_not_exist(postgres, kafka):
 def test_a_wrong_password(postgres, kafka):
     postgres.query("postgres", "DROP ROLE IF EXISTS locked; DROP ROLE IF EXISTS password_users")
     postgres.query("postgres", "CREATE ROLE password_users; CREATE ROLE locked LOGIN PASSWORD 'right' IN ROLE password_users")
-    refused(SAFETY, ["locked", "password"], "--database", postgres.uri("postgres", "locked", SECRET), "--brokers", kafka.brokers, "relay")
+    refused(SAFETY, ["locked", "password", "correct user or password"], "--database", postgres.uri("postgres", "locked", SECRET), "--brokers", kafka.brokers, "relay")
 
 
 def test_a_database_without_the_schema(system, postgres, kafka):
@@ -175,6 +176,52 @@ def test_a_configuration_that_is_no_json_or_not_there(system):
         file.write('{"sources": [\n  {"name": "a",, }]}')
     refused(USAGE, [re.escape(path), "2"], "--config", path, "relay")
     refused(USAGE, [re.escape(path + ".nowhere")], "--config", path + ".nowhere", "relay")
+
+
+def test_what_cannot_work_is_refused_before_it_is_tried(kafka):
+    refused(USAGE, ["empty", "--config FILE"], "-c", "", "config")
+    assert command("config", "--check", env={"TXB_CONFIG": ""})[0] == 0
+    refused(USAGE, ["http://x:9092", "HOST:PORT"], "-b", "http://x:9092", "config", "--check")
+    refused(USAGE, ["connection string"], "-d", "x=1", "config", "--check")
+    refused(USAGE, ["connection string"], "-d", f"x=1 password={SECRET}", "config", "--check")
+    refused(USAGE, ["TXB_WORKERS_X_START"], "config", "--check", env={"TXB_WORKERS_X_START": "latest"})
+    for name in ("", "bad topic", ".."):
+        refused(USAGE, [f'topic "{name}"'], "-b", kafka.brokers, "tail", name)
+
+
+def test_flags_that_would_be_left_aside():
+    refused(USAGE, ["--database", "txbroker run"], "-d", "postgresql:///shop", "dev")
+    refused(USAGE, ["--brokers", "txbroker run"], "-b", "127.0.0.1:9092", "dev")
+    refused(USAGE, ["--keep", "--database"], "demo", "--keep")
+    refused(USAGE, ["foo", "more than once"], "-d", "postgresql://127.0.0.1:1/x", "publish", "-t", "t", "--type", "x", "-p", "1", "-H", "foo=1", "-H", "foo=2")
+
+
+def test_what_was_committed_is_told_when_it_cannot_be_printed(fresh):
+    def unprinted(*args, stdin=b""):
+        with open("/dev/full", "wb") as full:
+            done = subprocess.run([binary(), "-d", fresh.postgres.uri(fresh.bank.source), *args], input=stdin, stdout=full, stderr=subprocess.PIPE,
+                                  timeout=60, check=False)
+        assert done.returncode == FAILED and done.stderr.count(b"can't write to standard output") == 1, done.stderr
+        return done.stderr.decode()
+
+    lines = b'{"topic": "t", "type": "x"}\n' * 3
+    assert "3 intents are committed; only their ids could not be printed" in unprinted("publish", "--jsonl", stdin=lines)
+    assert "1 intent is committed; only its id could not be printed" in unprinted("publish", "-t", "t", "--type", "x", "-p", "1")
+    assert "only the report could not be printed" in unprinted("init")
+
+
+def test_an_offset_that_is_not_there_is_told_with_those_that_are(fresh):
+    topic = fresh.bank.topics[0]
+    fresh.kafka.grow_topic(topic, fresh.partitions + 1)
+    producer = Producer({"bootstrap.servers": fresh.kafka.brokers})
+    for _ in range(3):
+        producer.produce(topic, b"x", partition=0)
+    assert producer.flush(60) == 0
+    refused(FAILED, [f"topic {topic}: partition 0 has offsets 0 to 3, not 999999"], "-b", fresh.kafka.brokers, "tail", topic, "--partition", "0", "--from",
+            "999999")
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([binary(), "-b", fresh.kafka.brokers, "tail", topic], stdout=full, stderr=subprocess.PIPE, timeout=60, check=False)
+    assert done.returncode == FAILED and len(done.stderr.splitlines()) == 1, done.stderr
 
 
 def test_words_that_the_program_does_not_know():

@@ -569,6 +569,18 @@ def test_help_and_completion_cover_every_command():
     assert page.count("May be given more than once.") == 3
 
 
+def test_config_says_in_every_form_where_a_setting_came_from():
+    more = ["--set", "relay.lease_ms=5000"]
+    document = json.loads(ok(*more, "-o", "json", "config", env={"TXB_LOG_LEVEL": "warn"}))
+    assert document["relay"]["lease_ms"] == 5000 and document["from"]["relay.lease_ms"] == "flag" and document["from"]["log.level"] == "environment"
+    lines = [json.loads(line) for line in ok(*more, "-o", "jsonl", "config").splitlines()]
+    assert {"setting": "relay.lease_ms", "value": "5000", "from": "flag"} in lines
+    keys = json.loads(ok("-o", "json", "config", "--keys"))
+    assert any(key["section"] == "relay" and key["key"] == "lease_ms" and key["min"] == 1000 for key in keys)
+    assert [json.loads(line) for line in ok("-o", "jsonl", "config", "--keys").splitlines()] == keys
+    assert json.loads(ok("-o", "json", "config", "--check")) == {"ok": True}
+
+
 def test_no_color_and_pipes_get_no_escapes():
     for args in (["--help"], ["config"], ["config", "--keys"]):
         assert "\033" not in ok(*args)
