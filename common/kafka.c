@@ -152,8 +152,14 @@ static enum txb_rc created(const rd_kafka_event_t *event, const struct cause *ca
     rd_kafka_event_t *failed = (rd_kafka_event_t *)(uintptr_t)event;
     if (cause->code != RD_KAFKA_RESP_ERR_NO_ERROR)
       return TXB_KAFKA_FAIL(err, cause->code, cause->text, "cannot create topic %s", topic);
-    return TXB_KAFKA_FAIL(err, failed != NULL ? rd_kafka_event_error(failed) : RD_KAFKA_RESP_ERR__TIMED_OUT,
-                          failed != NULL ? rd_kafka_event_error_string(failed) : NULL, "cannot create topic %s", topic);
+    const char *text = failed != NULL ? rd_kafka_event_error_string(failed) : NULL;
+    if (text != NULL && strstr(text, "waiting for controller") != NULL) /* brokers answer, but none leads */
+      return TXB_FAIL_FROM(err, TXB_REFUSED, TXB_ORIGIN_KAFKA,
+                           "cannot create topic %s: this cluster has no controller; the mock cluster of `txbroker dev` "
+                           "can't make topics: leave --brokers out",
+                           topic);
+    return TXB_KAFKA_FAIL(err, failed != NULL ? rd_kafka_event_error(failed) : RD_KAFKA_RESP_ERR__TIMED_OUT, text,
+                          "cannot create topic %s", topic);
   }
   size_t count;
   const rd_kafka_CreateTopics_result_t *result =

@@ -46,7 +46,9 @@ int txb_lock_file(const char *path) {
     return -1;
   if (flock(fd, LOCK_EX | LOCK_NB) == 0)
     return fd;
+  int reason = errno;
   (void)close(fd);
+  errno = reason;
   return -1;
 }
 

@@ -24,7 +24,7 @@ void txb_remove_tree(const char *path);
 /* Ends the server that runs on a data directory, if the pid file there names a process that really works in it. True
  * when none runs afterwards. */
 bool txb_end_server_of(const char *data);
-/* Opens or makes a lock file and takes its lock; -1 when another process has it. Close the descriptor to let go. */
+/* Opens or makes a lock file and takes its lock; -1 with errno when that failed (EWOULDBLOCK: another process has it). Close the descriptor to let go. */
 int txb_lock_file(const char *path);
 
 #endif

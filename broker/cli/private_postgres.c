@@ -2,6 +2,7 @@
 #include "broker/cli/private_postgres.h"
 
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <glob.h>
@@ -161,6 +162,52 @@ static enum txb_rc settle_password(struct txb_private_postgres *p, const char *f
   return write_password(p, file, err);
 }
 
+/* Nothing in it, or what an earlier dev made: its lock came first. */
+static bool is_ours(const char *dir, const char *lock) {
+  if (access(lock, F_OK) == 0)
+    return true;
+  DIR *opened = opendir(dir);
+  bool empty = opened != NULL;
+  for (const struct dirent *e = empty ? readdir(opened) : NULL; e != NULL; e = readdir(opened))
+    if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
+      empty = false;
+  if (opened != NULL)
+    (void)closedir(opened);
+  return empty;
+}
+
+static enum txb_rc check_directory(const char *data, struct txb_error *err) {
+  struct stat st;
+  if (stat(data, &st) != 0)
+    return REFUSE(err, "can't use %s: %s", data, strerror(errno));
+  if (!S_ISDIR(st.st_mode))
+    return REFUSE(err, "--data wants a directory: %s is none", data);
+  if (access(data, R_OK | W_OK | X_OK) == 0)
+    return TXB_OK;
+  const struct passwd *owner = getpwuid(st.st_uid);
+  if (st.st_uid != geteuid() && owner != NULL)
+    return REFUSE(err, "%s belongs to user %s: run this as that user, or choose another directory", data,
+                  owner->pw_name);
+  return REFUSE(err, "can't use %s: %s", data, strerror(EACCES));
+}
+
+/* errno says why there is no lock. */
+static enum txb_rc lock_data(struct txb_private_postgres *p, const char *data, const char *lock,
+                             struct txb_error *err) {
+  struct stat st;
+  p->data_lock_fd = txb_lock_file(lock);
+  if (p->data_lock_fd >= 0)
+    return TXB_OK;
+  int reason = errno;
+  if (reason == EWOULDBLOCK)
+    return REFUSE(err, "%s is in use by another txbroker", data);
+  const struct passwd *owner = stat(lock, &st) == 0 && st.st_uid != geteuid() ? getpwuid(st.st_uid) : NULL;
+  if (reason == EACCES && owner != NULL)
+    return REFUSE(err, "what is in %s belongs to user %s: run this as that user, or choose another directory", data,
+                  owner->pw_name);
+  return REFUSE(err, "can't write to %s: %s", data, strerror(reason));
+}
+
 static enum txb_rc take_data_directory(struct txb_private_postgres *p, const char *data, char password_file[300],
                                        struct txb_error *err) {
   if (data == NULL) {
@@ -170,8 +217,12 @@ static enum txb_rc take_data_directory(struct txb_private_postgres *p, const cha
   }
   char lock[300];
   p->kept = true;
-  if (mkdir(data, 0755) != 0 && errno != EEXIST)
+  if (*data == '\0')
+    return REFUSE(err, "--data is empty: give a directory, or leave it out");
+  p->data_made = mkdir(data, 0755) == 0;
+  if (!p->data_made && errno != EEXIST)
     return REFUSE(err, "can't make %s: %s", data, strerror(errno));
+  TXB_TRY(check_directory(data, err));
   char *real = realpath(data, NULL);
   int n = real == NULL ? -1 : snprintf(p->data, sizeof(p->data), "%s/postgresql", real);
   free(real);
@@ -179,9 +230,9 @@ static enum txb_rc take_data_directory(struct txb_private_postgres *p, const cha
     return REFUSE(err, "can't use %s: its path is too long or can't be read", data);
   (void)snprintf(lock, sizeof(lock), "%.*s/lock", n - 11, p->data);
   (void)snprintf(password_file, 300, "%.*s/" PASSWORD_FILE, n - 11, p->data);
-  p->data_lock_fd = txb_lock_file(lock);
-  if (p->data_lock_fd < 0)
-    return REFUSE(err, "%s is in use by another txbroker, or can't be written to", data);
+  if (!is_ours(data, lock))
+    return REFUSE(err, "%s holds files that txbroker dev did not make: choose a new or an empty directory", data);
+  TXB_TRY(lock_data(p, data, lock, err));
   return txb_end_server_of(p->data) ? TXB_OK : REFUSE(err, "a server still runs in %s and does not end", p->data);
 }
 
@@ -232,7 +283,22 @@ static int free_port(void) {
   return ok ? ntohs(address.sin_port) : 0;
 }
 
-/* The last line of the log that says why. */
+/* Asked before anything is made. By TIME_WAIT nobody holds a port, and the server sees it so too. */
+static enum txb_rc check_port(int port, struct txb_error *err) {
+  struct sockaddr_in address = {
+      .sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), on = 1;
+  bool ok = fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) == 0 &&
+            bind(fd, (const struct sockaddr *)&address, sizeof(address)) == 0;
+  int reason = errno;
+  if (fd >= 0)
+    (void)close(fd);
+  return ok ? TXB_OK
+            : REFUSE(err, "port %d of 127.0.0.1 can't be used: %s; choose another with --port, or leave it out", port,
+                     strerror(reason));
+}
+
+/* The line of the log that says why. An address that can't be bound is told in a line before the last. */
 static void log_reason(const char *log, char *out, size_t out_size) {
   char text[4096] = "";
   int fd = open(log, O_RDONLY | O_CLOEXEC);
@@ -240,7 +306,9 @@ static void log_reason(const char *log, char *out, size_t out_size) {
   if (fd >= 0)
     (void)close(fd);
   text[n > 0 ? n : 0] = '\0';
-  const char *reason = strstr(text, "FATAL:");
+  const char *reason = strstr(text, "could not bind");
+  if (reason == NULL)
+    reason = strstr(text, "FATAL:");
   if (reason == NULL)
     reason = strstr(text, "ERROR:");
   (void)snprintf(out, out_size, "%.*s", (int)strcspn(reason == NULL ? text : reason, "\n"),
@@ -305,10 +373,26 @@ static enum txb_rc wait_ready(struct txb_private_postgres *p, int stop_fd, struc
     if (txb_child_wait(&p->server, 0)) {
       (void)snprintf(log, sizeof(log), "%s/log", p->directory.path);
       log_reason(log, reason, sizeof(reason));
-      return REFUSE(err, "the private PostgreSQL server did not start: %s", reason);
+      return p->tcp ? REFUSE(err, "the private PostgreSQL server did not start on port %d: %s", p->port, reason)
+                    : REFUSE(err, "the private PostgreSQL server did not start: %s", reason);
     }
     if (rc != TXB_RETRY || txb_clock_steady_us() > until || txb_pause(stop_fd, LOOK_US))
       return txb_error_prefix(err, "the private PostgreSQL server");
+  }
+}
+
+/* A first start that failed leaves nothing behind in the user's directory: all that is there was made by it. */
+static void undo_data(const struct txb_private_postgres *p, const char *password_file) {
+  char path[310];
+  size_t base = strlen(p->data) - strlen("/postgresql");
+  (void)unlink(password_file);
+  (void)snprintf(path, sizeof(path), "%s.new", p->data);
+  txb_remove_tree(path);
+  (void)snprintf(path, sizeof(path), "%.*s/lock", (int)base, p->data);
+  (void)unlink(path);
+  if (p->data_made) {
+    (void)snprintf(path, sizeof(path), "%.*s", (int)base, p->data);
+    (void)rmdir(path);
   }
 }
 
@@ -320,6 +404,8 @@ static enum txb_rc open_all(const struct txb_private_postgres_options *options, 
                        "postgres are looked for in PATH and "
                        "/usr/lib/postgresql/*/bin); or use a server of yours with --database URI");
   TXB_TRY(choose_user(p, err));
+  if (options->port > 0)
+    TXB_TRY(check_port(options->port, err));
   TXB_TRY(txb_private_directory_open(&p->directory, err));
   (void)snprintf(p->sockets, sizeof(p->sockets), "%s/s", p->directory.path);
   TXB_TRY(make_dir(p, p->sockets, err));
@@ -327,8 +413,11 @@ static enum txb_rc open_all(const struct txb_private_postgres_options *options, 
   (void)snprintf(version_file, sizeof(version_file), "%s/PG_VERSION", p->data);
   bool made = access(version_file, F_OK) == 0;
   TXB_TRY(settle_password(p, password_file, made, err));
-  if (!made)
-    TXB_TRY(make_data(p, password_file, err));
+  if (!made && make_data(p, password_file, err) != TXB_OK) {
+    if (p->kept)
+      undo_data(p, password_file);
+    return err->rc;
+  }
   p->tcp = options->port >= 0;
   p->port = options->port > 0 ? options->port : p->tcp ? free_port() : 5432;
   TXB_TRY(start_server(p, err));

@@ -26,7 +26,8 @@ struct txb_private_postgres {
   char password[33]; /* 32 hex digits */
   int port;          /* 5432, the socket's name, when there is no TCP */
   bool tcp;
-  bool kept; /* the data directory is the user's */
+  bool kept;      /* the data directory is the user's */
+  bool data_made; /* and was not there before */
   int data_lock_fd;
   uid_t uid; /* 0: ours */
   gid_t gid;

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import threading
 
@@ -427,12 +428,14 @@ def test_dev_can_be_stopped_while_it_sets_up(directory):
 
 def test_dev_leaves_the_user_s_files_alone_and_takes_no_password_but_its_own(directory):
     os.chmod(directory.path, 0o755)
-    theirs, ours = (os.path.join(directory.path, name) for name in ("password", ".txbroker-password"))
-    with open(theirs, "w", encoding="ascii") as file:
-        file.write("the user's own")
-    program, addresses = start_dev(directory, "--data", directory.path)
-    assert notes(addresses) == []
-    assert program.stop() == 0
+    kept = os.path.join(directory.path, "kept")
+    theirs, ours = (os.path.join(kept, name) for name in ("password", ".txbroker-password"))
+    for _ in range(2):
+        program, addresses = start_dev(directory, "--data", kept)
+        assert notes(addresses) == []
+        assert program.stop() == 0
+        with open(theirs, "w", encoding="ascii") as file:
+            file.write("the user's own")
     with open(theirs, encoding="ascii") as file:
         assert file.read() == "the user's own"
     with open(ours, encoding="ascii") as file:
@@ -443,8 +446,54 @@ def test_dev_leaves_the_user_s_files_alone_and_takes_no_password_but_its_own(dir
         if text is not None:
             with open(ours, "w", encoding="ascii") as file:
                 file.write(text)
-        code, _, err = command("dev", "--data", directory.path)
+        code, _, err = command("dev", "--data", kept)
         assert code == USAGE and ours in err and os.path.exists(ours) == (text is not None)
+
+
+def test_dev_says_why_a_port_or_a_directory_cannot_be_used(directory):
+    os.chmod(directory.path, 0o755)
+
+    def dev(*args):
+        code, _, err = command("dev", *args)
+        assert code == USAGE, err
+        return err
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        assert f"port {port} of 127.0.0.1 can't be used: Address already in use; choose another with --port" in dev("--port", str(port))
+    foreign, file, closed = (os.path.join(directory.path, name) for name in ("foreign", "file", "closed"))
+    os.mkdir(foreign)
+    for path in (os.path.join(foreign, "letter"), file):
+        with open(path, "w", encoding="ascii"):
+            pass
+    assert "holds files that txbroker dev did not make" in dev("--data", foreign) and os.listdir(foreign) == ["letter"]
+    assert f"--data wants a directory: {file} is none" in dev("--data", file)
+    assert "--data is empty" in dev("--data", "")
+    os.mkdir(closed, 0o700)
+    if os.geteuid() == 0:  # the server runs as another user, who can't pass through
+        inside = os.path.join(closed, "data")
+        assert "choose a --data directory that every user may pass through to" in dev("--data", inside)
+    else:
+        os.chmod(closed, 0o500)
+        assert f"can't use {closed}: Permission denied" in dev("--data", closed)
+    assert os.listdir(closed) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_dev_names_the_owner_of_a_directory_that_is_somebody_else_s(directory):
+    os.chmod(directory.path, 0o755)
+    theirs = os.path.join(directory.path, "theirs")
+    os.mkdir(theirs, 0o755)
+    done = subprocess.run([binary(), "dev", "--data", theirs], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60, check=False, user="nobody", group="nogroup",
+                          extra_groups=[])
+    assert done.returncode == USAGE and b"belongs to user root" in done.stderr, done.stderr
+
+
+def test_demo_says_that_dev_s_cluster_makes_no_topics(directory):
+    program, addresses = start_dev(directory)
+    code, _, err = command("-b", addresses["brokers"], "demo")
+    assert code == KAFKA_GONE and "the mock cluster of `txbroker dev` can't make topics: leave --brokers out" in err, err
+    assert program.stop() == 0
 
 
 def demo(*args, env=None):
