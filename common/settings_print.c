@@ -279,14 +279,16 @@ static void describe_default(const struct txb_setting *setting, struct txb_buffe
 }
 
 void txb_settings_print_reference(struct txb_buffer *out) {
-  txb_buffer_add_text(out, "# Settings\n\nPrinted from the table in common/settings_table.c: change it there.\n\n"
-                           "A flag (`--set SECTION.KEY=VALUE`) beats the environment, which beats the file (`--config "
-                           "FILE`, JSON), which beats the "
-                           "default.\nEntries of a list are told apart by name: `--set sources.NAME.KEY=VALUE`, `--set "
-                           "workers.GROUP.KEY=VALUE`; in the "
-                           "environment\n`TXB_SOURCES_NAME_KEY`, in capitals and with `_` for every other character.\n"
-                           "The environment changes entries that the file or a flag made; it makes none.\n"
-                           "`txbroker config` shows what is in force and where each value came from.\n");
+  txb_buffer_add_text(
+      out, "# Settings\n\nPrinted from the table in common/settings_table.c: change it there.\n\n"
+           "A flag (`--set SECTION.KEY=VALUE`) beats the environment, which beats the file (`--config "
+           "FILE`, JSON), which beats the "
+           "default.\nEntries of a list are told apart by name: `--set sources.NAME.KEY=VALUE`, `--set "
+           "workers.GROUP.KEY=VALUE`; in the "
+           "environment\n`TXB_SOURCES_NAME_KEY`, in capitals and with `_` for every other character.\n"
+           "The environment changes entries that the file or a flag made; it makes none, and the commands that work "
+           "with entries refuse a variable of one that is not there.\n"
+           "`txbroker config` shows what is in force and where each value came from.\n");
   for (const struct txb_section *section = txb_sections; section->name != NULL; section++) {
     txb_buffer_addf(out, "\n## %s%s\n\n%s\n\n| key | type | default | environment | meaning |\n|---|---|---|---|---|\n",
                     section->name, section->list ? "[]" : "", section->help);

@@ -215,9 +215,8 @@ const struct txb_command txb_commands[] = {
      .summary = "print messages of a topic as JSON lines",
      .options = tail_options,
      .run = txb_cmd_tail,
-     .details =
-         "Reads without a consumer group, so it changes nothing for others. publish --jsonl takes what it "
-         "prints, except of foreign messages that break a limit of intents.",
+     .details = "Reads without a consumer group, so it changes nothing for others. publish --jsonl takes what it "
+                "prints, except of foreign messages that break a limit of intents.",
      .examples = "  txbroker -b 127.0.0.1:9092 tail orders --from end --follow\n"},
     {.name = "completion",
      .operands = "bash|zsh|fish",

@@ -115,6 +115,7 @@ BEGIN
       WHEN 'payload' THEN 'Publish a reference to what is larger; what is not JSON needs another content_type.'
       WHEN 'headers' THEN 'Headers are a JSON object of strings, for example {"trace-id": "7"}.'
       WHEN 'id' THEN 'Leave id out, or take it from txb.uuid_v7().'
+      WHEN 'not_before' THEN 'Give a time that is at most 10 years ahead; seconds and milliseconds are easily mixed up.'
       WHEN 'strict_order' THEN 'Give a key, or leave strict_order out: intents without a key have no order.'
       ELSE 'The limits are in the comments of table txb.outbox.'
     END;
@@ -204,7 +205,7 @@ CREATE INDEX scheduled_due ON txb.scheduled (due, number);
 COMMENT ON TABLE txb.scheduled IS
   'Intents with a due time; the relay moves them into txb.outbox when it has come, in (due, number) order (R10)';
 COMMENT ON COLUMN txb.scheduled.number IS 'Order among intents of equal due time';
-COMMENT ON COLUMN txb.scheduled.due IS 'Not published before';
+COMMENT ON COLUMN txb.scheduled.due IS 'Not published before; at most 10 years ahead when it is scheduled';
 COMMENT ON COLUMN txb.scheduled.id IS 'Message id; it is kept when the intent moves';
 COMMENT ON COLUMN txb.scheduled.topic IS 'As in txb.outbox';
 COMMENT ON COLUMN txb.scheduled.key IS 'As in txb.outbox';

@@ -269,6 +269,7 @@ def test_a_handler_that_the_worker_s_user_may_not_call(fresh, postgres):
     (["--header", "Bad Name=x", "--payload", "1"], ["Bad Name"]),
     (["--id", "not-a-uuid", "--payload", "1"], ["id", "UUID"]),
     (["--topic", "white space", "--payload", "1"], ["topic"]),
+    (["--not-before", "+400000000", "--payload", "1"], ["not_before", "HINT: Give a time that is at most 10 years ahead"]),
     (["--type", "", "--payload", "1"], ["type"]),
 ])
 def test_an_intent_over_a_limit_or_not_text(args, words, system):
