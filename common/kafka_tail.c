@@ -19,7 +19,7 @@ struct txb_tail {
   int first, count; /* partitions */
   int started;
   int64_t from; /* where every partition was begun */
-  bool *ended; /* by partition, from first */
+  bool *ended;  /* by partition, from first */
   struct txb_header headers[TXB_EVENT_HEADERS_MAX];
 };
 

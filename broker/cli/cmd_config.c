@@ -85,7 +85,7 @@ static enum txb_rc print_document(const struct txb_cli *cli, struct txb_error *e
 
 static const char *kind_of(const struct txb_setting *setting) {
   static const char *const kinds[] = {
-      [TXB_SETTING_TEXT] = "text",       [TXB_SETTING_INTEGER] = "integer", [TXB_SETTING_BOOLEAN] = "boolean",
+      [TXB_SETTING_TEXT] = "text",     [TXB_SETTING_INTEGER] = "integer", [TXB_SETTING_BOOLEAN] = "boolean",
       [TXB_SETTING_CHOICE] = "choice", [TXB_SETTING_LIST] = "list",       [TXB_SETTING_MAP] = "map"};
   return kinds[setting->type];
 }

@@ -36,8 +36,9 @@ static enum txb_rc take_options(struct txb_demo *demo, struct txb_error *err) {
   demo->server_uri = txb_args_text(args, "database");
   demo->own_postgres = demo->server_uri == NULL;
   if (demo->own_postgres && txb_args_has(args, "keep"))
-    return REFUSE(err, "--keep keeps databases in a server of yours: name it with --database URI; the private server is "
-                       "removed with all that is in it");
+    return REFUSE(err,
+                  "--keep keeps databases in a server of yours: name it with --database URI; the private server is "
+                  "removed with all that is in it");
   return TXB_OK;
 }
 

@@ -263,8 +263,8 @@ Test(settings, names_fit_where_they_are_stored) {
 }
 
 Test(settings, what_can_never_work_is_refused_before_anything_is_connected) {
-  static const char *const wrong[] = {":::", "host:99999", "host:0", "http://x:9092", "x:9092,,y", "x:9092,", "",
-                                      " ", "a b:1", "[::1", "[::1]x", "x:"};
+  static const char *const wrong[] = {":::", "host:99999", "host:0", "http://x:9092", "x:9092,,y", "x:9092,",
+                                      "",    " ",          "a b:1",  "[::1",          "[::1]x",    "x:"};
   static const char *const right[] = {"h", "h:1", "a:1,b:2", "a:1, b:2", "[::1]:9092", "SASL_SSL://h:65535"};
   char flag[100];
   for (size_t i = 0; i < TXB_ARRAY_SIZE(wrong); i++) {
