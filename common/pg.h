@@ -64,7 +64,9 @@ int txb_pg_socket(const struct txb_pg *pg);
 int txb_pg_server_version(const struct txb_pg *pg); /* 150018 */
 /* Host, port and database without any secret, for messages: "127.0.0.1:5432/bank_a". Borrowed. */
 const char *txb_pg_name(const struct txb_pg *pg);
-/* The same from a connection string that is not connected (never the password). */
+#define TXB_PG_MALFORMED "(malformed connection string)"
+/* The same from a connection string that is not connected (never the password); TXB_PG_MALFORMED for one that libpq
+ * can't read. */
 void txb_pg_describe_uri(const char *uri, char *out, size_t out_size);
 
 /* ---- parameters ------------------------------------------------------------------------------ */

@@ -144,7 +144,7 @@ static const char *value_or_default(const PQconninfoOption *options, const PQcon
 void txb_pg_describe_uri(const char *uri, char *out, size_t out_size) {
   TXB_CLEANUP(conninfo_free) PQconninfoOption *options = NULL, *defaults = NULL;
   if (parse_uri(uri, &options, NULL) != TXB_OK) {
-    snprintf(out, out_size, "(malformed connection string)");
+    snprintf(out, out_size, TXB_PG_MALFORMED);
     return;
   }
   const char *service = conninfo_value(options, "service"), *host = conninfo_value(options, "host");

@@ -6,7 +6,6 @@
 #include "common/pg.h"
 #include "common/settings_internal.h"
 
-#define TXB_PG_MALFORMED "(malformed connection string)" /* what txb_pg_describe_uri says of what it can't read */
 #define REFUSE(err, ...) TXB_FAIL_FROM((err), TXB_REFUSED, TXB_ORIGIN_USAGE, __VA_ARGS__)
 
 static bool is_missing(const void *entry, const struct txb_setting *setting) {
