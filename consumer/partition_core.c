@@ -293,7 +293,7 @@ void txb_partition_taken(struct txb_partition *p, const struct txb_worker_core_o
 
   /* What is buffered goes on being right when the position lies within it: records don't change. Else Kafka is asked
    * from the position on, and first for the record below it (W9). */
-  int64_t from = p->count > 0 ? at(p, 0)->offset : p->fetch_offset;
+  int64_t from = p->count > 0 ? p->next_offset : p->fetch_offset; /* there may be a gap before the first record */
   bool within = p->fetching && !p->probing && row->next_offset >= from && row->next_offset <= p->fetch_offset;
   size_t old = 0;
   while (old < p->count && (!within || at(p, old)->offset < row->next_offset))
@@ -308,8 +308,8 @@ void txb_partition_taken(struct txb_partition *p, const struct txb_worker_core_o
     p->end_offset = -1;
   }
   bool head_known = p->count > 0;
+  /* lost_alone counts on until that is recorded: this connection may go too. */
   if (head_known && p->lost_alone >= 2 && at(p, 0)->offset == p->lost_alone_offset) {
-    p->lost_alone = 0;
     stall(p, o, TXB_FAILURE_CRASH, 0, now_us, random);
   } else if (row->suspect_died && row->suspect_deaths >= 2) {
     p->attempts = p->stalled_offset == row->suspect_offset ? p->attempts + 1 : 1;

@@ -253,6 +253,7 @@ static void answered(struct txb_worker_core *core, struct txb_partition *p, cons
     break;
   case TXB_WE_STALLED:
     p->stall_unrecorded = false;
+    p->lost_alone = 0;
     p->stop_told = p->own == TXB_OWN_STOPPED;
     p->marked_offset = -1;
     break;
@@ -406,6 +407,11 @@ static bool give_stall(struct txb_worker_core *core, int slot, struct txb_worker
   return true;
 }
 
+/* A message stands still, and only we know. */
+static bool holds_unrecorded(const struct txb_partition *p) {
+  return p->stall_unrecorded && p->own == TXB_OWN_OWNED && !p->leaving;
+}
+
 /* Whether an idle partition is to look at its row. */
 static bool looks(const struct txb_worker_core *core, const struct txb_partition *p, int64_t now_us) {
   return core->options.look_us > 0 && p->count == 0 && core->exclusive < 0 && now_us >= p->look_us;
@@ -442,10 +448,8 @@ static bool work_on_ownership(struct txb_worker_core *core, int slot, int64_t no
 
 static bool run(struct txb_worker_core *core, int slot, int64_t now_us, struct txb_worker_action *out) {
   struct txb_partition *p = slot_of(core, slot);
-  if (p->leaving || p->own != TXB_OWN_OWNED || now_us < p->due_us)
+  if (p->leaving || p->own != TXB_OWN_OWNED || now_us < p->due_us || p->stall_unrecorded)
     return false;
-  if (p->stall_unrecorded)
-    return give_stall(core, slot, out);
   if (p->probing || !p->fetching)
     return false;
   int32_t n = txb_partition_batch(p, &core->options, now_us, share(core));
@@ -493,6 +497,10 @@ bool txb_worker_core_next(struct txb_worker_core *core, int64_t now_us, struct t
       out->stop = p->stop;
       return true;
     }
+    /* Before anything runs: until it is recorded a stall lives in memory only, and the next batch, of whatever partition,
+     * may take the connection or the process with it. */
+    if (core->up && holds_unrecorded(p) && now_us >= p->due_us)
+      return give_stall(core, (int)i, out);
     if (work_on_ownership(core, (int)i, now_us, out))
       return true;
   }
@@ -548,13 +556,16 @@ int64_t txb_worker_core_due_us(const struct txb_worker_core *core) {
       continue;
     if (p->taken && p->copied_offset != p->next_offset && !p->lost)
       due = earlier(due, core->copy_due_us);
+    if (holds_unrecorded(p) && core->up && core->busy_slot < 0)
+      due = earlier(due, p->due_us);
     if (p->count == 0 && core->options.look_us > 0 && core->busy_slot < 0 && core->up && core->exclusive < 0)
       due = earlier(due, p->look_us > p->due_us ? p->look_us : p->due_us);
-    if (p->count == 0 || core->busy_slot >= 0 || !core->up || (core->exclusive >= 0 && core->exclusive != (int)i))
+    bool others_turn = core->exclusive >= 0 && core->exclusive != (int)i;
+    if (p->count == 0 || core->busy_slot >= 0 || !core->up || others_turn || p->stall_unrecorded)
       continue;
     bool stalled = txb_partition_record(p, 0)->offset == p->stalled_offset;
     int64_t runs_us = stalled ? p->stall_due_us : p->waiting_since_us + core->options.batch_wait_us;
-    due = earlier(due, runs_us > p->due_us && !p->stall_unrecorded ? runs_us : p->due_us);
+    due = earlier(due, runs_us > p->due_us ? runs_us : p->due_us);
   }
   return due;
 }

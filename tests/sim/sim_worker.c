@@ -292,6 +292,7 @@ static bool small(struct world *w, struct worker *k, const struct txb_worker_act
     say(&w->m, "worker %d marks partition %d at %lld, %d messages", k->index, p, (long long)a->offset, a->count);
     step(w, k, TXB_WE_MARKED, a->slot);
   } else if (a->kind == TXB_WA_STALL) {
+    model_stalled(&w->m, p, a->offset);
     r->stalled_offset = a->offset;
     r->attempts = a->attempts;
     r->due_us = w->m.now_us + a->delay_ms * 1000;
@@ -323,7 +324,7 @@ static void run(struct world *w, struct worker *k, const struct txb_worker_actio
   x->skip = a->skip;
   for (int i = 0; i < a->count; i++)
     x->ids[i] = txb_worker_core_running(&k->core, a->slot, i)->id.bytes[15];
-  session_run(&w->m, k->session, chance(&w->m, 40));
+  session_run(&w->m, k->session, chance(&w->m, w->m.plugin_percent));
   k->awaiting = true;
   k->awaiting_slot = a->slot;
   say(&w->m, "worker %d runs partition %d from %lld, %d messages, epoch %lld%s", k->index, p,

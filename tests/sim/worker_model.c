@@ -40,6 +40,8 @@ void model_init(struct model *m, uint64_t seed, const struct bugs *bugs, bool ve
   m->verbose = verbose;
   m->killed_worker = -1;
   m->partitions = 1 + (int)roll(m, PARTITIONS_MAX);
+  m->poisoned = chance(m, 15);
+  m->plugin_percent = !m->poisoned ? 40 : chance(m, 50) ? 100 : 0;
   for (int p = 0; p < PARTITIONS_MAX; p++) {
     m->rows[p] =
         (struct row){.last_id = -1, .suspect_offset = -1, .stalled_offset = -1, .taken_offset = -1, .instance = -1};
@@ -68,7 +70,9 @@ void model_produce(struct model *m) {
     return;
   struct subject *s = &m->subjects[m->ids];
   *s = (struct subject){.partition = p, .first_offset = l->end};
-  if (chance(m, 8)) {
+  if (m->poisoned && l->count == 3) {
+    s->poison_left = POISON_KILLS;
+  } else if (chance(m, 8)) {
     s->fails_left = 1 + (int)roll(m, 4);
     s->fails_kind = (int)roll(m, 4);
   } else if (chance(m, 2)) {
@@ -191,6 +195,9 @@ static bool handle(struct model *m, int s, int index) {
   struct subject *u = &m->subjects[x->ids[index]];
   if (u->poison_left > 0) {
     u->poison_left--;
+    u->unrecorded += m->healed;
+    if (u->unrecorded > UNRECORDED_MAX)
+      violated(m, "W10: a message kills on and on and no stall tells of it");
     say(m, "session %d: message %d kills", s, x->ids[index]);
     if (x->plugin)
       m->killed_worker = s;
@@ -327,6 +334,13 @@ void model_crash_server(struct model *m) {
       else
         session_close(m, s);
     }
+}
+
+void model_stalled(struct model *m, int partition, int64_t offset) {
+  const struct log *l = &m->logs[partition];
+  for (int i = 0; i < l->count; i++)
+    if (l->records[i].offset == offset)
+      m->subjects[l->records[i].id].unrecorded = 0;
 }
 
 bool model_settled(const struct model *m) {

@@ -13,7 +13,9 @@ enum {
   RECORDS_MAX = 48,
   IDS_MAX = PARTITIONS_MAX * RECORDS_MAX,
   SESSIONS_MAX = 24,
-  BATCH_MAX = 8
+  BATCH_MAX = 8,
+  POISON_KILLS = 60,
+  UNRECORDED_MAX = 12 /* kills of one message before it must be recorded (W10): batches that hold it shrink first */
 };
 
 /* The rules that may be broken on purpose. */
@@ -38,6 +40,7 @@ struct subject {
   int64_t first_offset;
   int fails_left, fails_kind; /* 0 raises, 1 answers refuse, 2 deadlocks, 3 answers retry with the index told */
   int poison_left;            /* kills the process (or the server, by the batch's kind) that many times */
+  int unrecorded;             /* of its kills since the faults ended: those that no stall tells of */
   int effects;                /* committed */
 };
 
@@ -95,6 +98,8 @@ struct model {
   int inbox_lock[IDS_MAX];
   struct session sessions[SESSIONS_MAX];
   bool healed;           /* no more faults */
+  bool poisoned;         /* every partition has a message that kills again and again */
+  int plugin_percent;    /* of the batches; in a poisoned world all or none: what kills, kills in the same way */
   const char *violation; /* NULL: none so far */
   int killed_worker;     /* set by a poison: the worker of this session index dies; -1 */
   bool server_crashed;   /* set by a poison in a statement */
@@ -118,6 +123,8 @@ void session_run(struct model *m, int s, bool plugin);
 /* Executes the next statement of the script, or waits for a lock. */
 void session_advance(struct model *m, int s);
 void model_crash_server(struct model *m);
+/* It is recorded that the message at this offset stands still. */
+void model_stalled(struct model *m, int partition, int64_t offset);
 /* Everything is applied exactly once, in order, and the counters agree. */
 bool model_settled(const struct model *m);
 void model_verify_end(struct model *m);

@@ -200,6 +200,41 @@ def suspect(system):
     return rows[0] if rows else None
 
 
+KILLS = """
+CREATE FUNCTION bank.kills(m txb.message) RETURNS txb.outcome LANGUAGE plpgsql SECURITY DEFINER AS $$
+BEGIN
+  IF m.partition < 3 THEN
+    PERFORM pg_terminate_backend(pg_backend_pid());
+  END IF;
+  RETURN bank.apply(m);
+END $$"""
+CURED = "CREATE OR REPLACE FUNCTION bank.kills(m txb.message) RETURNS txb.outcome LANGUAGE sql SECURITY DEFINER AS 'SELECT bank.apply(m)'"
+
+
+def test_messages_that_kill_their_session_in_several_partitions_are_all_recorded(systems, postgres, kafka):
+    """Crash-poison (W10): each takes the connection, and so what was not written down about the others."""
+    system = systems(postgres, kafka, partitions=4)
+    postgres.query(system.bank.target, KILLS)
+    producer = Producer({"bootstrap.servers": kafka.brokers})
+    for partition in range(4):
+        for number in range(5):
+            producer.produce(system.bank.topics[0], json.dumps({"from": 1, "to": 2, "amount": 1, "n": number}), key=f"k{partition}", partition=partition)
+    assert producer.flush(60) == 0
+    worker = system.worker(worker={"handler": {"kind": "sql", "function": "bank.kills"}, "batch_messages": 5, "retry": RETRY})
+
+    def recorded():
+        return postgres.query(system.bank.target, "SELECT partition, stalled_offset, last_outcome FROM txb.consumer_offset WHERE group_name = %s"
+                                                  " AND attempts >= 2 ORDER BY 1", (system.group,))
+
+    process.wait_for(lambda: len(recorded()) == 3 and system.bank.applied() == 5, system.lag, 60, alive=worker.alive)
+    assert recorded() == [(0, 0, "crash"), (1, 0, "crash"), (2, 0, "crash")]
+    code, out, err = command("--config", system.config(name="status"), "status")
+    assert code == 0 and out.count("crash") >= 3, out + err
+    postgres.query(system.bank.target, CURED)
+    process.wait_for(lambda: system.bank.applied() == 20, system.lag, 60, alive=worker.alive)
+    assert postgres.query(system.bank.target, "SELECT count(DISTINCT id) FROM bank.applied") == [(20,)]
+
+
 def test_what_a_handler_publishes_appears_once_though_its_worker_is_killed(systems, postgres, kafka, seed):
     """An effect that is an intent of its own (W14): its id derives from the message, and it exists if and only if the effect does."""
     system = systems(postgres, kafka)

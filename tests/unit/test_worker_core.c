@@ -65,6 +65,17 @@ Test(worker_core, goes_on_with_what_it_fetched_when_the_position_lies_within) {
   cr_assert_eq(a.new_next, 6);
 }
 
+/* Else a message behind a gap that kills its connection would never be seen to have done so twice. */
+Test(worker_core, goes_on_with_what_it_fetched_when_there_is_a_gap_before_it) {
+  int slot = owned(0);
+  record(slot, 3);
+  run(1);
+  step(TXB_WE_FENCED, slot);
+  own(slot, plain(0));
+  cr_assert_eq(dropped, 0);
+  cr_assert_eq(run(1).new_next, 4);
+}
+
 Test(worker_core, fetches_anew_when_the_position_lies_elsewhere) {
   int slot = owned(10);
   records(slot, 10, 2);
@@ -441,6 +452,68 @@ Test(worker_core, a_message_that_takes_the_connection_down_twice_is_a_failing_me
   struct txb_worker_action a = expect(TXB_WA_STALL);
   cr_assert_eq(a.failure, TXB_FAILURE_CRASH);
   cr_assert_not(a.keep_suspect);
+}
+
+/* Ends the wait for each of both partitions' ownership. */
+static void own_both(int a, int b, struct txb_position of_a, struct txb_position of_b) {
+  step(TXB_WE_UP, 0);
+  for (int i = 0; i < 2; i++) {
+    struct txb_worker_action look = expect(TXB_WA_LOOKUP);
+    step_found(TXB_WE_LOOKED_UP, look.slot, true, 0);
+    expect(TXB_WA_CONFIRM);
+  }
+  step_found(TXB_WE_CONFIRMED, a, true, 0);
+  step_found(TXB_WE_CONFIRMED, b, true, 0);
+  for (int i = 0; i < 2; i++) {
+    struct txb_worker_event e = event(TXB_WE_TAKEN, expect(TXB_WA_TAKE).slot);
+    e.position = e.slot == a ? of_a : of_b;
+    txb_worker_core_step(&core, &e);
+    if (e.slot == a && a < b && core.partitions[a].stall_unrecorded)
+      return;
+  }
+}
+
+/* Each kills the connection, and so takes with it what only memory knows of the other. */
+Test(worker_core, records_that_a_message_takes_the_connection_down_before_the_next_one_can) { /* W10 */
+  int a = owned(0), b = owned(0);
+  record(a, 0);
+  record(b, 0);
+  for (int i = 0; i < 3; i++) { /* a, b, a */
+    cr_assert_eq(run(1).slot, i == 1 ? b : a);
+    step(TXB_WE_DOWN, 0);
+    own_both(a, b, plain(0), plain(0));
+  }
+  struct txb_worker_action stall = expect(TXB_WA_STALL);
+  cr_assert_eq(stall.slot, a);
+  cr_assert_eq(stall.failure, TXB_FAILURE_CRASH);
+}
+
+Test(worker_core, records_it_after_all_when_the_connection_went_before_it_could) { /* W10 */
+  int slot = owned(0);
+  record(slot, 0);
+  for (int i = 0; i < 2; i++) {
+    run(1);
+    step(TXB_WE_DOWN, 0);
+    step(TXB_WE_UP, 0);
+    own(slot, plain(0));
+  }
+  expect(TXB_WA_STALL);
+  step(TXB_WE_DOWN, 0);
+  step(TXB_WE_UP, 0);
+  own(slot, plain(0));
+  cr_assert_eq(expect(TXB_WA_STALL).attempts, 1);
+  step(TXB_WE_STALLED, slot);
+  now_us += 2000 * MS;
+  expect(TXB_WA_MARK);
+  step(TXB_WE_MARKED, slot);
+  run(1);
+  step(TXB_WE_DOWN, 0);
+  step(TXB_WE_UP, 0);
+  struct txb_position p = plain(0);
+  p.stalled_offset = 0;
+  p.attempts = 1;
+  own(slot, p);
+  expect(TXB_WA_MARK); /* once more: one death says nothing */
 }
 
 /* ---- leaving, losing, ending ----------------------------------------------------------------- */
