@@ -69,14 +69,16 @@ static enum txb_rc grow(struct txb_partition *p, struct txb_error *err) {
   return TXB_OK;
 }
 
-/* W9: the record below the position must be the one that was applied last. True when fetching may go on. */
+/* W9: a record below the position must be the one that was applied last: between that one and the position none was. True
+ * when fetching may go on. */
 static bool probe(struct txb_partition *p, const struct txb_worker_core_options *o, const struct txb_worker_record *r,
                   int64_t now_us) {
   p->probing = false;
   p->heard_us = now_us;
   if (r->offset >= p->next_offset) /* compacted, or the end of a Kafka transaction: nothing to compare with */
     return true;
-  bool same = memcmp(&r->id, &p->last_id, sizeof r->id) == 0 && r->timestamp_ms == p->last_timestamp_ms;
+  bool same = r->offset == p->last_offset && memcmp(&r->id, &p->last_id, sizeof r->id) == 0 &&
+              r->timestamp_ms == p->last_timestamp_ms;
   if (!same)
     txb_partition_stop(p, o, TXB_STOP_DIFFERENT, now_us);
   return same;
@@ -86,14 +88,13 @@ static bool probe(struct txb_partition *p, const struct txb_worker_core_options 
  * new record may lie where the next one was awaited. Between two records that follow each other closely there is no time
  * for that. */
 static bool was_quiet(const struct txb_partition *p, const struct txb_worker_core_options *o, int64_t now_us) {
-  return o->quiet_us > 0 && p->count == 0 && p->has_last && p->next_offset > 0 && p->fetch_offset >= p->next_offset &&
-         p->probed_next != p->next_offset && now_us - p->heard_us >= o->quiet_us;
+  return o->quiet_us > 0 && p->count == 0 && p->has_last && p->probed_next != p->next_offset && now_us - p->heard_us >= o->quiet_us;
 }
 
 enum txb_rc txb_partition_push(struct txb_partition *p, const struct txb_worker_core_options *o,
                                const struct txb_worker_record *record, int64_t now_us, struct txb_error *err) {
   bool wanted = p->fetching && !p->leaving && record->offset >= p->fetch_offset;
-  if (wanted && p->probing)
+  if (wanted && (p->probing || record->offset < p->next_offset))
     wanted = probe(p, o, record, now_us);
   if (wanted && record->offset < p->next_offset) { /* the probed record itself: applied already */
     p->fetch_offset = record->offset + 1;
@@ -103,7 +104,7 @@ enum txb_rc txb_partition_push(struct txb_partition *p, const struct txb_worker_
     p->fetching = p->paused = false;
     p->probing = true;
     p->probed_next = p->next_offset;
-    p->fetch_offset = p->next_offset - 1;
+    p->fetch_offset = p->last_offset;
     p->end_offset = -1; /* there is something behind it */
     wanted = false;
   }
@@ -200,6 +201,7 @@ void txb_partition_committed(struct txb_partition *p, const struct txb_worker_co
   p->has_last = true;
   p->last_id = last->id;
   p->last_timestamp_ms = last->timestamp_ms;
+  p->last_offset = last->offset;
   p->look_us = now_us + o->look_us;
   txb_partition_pop(p, o, (size_t)count, now_us);
   p->next_offset = new_next;
@@ -284,6 +286,7 @@ void txb_partition_taken(struct txb_partition *p, const struct txb_worker_core_o
   p->has_last = row->has_last;
   p->last_id = row->last_id;
   p->last_timestamp_ms = row->last_timestamp_ms;
+  p->last_offset = row->last_offset;
   p->marked_offset = -1;
   p->stall_unrecorded = false;
   p->stalled_offset = row->stalled_offset;
@@ -303,8 +306,8 @@ void txb_partition_taken(struct txb_partition *p, const struct txb_worker_core_o
   if (!within) {
     p->heard_us = now_us;
     p->fetching = p->paused = false; /* worker_core asks for it */
-    p->probing = row->has_last && row->next_offset > 0;
-    p->fetch_offset = p->probing ? row->next_offset - 1 : row->next_offset;
+    p->probing = row->has_last;
+    p->fetch_offset = p->probing ? row->last_offset : row->next_offset;
     p->end_offset = -1;
   }
   bool head_known = p->count > 0;
@@ -337,7 +340,18 @@ void txb_partition_stop(struct txb_partition *p, const struct txb_worker_core_op
 
 bool txb_partition_idle(const struct txb_partition *p) {
   return p->own == TXB_OWN_OWNED && !p->leaving && p->fetching && !p->probing && p->count == 0 && p->end_offset >= 0 &&
-         p->fetch_offset >= p->end_offset;
+         p->fetch_offset >= p->end_offset && p->next_offset >= p->end_offset;
+}
+
+bool txb_partition_passes(const struct txb_partition *p) {
+  return p->own == TXB_OWN_OWNED && !p->leaving && p->fetching && !p->paused && !p->probing && !p->doubted &&
+         p->count == 0 && p->stalled_offset < 0 && p->end_offset > p->next_offset && p->fetch_offset <= p->end_offset;
+}
+
+void txb_partition_passed(struct txb_partition *p, int64_t new_next) {
+  p->next_offset = new_next;
+  if (p->fetching && !p->probing && p->fetch_offset < new_next)
+    p->fetch_offset = new_next;
 }
 
 /* Sorts indexes by id, and by position among equal ids: a heap sort, since it needs neither memory nor luck. */

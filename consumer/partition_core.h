@@ -88,14 +88,14 @@ struct txb_partition {
   bool fetching, paused;
   bool doubted;         /* W9: to be taken anew once the operation under way has ended */
   int64_t fetch_offset; /* the next that Kafka shall give; everything below was buffered or is applied */
-  bool probing;         /* W9: the record below the position has been asked for */
+  bool probing;         /* W9: the record applied last has been asked for */
   int64_t probed_next;  /* the position for which it was compared last; -1: none */
   int64_t heard_us;     /* when the last record came, or was compared */
   int64_t look_us;      /* an idle partition looks at its row then: an operator may have set its position */
   int64_t end_offset;   /* Kafka said that nothing lies at or above it; -1: not yet */
   bool has_last;
   struct txb_uuid last_id;
-  int64_t last_timestamp_ms;
+  int64_t last_timestamp_ms, last_offset;
 
   struct txb_worker_record *ring;
   size_t ring_size, head, count; /* ring_size is a power of two */
@@ -150,7 +150,7 @@ struct txb_position {
   int64_t epoch, next_offset;
   bool has_last;
   struct txb_uuid last_id;
-  int64_t last_timestamp_ms;
+  int64_t last_timestamp_ms, last_offset;
   bool suspect;           /* its last owner died on it without progress, or a suspect is still open */
   int64_t suspect_offset; /* -1: none */
   int32_t suspect_count, suspect_deaths;
@@ -171,7 +171,12 @@ void txb_partition_failed(struct txb_partition *p, const struct txb_worker_core_
 void txb_partition_interrupted(struct txb_partition *p, int32_t count);
 void txb_partition_stop(struct txb_partition *p, const struct txb_worker_core_options *o, enum txb_stop why,
                         int64_t now_us);
-/* Whether every record below Kafka's end is applied. */
+/* Kafka has told an end that lies above the position, and every record below it is applied: what is left are ends of
+ * transactions and aborted records. Told to a reader of committed records, the end is where the first open transaction
+ * begins, so nothing that may still be committed is below it. */
+bool txb_partition_passes(const struct txb_partition *p);
+void txb_partition_passed(struct txb_partition *p, int64_t new_next);
+/* Whether every record below Kafka's end is applied, and the position stands there. */
 bool txb_partition_idle(const struct txb_partition *p);
 
 /* W6: of equal ids in one batch only the first is a candidate for the handler; the rest are duplicates. ids are sorted

@@ -18,6 +18,7 @@ static const struct txb_pg_statement lookup = {"txb_worker_lookup", txb_text_wor
                                      take = {"txb_worker_take", txb_text_worker_take},
                                      evict = {"txb_worker_evict", txb_text_worker_evict},
                                      release = {"txb_worker_release", txb_text_worker_release},
+                                     pass = {"txb_worker_pass", txb_text_worker_pass},
                                      mark = {"txb_worker_mark", txb_text_worker_mark},
                                      stall = {"txb_worker_stall", txb_text_worker_stall};
 
@@ -174,6 +175,12 @@ enum txb_rc txb_worker_position_begin(txb_worker_t *w, struct txb_error *err) {
     statement = &release;
     txb_pg_add_int8(&w->params, a->epoch);
     break;
+  case TXB_WA_PASS: /* a crash before or after it: the offsets passed over hold nothing */
+    statement = &pass;
+    txb_pg_add_int8(&w->params, a->epoch);
+    txb_pg_add_int8(&w->params, a->expected_next);
+    txb_pg_add_int8(&w->params, a->new_next);
+    break;
   case TXB_WA_MARK:
     statement = &mark;
     txb_pg_add_int8(&w->params, a->epoch);
@@ -208,8 +215,9 @@ static void on_taken(txb_worker_t *w, const struct txb_pg_result *r) {
   struct txb_position *p = &e.position;
   p->epoch = txb_pg_int8(r, 0, 0);
   p->next_offset = txb_pg_int8(r, 0, 1);
-  p->has_last = !txb_pg_is_null(r, 0, 2) && !txb_pg_is_null(r, 0, 3);
+  p->has_last = !txb_pg_is_null(r, 0, 2) && !txb_pg_is_null(r, 0, 3) && !txb_pg_is_null(r, 0, 12);
   if (p->has_last) {
+    p->last_offset = txb_pg_int8(r, 0, 12);
     txb_pg_uuid(r, 0, 2, &p->last_id);
     p->last_timestamp_ms = txb_pg_int8(r, 0, 3);
   }
@@ -277,6 +285,7 @@ enum txb_rc txb_worker_position_end(txb_worker_t *w, struct txb_error *err) {
   static const enum txb_worker_event_kind plain_answers[] = {[TXB_WA_EVICT] = TXB_WE_EVICTED,
                                                              [TXB_WA_MARK] = TXB_WE_MARKED,
                                                              [TXB_WA_STALL] = TXB_WE_STALLED,
+                                                             [TXB_WA_PASS] = TXB_WE_PASSED,
                                                              [TXB_WA_RELEASE] = TXB_WE_RELEASED};
   const struct txb_worker_operation *o = &w->operation;
   const struct txb_worker_action *a = &o->action;

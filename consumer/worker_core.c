@@ -136,6 +136,7 @@ static void out_of_range(struct txb_worker_core *core, struct txb_partition *p, 
     p->fetching = p->probing = false;
     txb_partition_pop(p, &core->options, p->count, now_us);
     p->fetch_offset = p->next_offset;
+    p->end_offset = -1;
   } else { /* what was fetched lay above Kafka's end, though the position does not: truncated, or made anew */
     doubt(core, p, now_us);
   }
@@ -244,6 +245,9 @@ static void answered(struct txb_worker_core *core, struct txb_partition *p, cons
   case TXB_WE_FAILED:
     failed(core, p, e, kind);
     break;
+  case TXB_WE_PASSED:
+    txb_partition_passed(p, core->busy_next);
+    break;
   case TXB_WE_FENCED:
     p->marked_offset = -1;
     if (kind == TXB_WA_RELEASE || p->own == TXB_OWN_STOPPED)
@@ -310,6 +314,7 @@ void txb_worker_core_step(struct txb_worker_core *core, const struct txb_worker_
   case TXB_WE_FAILED:
   case TXB_WE_FENCED:
   case TXB_WE_STALLED:
+  case TXB_WE_PASSED:
   case TXB_WE_RELEASED:
     answered(core, slot_of(core, e->slot), e);
     return;
@@ -387,6 +392,7 @@ static bool tell_kafka(struct txb_worker_core *core, int slot, int64_t now_us, s
   }
   if (p->fetching && p->paused && p->bytes < share(core) / 2 && !stalled) {
     p->paused = false;
+    p->end_offset = -1; /* told again behind what comes now */
     give(out, TXB_WA_RESUME, slot, p);
     out->offset = p->fetch_offset;
     return true;
@@ -452,6 +458,12 @@ static bool run(struct txb_worker_core *core, int slot, int64_t now_us, struct t
     return false;
   if (p->probing || !p->fetching)
     return false;
+  if (txb_partition_passes(p)) {
+    ask(core, out, TXB_WA_PASS, slot);
+    out->expected_next = p->next_offset;
+    out->new_next = core->busy_next = p->end_offset;
+    return true;
+  }
   int32_t n = txb_partition_batch(p, &core->options, now_us, share(core));
   if (n == 0)
     return false;
@@ -556,7 +568,8 @@ int64_t txb_worker_core_due_us(const struct txb_worker_core *core) {
       continue;
     if (p->taken && p->copied_offset != p->next_offset && !p->lost)
       due = earlier(due, core->copy_due_us);
-    if (holds_unrecorded(p) && core->up && core->busy_slot < 0)
+    bool passes = txb_partition_passes(p) && !core->stopping && (core->exclusive < 0 || core->exclusive == (int)i);
+    if ((holds_unrecorded(p) || passes) && core->up && core->busy_slot < 0)
       due = earlier(due, p->due_us);
     if (p->count == 0 && core->options.look_us > 0 && core->busy_slot < 0 && core->up && core->exclusive < 0)
       due = earlier(due, p->look_us > p->due_us ? p->look_us : p->due_us);

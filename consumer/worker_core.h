@@ -2,7 +2,7 @@
  * are asked for one by one.
  *
  * One database operation runs at a time (one connection, one thread): LOOKUP, START, TAKE, EVICT, MARK, RUN, STALL,
- * RELEASE. Kafka's (CONFIRM, FETCH, UNFETCH, PAUSE, RESUME, COPY, LEAVE) are told and not waited for, but for CONFIRM,
+ * PASS, RELEASE. Kafka's (CONFIRM, FETCH, UNFETCH, PAUSE, RESUME, COPY, LEAVE) are told and not waited for, but for CONFIRM,
  * which is answered by an event.
  *
  *   assigned -> LOOKUP -> [START] -> CONFIRM -> TAKE -> FETCH -> (MARK) RUN, RUN, ... -> revoked -> RELEASE -> LEAVE
@@ -25,7 +25,7 @@ struct txb_worker_core {
   int busy_slot;       /* of the database operation under way, -1: none */
   int busy_kind;       /* enum txb_worker_action_kind */
   int32_t busy_count;
-  int64_t busy_next; /* new position of a RUN */
+  int64_t busy_next; /* new position of a RUN or PASS */
   int exclusive;     /* this slot has a committed marker out: no other may run (W10); -1: none */
   size_t turn;       /* the slot that may run next */
 };
@@ -53,6 +53,7 @@ enum txb_worker_event_kind {
   TXB_WE_FAILED,    /* slot, failure, at, after_ms: rolled back. Of STALL, MARK, RELEASE, LOOKUP: not now */
   TXB_WE_FENCED,    /* slot: a compare-and-set missed; rolled back */
   TXB_WE_STALLED,   /* slot: recorded */
+  TXB_WE_PASSED,    /* slot */
   TXB_WE_RELEASED,  /* slot */
 };
 
@@ -79,6 +80,7 @@ enum txb_worker_action_kind {
   TXB_WA_MARK,    /* epoch, offset, count: commit the marker */
   TXB_WA_RUN,     /* epoch, expected_next, new_next, count, attempt, skip */
   TXB_WA_STALL,   /* epoch, offset, attempts, delay_ms (-1: needs a person), failure or stop, keep_suspect */
+  TXB_WA_PASS,    /* epoch, expected_next, new_next: no record lies between */
   TXB_WA_RELEASE, /* epoch */
   /* Kafka */
   TXB_WA_CONFIRM, /* offset: commit it and tell whether the group accepted */

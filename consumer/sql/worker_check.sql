@@ -6,6 +6,7 @@ SELECT CASE WHEN to_regnamespace('txb') IS NULL THEN 'the schema txb does not ex
                     FROM unnest(ARRAY['txb.offset_register(text,text,int[],bigint[],text)',
                                       'txb.offset_take(text,text,int,text,uuid,text)',
                                       'txb.offset_release(text,text,int,bigint)',
+                                      'txb.offset_pass(text,text,int,bigint,bigint,bigint)',
                                       'txb.batch_open(text,text,int,bigint,bigint,bigint,int,uuid,bigint)',
                                       'txb.batch_close(text,text,int,int,int,int)',
                                       'txb.batch_stall(text,text,int,bigint,bigint,int,bigint,text,text,text,boolean)',

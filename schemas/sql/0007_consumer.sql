@@ -4,6 +4,8 @@
 --       returns int (rows made)
 --   txb.offset_take(group_name text, topic text, partition int, owner text, instance uuid, cluster_id text)
 --       returns one row, the position and what is open, or none: there is no position yet
+--   txb.offset_pass(group_name text, topic text, partition int, epoch bigint, expected_next bigint, new_next bigint)
+--       returns void: nothing for the group lies between
 --   txb.offset_release(group_name text, topic text, partition int, epoch bigint) returns boolean
 --   txb.offset_evict(group_name text, topic text, partition int) returns int (pid)
 --       ends the backend of a stopped owner (W3)
@@ -99,6 +101,7 @@ CREATE TABLE txb.consumer_offset (
   backend_pid int,
   last_id uuid,
   last_timestamp_ms bigint,
+  last_offset bigint,
   busy boolean NOT NULL DEFAULT false,
   taken_offset bigint,
   taken_at timestamptz,
@@ -137,8 +140,10 @@ COMMENT ON COLUMN txb.consumer_offset.instance IS
 COMMENT ON COLUMN txb.consumer_offset.backend_pid IS
   'Server process of its connection: a successor blocked by it may end it (W3)';
 COMMENT ON COLUMN txb.consumer_offset.last_id IS
-  'Id of the message at next_offset - 1, compared with Kafka''s at assignment (W9)';
+  'Id of the last message consumed, compared with Kafka''s at assignment (W9)';
 COMMENT ON COLUMN txb.consumer_offset.last_timestamp_ms IS 'Its record timestamp (W9)';
+COMMENT ON COLUMN txb.consumer_offset.last_offset IS
+  'Its offset: below next_offset - 1 where the end of Kafka transactions follows it (W9)';
 COMMENT ON COLUMN txb.consumer_offset.busy IS 'Taken and not given back in good order (W10)';
 COMMENT ON COLUMN txb.consumer_offset.taken_offset IS
   'next_offset when the owner took it: busy at an unmoved offset means go carefully (W10)';
@@ -229,7 +234,7 @@ CREATE FUNCTION txb.offset_take(
   group_name text, topic text, partition int, owner text, instance uuid, cluster_id text,
   OUT epoch bigint, OUT next_offset bigint, OUT last_id uuid, OUT last_timestamp_ms bigint,
   OUT suspect boolean, OUT suspect_offset bigint, OUT suspect_count int, OUT suspect_deaths int,
-  OUT suspect_died boolean, OUT stalled_offset bigint, OUT attempts int, OUT due_ms bigint)
+  OUT suspect_died boolean, OUT stalled_offset bigint, OUT attempts int, OUT due_ms bigint, OUT last_offset bigint)
 RETURNS SETOF record
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
 AS $$
@@ -265,6 +270,7 @@ BEGIN
   next_offset := was.next_offset;
   last_id := was.last_id;
   last_timestamp_ms := was.last_timestamp_ms;
+  last_offset := was.last_offset;
   suspect_offset := was.suspect_offset;
   suspect_count := was.suspect_count;
   stalled_offset := was.stalled_offset;
@@ -332,7 +338,7 @@ BEGIN
   ON CONFLICT ON CONSTRAINT consumer_offset_key DO UPDATE
      SET epoch = c.epoch + 1, next_offset = excluded.next_offset, taken_offset = excluded.next_offset,
          cluster_id = excluded.cluster_id, owner = NULL, instance = NULL, backend_pid = NULL, busy = false,
-         last_id = NULL, last_timestamp_ms = NULL, suspect_offset = NULL, suspect_count = 0, suspect_marked = false,
+         last_id = NULL, last_timestamp_ms = NULL, last_offset = NULL, suspect_offset = NULL, suspect_count = 0, suspect_marked = false,
          suspect_deaths = 0, stalled_offset = NULL, stalled_since = NULL, attempts = 0, next_attempt_at = NULL,
          last_error = excluded.last_error, last_sqlstate = NULL, last_outcome = NULL, updated_at = clock_timestamp()
   RETURNING c.epoch INTO result;
@@ -370,7 +376,7 @@ AS $$
 BEGIN
   UPDATE txb.consumer_offset AS c
      SET next_offset = new_next, consumed = c.consumed + batch_open.consumed, last_id = batch_open.last_id,
-         last_timestamp_ms = batch_open.last_timestamp_ms, batch_open = true, updated_at = clock_timestamp()
+         last_timestamp_ms = batch_open.last_timestamp_ms, last_offset = new_next - 1, batch_open = true, updated_at = clock_timestamp()
    WHERE c.group_name = batch_open.group_name AND c.topic = batch_open.topic AND c.partition = batch_open.partition
      AND c.epoch = batch_open.epoch AND c.next_offset = expected_next AND new_next > expected_next AND NOT c.batch_open;
   -- Raises: in a pipeline zero rows is no error, and a zombie's effects would be committed (W1).
@@ -382,6 +388,30 @@ $$;
 COMMENT ON FUNCTION txb.batch_open(text, text, int, bigint, bigint, bigint, int, uuid, bigint) IS
   'Moves the position if epoch and next offset are as expected, and locks it to the transaction''s end; raises TXB01 '
   'otherwise (W1). A statement of its own (W2)';
+
+-- Ends of Kafka transactions and aborted messages take offsets too. A position left in front of them would look like
+-- unread messages once retention has deleted them.
+CREATE FUNCTION txb.offset_pass(group_name text, topic text, partition int, epoch bigint, expected_next bigint,
+                                new_next bigint) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
+AS $$
+BEGIN
+  -- taken_offset goes along: this is no progress that would clear a dead owner (W10).
+  UPDATE txb.consumer_offset AS c
+     SET next_offset = new_next,
+         taken_offset = CASE WHEN c.taken_offset = c.next_offset THEN new_next ELSE c.taken_offset END,
+         updated_at = clock_timestamp()
+   WHERE c.group_name = offset_pass.group_name AND c.topic = offset_pass.topic AND c.partition = offset_pass.partition
+     AND c.epoch = offset_pass.epoch AND c.next_offset = expected_next AND new_next > expected_next
+     AND NOT c.batch_open AND c.stalled_offset IS NULL AND NOT c.suspect_marked;
+  IF NOT FOUND THEN
+    PERFORM txb.fence_missed('txb.offset_pass', offset_pass.group_name, offset_pass.topic, offset_pass.partition);
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION txb.offset_pass(text, text, int, bigint, bigint, bigint) IS
+  'Moves the position over offsets that hold no message for the group, if epoch and next offset are as expected and '
+  'nothing stalls; raises TXB01 otherwise';
 
 CREATE FUNCTION txb.batch_close(group_name text, topic text, partition int, applied int, duplicate int,
                                 failed int DEFAULT 0) RETURNS void
@@ -489,6 +519,7 @@ GRANT EXECUTE ON FUNCTION
   txb.offset_take(text, text, int, text, uuid, text),
   txb.offset_evict(text, text, int),
   txb.offset_release(text, text, int, bigint),
+  txb.offset_pass(text, text, int, bigint, bigint, bigint),
   txb.batch_open(text, text, int, bigint, bigint, bigint, int, uuid, bigint),
   txb.batch_close(text, text, int, int, int, int),
   txb.batch_stall(text, text, int, bigint, bigint, int, bigint, text, text, text, boolean),

@@ -227,6 +227,32 @@ def test_offsets_may_have_gaps(db):
     assert (stored(db)["next_offset"], stored(db)["consumed"]) == (50, 3)
 
 
+def test_passing_moves_the_position_alone(db):
+    worker = db.session("worker")
+    epoch = db.take(worker)["epoch"]
+    batch(worker, epoch, 0, 4)
+    worker.do("SELECT txb.offset_pass('g', 't', 0, %s, 4, 6)", epoch)
+    row = stored(db)
+    assert (row["next_offset"], row["last_offset"], row["consumed"]) == (6, 3, 4)
+    for wrong in ((epoch, 4, 7), (epoch - 1, 6, 7), (epoch, 6, 6), (epoch, 6, 5)):
+        with refused("TXB01"):
+            worker.do("SELECT txb.offset_pass('g', 't', 0, %s, %s, %s)", *wrong)
+    taken = db.take(worker, start=None)
+    assert (taken["next_offset"], taken["last_offset"]) == (6, 3)
+    # No progress that would clear an owner that dies now.
+    worker.do("SELECT txb.offset_pass('g', 't', 0, %s, 6, 8)", taken["epoch"])
+    assert db.take(worker, start=None)["suspect"]
+
+
+def test_nothing_is_passed_where_a_message_stalls(db):
+    worker = db.session("worker")
+    epoch = db.take(worker)["epoch"]
+    worker.do("SELECT txb.batch_stall('g', 't', 0, %s, 0, 1, 1000, 'retry', 'x', NULL, false)", epoch)
+    with refused("TXB01"):
+        worker.do("SELECT txb.offset_pass('g', 't', 0, %s, 0, 1)", epoch)
+    assert stored(db)["next_offset"] == 0
+
+
 def test_closing_needs_an_open_batch_and_opening_none(db):
     worker = db.session("worker")
     db.take(worker)

@@ -244,6 +244,7 @@ static void take(struct world *w, struct worker *k, int slot, int p) {
   e.position = (struct txb_position){.next_offset = r->next_offset,
                                      .has_last = r->last_id >= 0,
                                      .last_timestamp_ms = r->last_id,
+                                     .last_offset = r->last_offset,
                                      .suspect = (died && r->next_offset == r->taken_offset) || r->suspect_offset >= 0,
                                      .suspect_offset = r->suspect_offset,
                                      .suspect_count = r->suspect_count,
@@ -279,7 +280,7 @@ static bool small(struct world *w, struct worker *k, const struct txb_worker_act
   struct row *r = &w->m.rows[p];
   if (locked_by_other(w, k, p))
     return false;
-  bool ours = r->epoch == a->epoch;
+  bool ours = r->epoch == a->epoch && (a->kind != TXB_WA_PASS || r->next_offset == a->expected_next);
   if (!ours && a->kind != TXB_WA_RELEASE) {
     step(w, k, TXB_WE_FENCED, a->slot);
     return true;
@@ -291,6 +292,10 @@ static bool small(struct world *w, struct worker *k, const struct txb_worker_act
     r->suspect_marked = true;
     say(&w->m, "worker %d marks partition %d at %lld, %d messages", k->index, p, (long long)a->offset, a->count);
     step(w, k, TXB_WE_MARKED, a->slot);
+  } else if (a->kind == TXB_WA_PASS) {
+    say(&w->m, "worker %d passes partition %d to %lld", k->index, p, (long long)a->new_next);
+    model_passed(&w->m, p, a->new_next);
+    step(w, k, TXB_WE_PASSED, a->slot);
   } else if (a->kind == TXB_WA_STALL) {
     model_stalled(&w->m, p, a->offset);
     r->stalled_offset = a->offset;
@@ -344,7 +349,7 @@ static void leave(struct world *w, struct worker *k, int p) {
 /* What may fail for a passing reason, and be rolled back: everything but RUN, whose failures session_run plays. */
 static bool is_small(enum txb_worker_action_kind kind) {
   return kind == TXB_WA_LOOKUP || kind == TXB_WA_TAKE || kind == TXB_WA_EVICT || kind == TXB_WA_MARK ||
-         kind == TXB_WA_STALL || kind == TXB_WA_RELEASE;
+         kind == TXB_WA_STALL || kind == TXB_WA_PASS || kind == TXB_WA_RELEASE;
 }
 
 /* Carries out one action. False: it waits for a lock, and is to be tried again. */
@@ -367,6 +372,7 @@ static bool carry_out(struct world *w, struct worker *k, const struct txb_worker
     break;
   case TXB_WA_MARK:
   case TXB_WA_STALL:
+  case TXB_WA_PASS:
   case TXB_WA_RELEASE:
     return small(w, k, a, p);
   case TXB_WA_RUN:
@@ -545,11 +551,12 @@ static void tick(struct world *w, bool faulty) {
     fault(w);
   expire_members(w);
   advance_servers(w);
+  bool alone = !faulty && w->m.poisoned; /* one has all that kills */
   for (int i = 0; i < WORKERS; i++) {
     struct worker *k = &w->workers[i];
     if (k->alive && !k->stopped && (!faulty || chance(&w->m, 60)))
       turn(w, k);
-    else if (!k->alive && (!faulty || chance(&w->m, 8)))
+    else if (!k->alive && !(alone && i > 0) && (!faulty || chance(&w->m, 8)))
       start_worker(w, i);
     poison(w);
   }
@@ -566,8 +573,11 @@ static const char *simulate(uint64_t seed, const struct bugs *bugs, bool verbose
     tick(&w, true);
   say(&w.m, "no more faults");
   w.m.healed = true;
-  for (int i = 0; i < WORKERS; i++)
+  for (int i = 0; i < WORKERS; i++) {
     w.workers[i].stopped = false;
+    if (w.m.poisoned && i > 0 && w.workers[i].alive)
+      kill_worker(&w, &w.workers[i]);
+  }
   int steps = 0;
   while (w.m.violation == NULL && !model_settled(&w.m) && steps++ < STEPS_MAX)
     tick(&w, false);

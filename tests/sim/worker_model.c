@@ -39,8 +39,8 @@ void model_init(struct model *m, uint64_t seed, const struct bugs *bugs, bool ve
   m->bugs = *bugs;
   m->verbose = verbose;
   m->killed_worker = -1;
-  m->partitions = 1 + (int)roll(m, PARTITIONS_MAX);
   m->poisoned = chance(m, 15);
+  m->partitions = m->poisoned ? PARTITIONS_MAX : 1 + (int)roll(m, PARTITIONS_MAX);
   m->plugin_percent = !m->poisoned ? 40 : chance(m, 50) ? 100 : 0;
   for (int p = 0; p < PARTITIONS_MAX; p++) {
     m->rows[p] =
@@ -157,6 +157,7 @@ static bool open_batch(struct model *m, int s) {
   x->staged.next_offset = x->new_next;
   x->staged.consumed += x->count;
   x->staged.last_id = x->ids[x->count - 1];
+  x->staged.last_offset = x->new_next - 1;
   x->pc++;
   return true;
 }
@@ -334,6 +335,16 @@ void model_crash_server(struct model *m) {
       else
         session_close(m, s);
     }
+}
+
+void model_passed(struct model *m, int partition, int64_t new_next) {
+  struct row *r = &m->rows[partition];
+  const struct log *l = &m->logs[partition];
+  for (int i = 0; i < l->count; i++)
+    if (l->records[i].offset >= r->next_offset && l->records[i].offset < new_next)
+      violated(m, "L: the position was moved over a message");
+  r->taken_offset = r->taken_offset == r->next_offset ? new_next : r->taken_offset;
+  r->next_offset = new_next;
 }
 
 void model_stalled(struct model *m, int partition, int64_t offset) {

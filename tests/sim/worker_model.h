@@ -50,6 +50,7 @@ struct row { /* of txb.consumer_offset */
   int instance;
   bool busy;
   int last_id; /* -1: none */
+  int64_t last_offset;
   int64_t suspect_offset;
   int suspect_count, suspect_deaths;
   bool suspect_marked;
@@ -123,6 +124,8 @@ void session_run(struct model *m, int s, bool plugin);
 /* Executes the next statement of the script, or waits for a lock. */
 void session_advance(struct model *m, int s);
 void model_crash_server(struct model *m);
+/* The position is moved over offsets that hold nothing. */
+void model_passed(struct model *m, int partition, int64_t new_next);
 /* It is recorded that the message at this offset stands still. */
 void model_stalled(struct model *m, int partition, int64_t offset);
 /* Everything is applied exactly once, in order, and the counters agree. */

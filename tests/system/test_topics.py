@@ -94,6 +94,38 @@ def test_a_position_that_retention_has_passed_stops_its_partition(system, kafka)
     assert system.bank.applied() == 20 and worker.running()
 
 
+def test_the_ends_of_transactions_that_retention_has_removed_stop_nothing(system, kafka):
+    """They take offsets, and no record does: an idle worker moves its position over them, also over what was aborted."""
+    topic = system.bank.topics[0]
+    producer = Producer({"bootstrap.servers": kafka.brokers, "transactional.id": topic})
+    producer.init_transactions()
+
+    def transaction(number, abort=False):
+        producer.begin_transaction()
+        producer.produce(topic, json.dumps({"from": 1, "to": 2, "amount": 1, "n": number}), key="k", partition=0)
+        producer.flush(60)
+        producer.abort_transaction() if abort else producer.commit_transaction()
+
+    def position():
+        return system.target_postgres.value(system.bank.target, "SELECT next_offset FROM txb.consumer_offset WHERE group_name = %s AND partition = 0",
+                                            (system.group,))
+
+    for number in range(3):
+        transaction(number)
+    transaction(3, abort=True)
+    end = kafka.ends(topic)[0][1]
+    worker = system.worker()
+    process.wait_for(lambda: system.bank.applied() == 3 and position() == end, system.lag, 60, alive=worker.alive)
+    assert worker.stop() == 0, worker.text()
+    kafka.configure_topic(topic, retention_ms=1)
+    process.wait_for(lambda: kafka.ends(topic)[0][0] == end, "retention to remove everything", 60, every_s=0.2)
+    kafka.configure_topic(topic, retention_ms=-1)
+    worker = system.worker()
+    transaction(4)
+    process.wait_for(lambda: system.bank.applied() == 4, system.lag, 60, alive=worker.alive)
+    assert stopped(system) is None
+
+
 def test_a_topic_that_grows_is_read_on_in_its_new_partitions(systems, postgres, kafka, seed):
     system = systems(postgres, kafka, kafka_client={"topic.metadata.refresh.interval.ms": "1000"})
     system.relay()

@@ -316,6 +316,55 @@ Test(worker_core, a_conflict_is_run_again_at_once_at_half_the_size_and_grows_bac
   cr_assert_lt(batches, 16);
 }
 
+/* Full batches that commit until one is larger than `size`. */
+static int commits_at(int slot, int32_t size, int64_t *offset) {
+  for (int n = 0;; n++) {
+    while (core.partitions[slot].count < 16)
+      record(slot, (*offset)++);
+    struct txb_worker_action a = expect(TXB_WA_RUN);
+    if (a.count > size)
+      return n;
+    cr_assert_eq(a.count, size);
+    commit(slot);
+  }
+}
+
+Test(worker_core, a_group_that_fails_again_grows_back_more_slowly) { /* W5 */
+  int slot = owned(0), before = 0;
+  int64_t offset = 0;
+  for (int i = 0; i < 3; i++) {
+    if (i == 0) {
+      records(slot, 0, 16);
+      offset = 16;
+      run(8);
+    }
+    step_failed(slot, TXB_FAILURE_CONFLICT, -1);
+    int commits = commits_at(slot, 4, &offset);
+    cr_assert_geq(commits, 2 * before, "%d commits at half the size, %d the time before", commits, before);
+    cr_assert_gt(commits, before);
+    before = commits;
+  }
+}
+
+/* Of which a slow topic has many: they say nothing about a batch of the size that failed. */
+Test(worker_core, small_batches_do_not_let_it_grow_back) { /* W8 */
+  int slot = owned(0);
+  records(slot, 0, 8);
+  run(8);
+  step_failed(slot, TXB_FAILURE_CONFLICT, -1);
+  for (int i = 0; i < 2; i++) {
+    run(4);
+    commit(slot);
+  }
+  for (int i = 0; i < 20; i++) {
+    record(slot, 8 + i);
+    run(1);
+    commit(slot);
+  }
+  records(slot, 28, 8);
+  run(4);
+}
+
 Test(worker_core, a_stall_that_can_not_be_recorded_still_stands) {
   int slot = owned(0);
   record(slot, 0);

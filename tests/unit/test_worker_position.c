@@ -12,6 +12,7 @@ static struct txb_position applied_up_to(int64_t next_offset) {
   p.has_last = true;
   p.last_id = id_of(next_offset - 1);
   p.last_timestamp_ms = next_offset - 1;
+  p.last_offset = next_offset - 1;
   return p;
 }
 
@@ -62,6 +63,16 @@ Test(worker_position, stops_a_partition_whose_record_below_the_position_is_anoth
   expect(TXB_WA_LOOKUP);
 }
 
+/* A topic made anew may hold the same messages, sent again. */
+Test(worker_position, stops_a_partition_whose_record_below_the_position_has_another_time) {
+  int slot = probing(10);
+  struct txb_worker_record r = {.offset = 9, .timestamp_ms = 1234, .id = id_of(9), .size = 10};
+  struct txb_error err;
+  cr_assert_eq(txb_worker_core_record(&core, slot, &r, now_us, &err), TXB_OK);
+  expect(TXB_WA_UNFETCH);
+  cr_assert_eq(expect(TXB_WA_STALL).stop, TXB_STOP_DIFFERENT);
+}
+
 Test(worker_position, stops_a_partition_whose_unread_records_were_deleted) {
   int slot = probing(10);
   range(slot, 15, 30);
@@ -108,6 +119,118 @@ Test(worker_position, goes_on_when_the_record_below_the_position_was_compacted_a
   struct txb_worker_action a = run(1);
   cr_assert_eq(a.expected_next, 10);
   cr_assert_eq(a.new_next, 12);
+}
+
+/* ---- offsets that hold no record: ends of transactions, aborted records ---------------------- */
+
+/* Applied 0 to 3, and Kafka ends at 6. */
+static int before_markers(void) {
+  int slot = owned(0);
+  records(slot, 0, 4);
+  run(4);
+  commit(slot);
+  step_found(TXB_WE_END, slot, true, 6);
+  return slot;
+}
+
+Test(worker_position, moves_over_what_holds_no_record_once_everything_before_it_is_applied) {
+  int slot = owned(0);
+  records(slot, 0, 4);
+  step_found(TXB_WE_END, slot, true, 6);
+  run(4);
+  commit(slot);
+  cr_assert_not(txb_worker_core_idle(&core));
+  struct txb_worker_action a = expect(TXB_WA_PASS);
+  cr_assert_eq(a.expected_next, 4);
+  cr_assert_eq(a.new_next, 6);
+  cr_assert_eq(a.epoch, 5);
+  step(TXB_WE_PASSED, slot);
+  cr_assert(txb_worker_core_idle(&core));
+  expect(TXB_WA_NONE);
+  record(slot, 6);
+  cr_assert_eq(run(1).expected_next, 6);
+}
+
+Test(worker_position, moves_over_nothing_when_a_record_has_come_or_the_partition_is_asked_back) {
+  int slot = before_markers();
+  record(slot, 6);
+  cr_assert_eq(run(1).expected_next, 4);
+  commit(slot);
+  step_found(TXB_WE_END, slot, true, 8);
+  step(TXB_WE_REVOKED, slot);
+  expect(TXB_WA_RELEASE);
+}
+
+Test(worker_position, moves_over_nothing_on_the_word_of_an_end_that_was_told_before_it_resumed) {
+  int slot = owned(0);
+  core.options.buffer_bytes = 1; /* the share is 256 kB then */
+  struct txb_worker_record r = {.offset = 0, .size = 300000};
+  struct txb_error err;
+  cr_assert_eq(txb_worker_core_record(&core, slot, &r, now_us, &err), TXB_OK);
+  expect(TXB_WA_PAUSE);
+  run(1);
+  step_found(TXB_WE_END, slot, true, 6);
+  commit(slot);
+  cr_assert_eq(expect(TXB_WA_RESUME).offset, 1);
+  expect(TXB_WA_NONE);
+}
+
+Test(worker_position, moves_over_it_later_when_the_database_could_not_now) {
+  int slot = before_markers();
+  expect(TXB_WA_PASS);
+  step_failed(slot, TXB_FAILURE_ERROR, -1);
+  expect(TXB_WA_NONE);
+  now_us = txb_worker_core_due_us(&core);
+  expect(TXB_WA_PASS);
+  step(TXB_WE_FENCED, slot);
+  expect(TXB_WA_LOOKUP);
+}
+
+Test(worker_position, fetches_the_record_applied_last_though_ends_of_transactions_follow_it) { /* W9 */
+  core.options.quiet_us = 1000 * MS;
+  int slot = before_markers();
+  expect(TXB_WA_PASS);
+  step(TXB_WE_PASSED, slot);
+  now_us += core.options.quiet_us;
+  record(slot, 6);
+  cr_assert_eq(expect(TXB_WA_FETCH).offset, 3);
+  record(slot, 3);
+  record(slot, 6);
+  cr_assert_eq(run(1).expected_next, 6);
+}
+
+/* Taken at 6, of which 3 was applied last. */
+static int taken_behind_markers(void) {
+  struct txb_position p = applied_up_to(4);
+  p.next_offset = 6;
+  step(TXB_WE_UP, 0);
+  int slot = assign();
+  own(slot, p);
+  cr_assert_eq(expect(TXB_WA_FETCH).offset, 3);
+  return slot;
+}
+
+Test(worker_position, stops_where_a_record_lies_between_the_one_applied_last_and_the_position) { /* W9 */
+  int slot = taken_behind_markers();
+  record(slot, 3);
+  record(slot, 5);
+  expect(TXB_WA_UNFETCH);
+  cr_assert_eq(expect(TXB_WA_STALL).stop, TXB_STOP_DIFFERENT);
+}
+
+Test(worker_position, stops_where_another_record_stands_for_the_one_applied_last) { /* W9 */
+  int slot = taken_behind_markers();
+  other_record(slot, 3);
+  expect(TXB_WA_UNFETCH);
+  cr_assert_eq(expect(TXB_WA_STALL).stop, TXB_STOP_DIFFERENT);
+}
+
+Test(worker_position, goes_on_at_the_end_when_everything_was_deleted) {
+  int slot = taken_behind_markers();
+  range(slot, 6, 6);
+  cr_assert_eq(expect(TXB_WA_FETCH).offset, 6);
+  record(slot, 6);
+  cr_assert_eq(run(1).expected_next, 6);
 }
 
 /* An owned partition that has applied 0 to 7 and was quiet for longer than a topic is made anew in. */
