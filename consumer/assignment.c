@@ -113,8 +113,7 @@ static enum txb_rc on_assigned(txb_worker_t *w, const struct txb_kafka_notice *n
   return TXB_OK;
 }
 
-/* A failure of these is librdkafka's word that the partition is not ours (any more): its notice is on the way. */
-static enum txb_rc only_fatal(enum txb_rc rc, const struct txb_error *error) {
+enum txb_rc txb_worker_only_fatal(enum txb_rc rc, const struct txb_error *error) {
   if (rc == TXB_OK)
     return TXB_OK;
   txb_log(TXB_LOG_WARN, TXB_MSG("Kafka client"), TXB_F("error", error->message));
@@ -134,7 +133,7 @@ static enum txb_rc answer_group(txb_worker_t *w, struct txb_error *err) {
   if (!w->giving_back || is_giving_back(w))
     return TXB_OK;
   w->giving_back = false;
-  return only_fatal(txb_kafka_consumer_give_back(w->kafka, err), err);
+  return txb_worker_only_fatal(txb_kafka_consumer_give_back(w->kafka, err), err);
 }
 
 static enum txb_rc on_revoked(txb_worker_t *w, const struct txb_kafka_notice *n, struct txb_error *err) {
@@ -274,7 +273,7 @@ static enum txb_rc leave(txb_worker_t *w, int slot, struct txb_error *err) {
   txb_log(TXB_LOG_INFO, TXB_MSG("partition given back"), TXB_F("group", w->settings->group),
           TXB_F("topic", place->topic), TXB_FI("partition", place->partition));
   if (!place->giving_back)
-    TXB_TRY(only_fatal(txb_kafka_consumer_unfetch(w->kafka, place->topic, place->partition, err), err));
+    TXB_TRY(txb_worker_only_fatal(txb_kafka_consumer_unfetch(w->kafka, place->topic, place->partition, err), err));
   remove_place(place);
   return answer_group(w, err);
 }
@@ -288,19 +287,21 @@ enum txb_rc txb_worker_tell_kafka(txb_worker_t *w, const struct txb_worker_actio
       commit_failed(w, a->slot, err);
     return TXB_OK;
   case TXB_WA_COPY:
-    return only_fatal(txb_kafka_consumer_commit(w->kafka, place->topic, place->partition, a->offset,
-                                                token_of(w, a->slot, false), err),
-                      err);
+    return txb_worker_only_fatal(txb_kafka_consumer_commit(w->kafka, place->topic, place->partition, a->offset,
+                                                           token_of(w, a->slot, false), err),
+                                 err);
   case TXB_WA_FETCH:
     if (w->prepared >= 0 && w->batches[w->prepared].slot == a->slot)
       w->prepared = -1; /* made of records that are fetched again, and may be others now */
-    return only_fatal(txb_kafka_consumer_fetch(w->kafka, place->topic, place->partition, a->offset, a->slot, err), err);
+    return txb_worker_only_fatal(
+        txb_kafka_consumer_fetch(w->kafka, place->topic, place->partition, a->offset, a->slot, err), err);
   case TXB_WA_UNFETCH:
-    return only_fatal(txb_kafka_consumer_unfetch(w->kafka, place->topic, place->partition, err), err);
+    return txb_worker_only_fatal(txb_kafka_consumer_unfetch(w->kafka, place->topic, place->partition, err), err);
   case TXB_WA_PAUSE:
-    return only_fatal(txb_kafka_consumer_pause(w->kafka, place->topic, place->partition, err), err);
+    return txb_worker_only_fatal(txb_kafka_consumer_pause(w->kafka, place->topic, place->partition, err), err);
   case TXB_WA_RESUME:
-    return only_fatal(txb_kafka_consumer_resume(w->kafka, place->topic, place->partition, a->offset, err), err);
+    return txb_worker_only_fatal(txb_kafka_consumer_resume(w->kafka, place->topic, place->partition, a->offset, err),
+                                 err);
   case TXB_WA_LEAVE:
     return leave(w, a->slot, err);
   default: /* TXB_WA_TELL: the database could not be told */

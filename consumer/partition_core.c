@@ -10,6 +10,7 @@
 
 #define GROW_AFTER_FIRST 4  /* commits at a reduced size before it doubles (W8: grows back slowly) */
 #define GROW_AFTER_MAX   64 /* a group that fails often stays isolated (W5) */
+#define CONFLICTS_FREE   5  /* times that a message alone is run again at once after a conflict */
 #define RECHECK_MAX      3u /* doublings of the pause of a stopped partition */
 
 void txb_partition_init(struct txb_partition *p, const struct txb_worker_core_options *o) {
@@ -88,7 +89,8 @@ static bool probe(struct txb_partition *p, const struct txb_worker_core_options 
  * new record may lie where the next one was awaited. Between two records that follow each other closely there is no time
  * for that. */
 static bool was_quiet(const struct txb_partition *p, const struct txb_worker_core_options *o, int64_t now_us) {
-  return o->quiet_us > 0 && p->count == 0 && p->has_last && p->probed_next != p->next_offset && now_us - p->heard_us >= o->quiet_us;
+  return o->quiet_us > 0 && p->count == 0 && p->has_last && p->probed_next != p->next_offset &&
+         now_us - p->heard_us >= o->quiet_us;
 }
 
 enum txb_rc txb_partition_push(struct txb_partition *p, const struct txb_worker_core_options *o,
@@ -208,7 +210,7 @@ void txb_partition_committed(struct txb_partition *p, const struct txb_worker_co
   if (p->fetch_offset < new_next)
     p->fetch_offset = new_next;
   p->stalled_offset = p->marked_offset = -1;
-  p->attempts = p->lost_alone = 0;
+  p->attempts = p->lost_alone = p->conflicts = 0;
   p->stall_unrecorded = p->skip_head = false;
   if (p->isolate_offset < new_next)
     p->isolate_offset = -1;
@@ -244,6 +246,13 @@ void txb_partition_failed(struct txb_partition *p, const struct txb_worker_core_
                           uint64_t random) {
   TXB_ASSERT(count >= 1 && (size_t)count <= p->count && at_index < count);
   bool retried = at(p, 0)->offset == p->stalled_offset;
+  bool free = count == 1 && failure == TXB_FAILURE_CONFLICT && p->conflicts < CONFLICTS_FREE;
+  p->conflicts = free ? p->conflicts + 1 : 0;
+  if (free) { /* somebody else's transaction was in the way, which has gone on by now */
+    if (p->conflicts == 1 && !retried)
+      halve(p, count);
+    return;
+  }
   if (count == 1 && o->bug_error_skips) {
     p->skip_head = true;
   } else if (count == 1) { /* alone, so it is this message: only now does it count as an attempt */

@@ -65,7 +65,7 @@ enum txb_stop {
 enum txb_failure {
   TXB_FAILURE_ERROR = 0, /* the handler or a statement raised */
   TXB_FAILURE_OUTCOME,   /* an outcome other than ok */
-  TXB_FAILURE_CONFLICT,  /* 40001 or 40P01: at once again, smaller (W8) */
+  TXB_FAILURE_CONFLICT,  /* 40001 or 40P01: at once again, smaller (W8); alone, a few times, then as an error */
   TXB_FAILURE_CRASH,     /* the process or its backend died under it, twice (W10) */
 };
 
@@ -106,6 +106,7 @@ struct txb_partition {
   int64_t isolate_offset;          /* this one runs alone; -1: none */
   int32_t lost_alone;              /* connections lost in a row while one message ran alone */
   int64_t lost_alone_offset;
+  int32_t conflicts; /* of the message at the head, alone, in a row */
 
   int64_t stalled_offset; /* -1: none */
   int32_t attempts;

@@ -103,10 +103,8 @@ static enum txb_rc register_start(txb_worker_t *w, int64_t known, struct txb_err
 
 /* ---- sending --------------------------------------------------------------------------------- */
 
-static const char *const failure_outcomes[] = {[TXB_FAILURE_ERROR] = "error",
-                                               [TXB_FAILURE_OUTCOME] = "refuse",
-                                               [TXB_FAILURE_CONFLICT] = "error",
-                                               [TXB_FAILURE_CRASH] = "crash"};
+static const char *const failure_outcomes[] = {
+    [TXB_FAILURE_ERROR] = "error", [TXB_FAILURE_CONFLICT] = "error", [TXB_FAILURE_CRASH] = "crash"};
 
 /* Writes down what stands still and why; the log gets the same line. */
 static void stall_params(txb_worker_t *w) {

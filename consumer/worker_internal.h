@@ -117,6 +117,9 @@ enum txb_rc txb_worker_take_notices(txb_worker_t *w, bool *more_out, struct txb_
 /* Carries out an action that concerns Kafka or the log. */
 enum txb_rc txb_worker_tell_kafka(txb_worker_t *w, const struct txb_worker_action *action,
                                   struct txb_error *err) TXB_MUST_CHECK;
+/* What a call to the Kafka client came to: a failure that librdkafka tells is logged and no more, since it says that the
+ * partition is not ours, or not any more, and its notice is on the way. Our own, no memory, ends the process. */
+enum txb_rc txb_worker_only_fatal(enum txb_rc rc, const struct txb_error *error) TXB_MUST_CHECK;
 void txb_worker_places_fini(txb_worker_t *w);
 void txb_worker_drop_message(void *context, void *ref);
 

@@ -316,6 +316,21 @@ Test(worker_core, a_conflict_is_run_again_at_once_at_half_the_size_and_grows_bac
   cr_assert_lt(batches, 16);
 }
 
+Test(worker_core, a_message_alone_is_run_again_at_once_after_a_conflict_but_not_for_ever) { /* W8 */
+  int slot = owned(0);
+  record(slot, 0);
+  now_us += 10 * MS;
+  for (int i = 0; i < 6; i++) { /* no time passes */
+    struct txb_worker_action a = expect(TXB_WA_RUN);
+    cr_assert_eq(a.attempt, 1);
+    step_failed(slot, TXB_FAILURE_CONFLICT, -1);
+  }
+  struct txb_worker_action a = expect(TXB_WA_STALL);
+  cr_assert_eq(a.attempts, 1);
+  cr_assert_eq(a.failure, TXB_FAILURE_CONFLICT);
+  cr_assert_gt(a.delay_ms, 0);
+}
+
 /* Full batches that commit until one is larger than `size`. */
 static int commits_at(int slot, int32_t size, int64_t *offset) {
   for (int n = 0;; n++) {

@@ -51,3 +51,14 @@ Test(worker_message, of_a_malformed_event_everything_is_kept) {
   const struct txb_header h[] = {header("ce_id", "17", 2), header("ce_source", "s", 1)};
   expect(h, 2, "{\"ce_id\": \"17\", \"ce_source\": \"s\"}");
 }
+
+/* Else one partition that was lost ends a process that has others, or a lack of memory goes on as if nothing was. */
+Test(worker_kafka, only_our_own_failure_ends_the_process) {
+  struct txb_error none = {.rc = TXB_OK}, ours = {.rc = TXB_FATAL}, refused = {.rc = TXB_REFUSED},
+                   theirs = {.rc = TXB_FATAL, .kafka_code = -172};
+  cr_assert_eq(txb_worker_only_fatal(TXB_OK, &none), TXB_OK);
+  cr_assert_eq(txb_worker_only_fatal(TXB_FATAL, &ours), TXB_FATAL);
+  cr_assert_eq(txb_worker_only_fatal(TXB_FATAL, &theirs), TXB_OK);
+  cr_assert_eq(txb_worker_only_fatal(TXB_REFUSED, &refused), TXB_OK);
+  cr_assert_eq(txb_worker_only_fatal(TXB_RETRY, &refused), TXB_OK);
+}
