@@ -162,12 +162,15 @@ static void note_missing(const struct txb_slice values[ATTRIBUTES], struct txb_e
     note(out, "ce_type is missing");
 }
 
-/* A foreign message's id (W7): of what its producer calls it, so that a message sent twice is one; else of the place
- * where it lies. */
+/* A foreign message's id (W7): of what its producer calls it and of its time, so that a message sent twice with the same
+ * ce_time is one; else of the place where it lies. The time can't be left out: the inbox is partitioned by what stands
+ * first in an id. Without a ce_time the record's own stands in, which is another one each time it is sent. */
 static void derive_id(const struct txb_record *record, const struct txb_slice values[ATTRIBUTES],
                       struct txb_event *out) {
   out->foreign = true;
   if (values[SOURCE].data != NULL && values[ID].data != NULL) {
+    if (values[TIME].data == NULL)
+      note(out, "ce_time is missing: sent again it would count as another message");
     const struct txb_slice parts[] = {values[SOURCE], values[ID]};
     txb_uuid_v7_derive(out->time_us, parts, TXB_ARRAY_SIZE(parts), &out->id);
     return;

@@ -74,6 +74,17 @@ Test(event, gives_a_foreign_event_an_id_by_source_and_id_wherever_it_lies) {
   cr_assert(e.foreign && e.problem == NULL && memcmp(&e.id, &again.id, 16) == 0);
 }
 
+Test(event, notes_that_a_foreign_event_without_time_is_not_known_again) {
+  static const struct txb_header headers[] = {{TEXT("ce_specversion"), TEXT("1.0")},
+                                              {TEXT("ce_id"), TEXT("order-1")},
+                                              {TEXT("ce_source"), TEXT("urn:shop")},
+                                              {TEXT("ce_type"), TEXT("t")}};
+  struct txb_event e = parse(headers, TXB_ARRAY_SIZE(headers), 1, 5),
+                   again = parse(headers, TXB_ARRAY_SIZE(headers), 2, 7);
+  cr_assert(e.foreign && memcmp(&e.id, &again.id, 16) != 0);
+  cr_assert_str_eq(e.problem, "ce_time is missing: sent again it would count as another message");
+}
+
 Test(event, compares_header_names_without_case_and_takes_the_last) {
   static const struct txb_header headers[] = {
       {TEXT("ce_type"), TEXT("first")},  {TEXT("CE_SpecVersion"), TEXT("1.0")},
