@@ -20,8 +20,8 @@ WITH fresh AS MATERIALIZED (
 )
 SELECT set_config('txb.applied',
                   CASE WHEN c.answers = c.messages THEN c.applied
-                       ELSE txb.not_ok(-1, ROW('error', NULL, 'the handler gave ' || c.answers || ' outcomes for '
-                                               || c.messages || ' messages: it must give one for each, in their order',
+                       ELSE txb.not_ok(-1, ROW('error', NULL, 'the handler gave ' || c.answers::text || ' outcomes for '
+                                               || c.messages::text || ' messages: it must give one for each, in their order',
                                                NULL)::txb.outcome) END::text, true)
   FROM (SELECT count(a.place) AS answers, coalesce(max(a.messages), 0) AS messages,
                count(CASE WHEN a.place IS NULL THEN NULL WHEN (a.whole).outcome = 'ok' THEN 1
@@ -29,7 +29,7 @@ SELECT set_config('txb.applied',
           FROM (SELECT o.place, b.offsets[o.place] AS message_offset, b.size AS messages,
                        ROW(o.outcome, o.output, o.reason, o.after)::txb.outcome AS whole
                   FROM batch AS b
-                  LEFT JOIN LATERAL @handler@(CASE WHEN set_config('txb.delivery', $1 || '/' || b.first_id, true)
+                  LEFT JOIN LATERAL @handler@(CASE WHEN set_config('txb.delivery', $1 || '/' || b.first_id::text, true)
                                                           IS NOT NULL
                                                     AND set_config('txb.ordinal', '0', true) IS NOT NULL
                                                    THEN b.messages END)

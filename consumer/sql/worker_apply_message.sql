@@ -12,7 +12,7 @@ WITH fresh AS MATERIALIZED (
   INSERT INTO txb.inbox (group_name, message_id) SELECT $1, u.id FROM unnest($5::uuid[]) AS u (id)
   ON CONFLICT DO NOTHING RETURNING message_id
 ), message AS (
-  SELECT u.id, u.message_offset, $1 || '/' || u.id AS delivery,
+  SELECT u.id, u.message_offset, $1 || '/' || u.id::text AS delivery,
          ROW(u.source, u.id, $2, $3, u.message_offset, u.key, u.type, u.happened_at, u.payload, u.content_type,
              u.headers, $4)::txb.message AS whole
     FROM (SELECT a.*

@@ -5,7 +5,7 @@ WITH fresh AS (
   INSERT INTO txb.inbox (group_name, message_id) SELECT $1, u.id FROM unnest($2::uuid[]) AS u (id)
   ON CONFLICT DO NOTHING RETURNING message_id
 ), delivery AS MATERIALIZED (
-  SELECT set_config('txb.delivery', $1 || '/' || f.message_id, true), set_config('txb.ordinal', '0', true)
+  SELECT set_config('txb.delivery', $1 || '/' || f.message_id::text, true), set_config('txb.ordinal', '0', true)
     FROM (SELECT n.message_id FROM fresh AS n ORDER BY n.message_id LIMIT 1) AS f
 )
 SELECT f.message_id FROM fresh AS f CROSS JOIN delivery

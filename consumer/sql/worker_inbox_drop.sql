@@ -1,1 +1,1 @@
-SELECT txb.inbox_partition_drop($1::bigint * interval '1 millisecond')
+SELECT txb.inbox_partition_drop($1::bigint::float8 * interval '1 millisecond')
