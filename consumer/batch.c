@@ -402,15 +402,29 @@ static void explain(struct txb_error *error) {
         "was applied before; workers.inbox_keep_ms must be longer than the topic's retention");
 }
 
+/* Whether what failed ran behind BEGIN and batch_open, which are ours alone: the handler, or something that it changed.
+ * Answers that failed or were skipped have no result. */
+static bool is_handler_s(const txb_worker_t *w) {
+  const struct txb_worker_operation *o = &w->operation;
+  return o->phase == PHASE_COMMIT && (!is_sql(w) || (o->results[0] != NULL && o->results[1] != NULL));
+}
+
+/* Shutting down, read-only, session ended: a new connection. But the text of an SQLSTATE may be about another server: a
+ * handler that asks one by dblink or postgres_fdw raises the same when that one is away. A connection of ours that is
+ * over gives no answer to the sync behind the error, so one that still can be used was not meant. */
+static bool is_away(const txb_worker_t *w, const struct txb_error *error) {
+  bool resources = strncmp(error->sqlstate, "53", 2) == 0 || strncmp(error->sqlstate, "58", 2) == 0;
+  if (error->rc != TXB_RETRY || error->origin != TXB_ORIGIN_POSTGRES || resources)
+    return false;
+  return !is_handler_s(w) || !txb_pg_is_usable(w->pg);
+}
+
 static enum txb_rc on_failed(txb_worker_t *w, struct txb_error *err) {
   struct txb_error *error = &w->operation.error;
   explain(error);
   bool conflict = strncmp(error->sqlstate, "40", 2) == 0 || strcmp(error->sqlstate, "26000") == 0 ||
                   strcmp(error->sqlstate, "0A000") == 0;
-  bool resources = strncmp(error->sqlstate, "53", 2) == 0 || strncmp(error->sqlstate, "58", 2) == 0;
-  if (error->rc == TXB_RETRY && error->origin == TXB_ORIGIN_POSTGRES && !resources) { /* shutting down, read-only,
-                                                                                         session ended: a new connection
-                                                                                       */
+  if (is_away(w, error)) {
     *err = *error;
     return error->rc;
   }

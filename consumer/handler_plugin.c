@@ -186,11 +186,19 @@ static enum txb_rc blame(txb_worker_t *w, uint32_t i, enum txb_outcome outcome, 
   return TXB_POISON;
 }
 
+/* Nobody is to blame: the batch is undone as after a deadlock, and who runs its messages next has not seen them. */
+static enum txb_rc put_off(txb_worker_t *w) {
+  struct txb_error why = {.rc = TXB_OK};
+  (void)TXB_FAIL(&why, TXB_POISON, "the batch was put off, for a stop or because the group asks for partitions back");
+  txb_worker_batch_blame(w, TXB_FAILURE_CONFLICT, -1, 0, "error", &why);
+  return TXB_POISON;
+}
+
 enum txb_rc txb_worker_handler_plugin_run(txb_worker_t *w, struct txb_worker_batch *b,
                                           const struct txb_pg_result *fresh, int64_t *applied_out,
                                           struct txb_error *err) {
   PGconn *conn = txb_pg_native(w->pg);
-  int64_t applied = 0;
+  int64_t applied = 0, called = 0;
   enum txb_rc rc = TXB_OK;
   flag_fresh(b, fresh);
   TXB_TRY(txb_pg_pipeline_end(w->pg, err));
@@ -202,11 +210,21 @@ enum txb_rc txb_worker_handler_plugin_run(txb_worker_t *w, struct txb_worker_bat
     enum txb_outcome outcome = TXB_OUTCOME_OK;
     if (!b->first[i])
       continue;
+    bool end = false; /* not before the first call: a batch that is rolled back again and again gets nowhere */
+    if (called++ > 0)
+      TXB_TRY(txb_worker_between_calls(w, &end, err));
+    if (end) {
+      rc = put_off(w);
+      break;
+    }
     TXB_TRY(call(w, b, i, conn, &answer, &outcome, err));
-    if (!tidy(conn))
+    w->spoilt = !tidy(conn);
+    if (w->spoilt) {
+      w->spoilt = PQstatus(conn) == CONNECTION_OK;
       return TXB_FAIL_FROM(err, TXB_RETRY, TXB_ORIGIN_POSTGRES,
                            "the connection to %s was lost or left unusable by the handler: %.200s", txb_pg_name(w->pg),
                            PQerrorMessage(conn));
+    }
     const char *harm = harm_done(conn);
     if (outcome != TXB_OUTCOME_OK || harm != NULL)
       rc = blame(w, i, outcome, &answer, harm, conn);

@@ -109,8 +109,12 @@ enum txb_rc txb_worker_operation_progress(txb_worker_t *w, struct txb_error *err
     if (--o->syncs > 0)
       continue;
     TXB_TRY(end(w, err)); /* may begin another phase */
-    if (o->syncs == 0)
-      txb_worker_operation_clear(w);
+    if (o->syncs > 0)
+      continue;
+    /* A lookup only reads, which a database that is read-only lets through. */
+    if (!o->failed && o->action.kind != TXB_WA_LOOKUP)
+      txb_worker_connection_works(w);
+    txb_worker_operation_clear(w);
   }
   return TXB_OK;
 }

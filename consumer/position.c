@@ -250,6 +250,11 @@ static enum txb_rc on_failed(txb_worker_t *w, struct txb_error *err) {
     return error->rc;
   }
   w->places[a->slot].error = *error;
+  if (error->origin == TXB_ORIGIN_POSTGRES && error->rc == TXB_RETRY) { /* shutting down, read-only, out of something: a
+                                                                           new connection, later, which is told there */
+    *err = *error;
+    return error->rc;
+  }
   if (error->rc == TXB_FENCED)
     e.kind = TXB_WE_FENCED;
   else if (a->kind == TXB_WA_TAKE && strcmp(error->sqlstate, "55P03") == 0)
@@ -260,11 +265,6 @@ static enum txb_rc on_failed(txb_worker_t *w, struct txb_error *err) {
     txb_log(TXB_LOG_WARN, TXB_MSG("statement failed, trying again"), TXB_F("topic", w->places[a->slot].topic),
             TXB_FI("partition", w->places[a->slot].partition), TXB_F("sqlstate", error->sqlstate),
             TXB_F("error", error->message));
-  if (error->origin == TXB_ORIGIN_POSTGRES && error->rc == TXB_RETRY) { /* shutting down, read-only, out of something: a
-                                                                           new connection, later */
-    *err = *error;
-    return error->rc;
-  }
   txb_worker_step(w, &e);
   return TXB_OK;
 }

@@ -16,15 +16,17 @@
 #include "consumer/worker_internal.h"
 #include "consumer_sql.h"
 
-#define MS                1000
-#define BUFFER_BYTES      (INT64_C(16) << 20) /* fetched and waiting, over all partitions */
-#define STOP_PATIENCE_MS  20000               /* a stop waits so long for the batch under way */
-#define LEAVE_PATIENCE_MS 5000
-#define LEAVE_LOOK_MS     10
-#define COPY_MS           5000 /* as often as Kafka's own consumers commit */
-#define QUIET_MS          1000 /* less than it takes to delete a topic, to make it anew and to fill it */
-#define LOOK_MS           10000
-#define RECHECK_MS        10000
+#define MS                   1000
+#define BUFFER_BYTES         (INT64_C(16) << 20) /* fetched and waiting, over all partitions */
+#define STOP_PATIENCE_MS     20000               /* a stop waits so long for the batch under way */
+#define LEAVE_PATIENCE_MS    5000
+#define LEAVE_LOOK_MS        10
+#define BETWEEN_CALLS_MS     100
+#define ROLLBACK_PATIENCE_MS 1000
+#define COPY_MS              5000 /* as often as Kafka's own consumers commit */
+#define QUIET_MS             1000 /* less than it takes to delete a topic, to make it anew and to fill it */
+#define LOOK_MS              10000
+#define RECHECK_MS           10000
 
 static const struct txb_pg_statement check_statement = {"txb_worker_check", txb_text_worker_check};
 
@@ -56,13 +58,29 @@ static bool must_give_back(const txb_worker_t *w) {
   return w->giving_back && w->operation.active && txb_clock_steady_us() >= w->give_back_due_us;
 }
 
+static const char *what_happened(const txb_worker_t *w, bool given_up) {
+  if (given_up)
+    return "connection given up, connecting again";
+  return w->spoilt ? "the handler left its connection unusable, connecting again" : "database away, connecting again";
+}
+
+void txb_worker_connection_works(txb_worker_t *w) {
+  if (w->reconnect.failures > 0)
+    txb_log(TXB_LOG_INFO, TXB_MSG("connected to the database"), TXB_F("group", w->settings->group),
+            TXB_F("database", txb_pg_name(w->pg)));
+  txb_backoff_reset(&w->reconnect);
+}
+
 void txb_worker_connection_lost(txb_worker_t *w, const struct txb_error *why) {
   bool given_up = must_give_back(w);
   int64_t pause_ms = txb_backoff_next_ms(&w->reconnect, txb_random_u64());
-  if (w->reconnect.failures == 1)
-    txb_log(TXB_LOG_WARN,
-            TXB_MSG(given_up ? "connection given up, connecting again" : "database away, connecting again"),
-            TXB_F("group", w->settings->group), TXB_F("error", why->message));
+  bool told = w->reconnect.failures > 1 && strcmp(w->told_away.sqlstate, why->sqlstate) == 0 &&
+              strcmp(w->told_away.message, why->message) == 0;
+  if (!told)
+    txb_log(TXB_LOG_WARN, TXB_MSG(what_happened(w, given_up)), TXB_F("group", w->settings->group),
+            TXB_F("sqlstate", why->sqlstate[0] != '\0' ? why->sqlstate : NULL), TXB_F("error", why->message));
+  w->told_away = *why;
+  w->spoilt = false;
   w->reconnect_us = txb_clock_steady_us() + pause_ms * MS;
   txb_pg_close(w->pg);
   w->pg = NULL;
@@ -93,12 +111,15 @@ static enum txb_rc check_database(txb_worker_t *w, struct txb_error *err) {
 
 /* A stopped or cut off worker must let go of the row that it locked before others wait for it in earnest (W3): the
  * server ends a session that stands idle in a transaction before the group's time-out, and notices a client that is
- * gone while a statement runs. */
+ * gone while a statement runs. The server's own limit on idle sessions is not for a worker, which may wait long for
+ * messages; and compiling statements (jit) costs more than such short ones can gain by it. */
 static enum txb_rc open_connection(txb_worker_t *w, struct txb_error *err) {
-  char settings[200];
+  char settings[300];
   int idle_ms = w->settings->session_timeout_ms * 2 / 3;
   snprintf(settings, sizeof settings,
-           "-c idle_in_transaction_session_timeout=%d -c client_connection_check_interval=%d", idle_ms, idle_ms / 4);
+           "-c idle_in_transaction_session_timeout=%d -c client_connection_check_interval=%d "
+           "-c idle_session_timeout=0 -c jit=off",
+           idle_ms, idle_ms / 4);
   struct txb_pg_options options = {.uri = w->settings->database,
                                    .application_name = w->name,
                                    .stop_fd = w->settings->stop_fd,
@@ -123,10 +144,9 @@ static enum txb_rc connect_when_due(txb_worker_t *w, struct txb_error *err) {
     return TXB_OK;
   }
   TXB_TRY(rc);
-  if (w->reconnect.failures > 0)
-    txb_log(TXB_LOG_INFO, TXB_MSG("connected to the database"), TXB_F("group", w->settings->group),
-            TXB_F("database", txb_pg_name(w->pg)));
-  txb_backoff_reset(&w->reconnect);
+  /* Connecting proves little: a read-only database lets everybody in, and refuses the first statement. */
+  if (w->core.used == 0)
+    txb_worker_connection_works(w);
   struct txb_worker_event e = txb_worker_event_now(TXB_WE_UP, -1);
   txb_worker_step(w, &e);
   return TXB_OK;
@@ -220,6 +240,25 @@ static enum txb_rc watch_operation(txb_worker_t *w, struct txb_error *err) {
           TXB_F("group", w->settings->group), TXB_F("topic", place->topic), TXB_FI("partition", place->partition),
           TXB_FI("offset", o->action.expected_next), TXB_FI("messages", o->action.count),
           TXB_FI("for_ms", (now_us - o->began_us) / MS));
+  return TXB_OK;
+}
+
+enum txb_rc txb_worker_between_calls(txb_worker_t *w, bool *end_out, struct txb_error *err) {
+  int64_t now_us = txb_clock_steady_us();
+  bool more = false;
+  struct txb_worker_action action = {.kind = TXB_WA_NONE};
+  *end_out = txb_stopped(w->settings->stop_fd);
+  if (*end_out || now_us < w->look_us)
+    return TXB_OK;
+  w->look_us = now_us + BETWEEN_CALLS_MS * MS;
+  TXB_TRY(txb_worker_take_notices(w, &more, err));
+  while (txb_worker_core_next(&w->core, now_us, &action)) { /* for Kafka alone, while a batch is under way */
+    TXB_ASSERT(!txb_worker_is_database_action(action.kind));
+    TXB_TRY(txb_worker_tell_kafka(w, &action, err));
+  }
+  *end_out = must_give_back(w);
+  if (*end_out) /* the rollback needs its time, too */
+    w->give_back_due_us = now_us + ROLLBACK_PATIENCE_MS * MS;
   return TXB_OK;
 }
 

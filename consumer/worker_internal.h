@@ -74,7 +74,10 @@ struct txb_worker_process_state {
   char name[120]; /* application_name */
   struct txb_uuid instance;
   struct txb_backoff reconnect;
-  int64_t reconnect_us; /* not before */
+  int64_t reconnect_us;       /* not before */
+  struct txb_error told_away; /* what the log was told last of an outage */
+  bool spoilt;                /* the handler left the connection unusable: the server is not to blame */
+  int64_t look_us;            /* between a plugin's calls: when the loop's other work is due again */
 
   struct txb_worker_place *places; /* by slot of the core */
   size_t places_count;
@@ -108,6 +111,11 @@ typedef struct txb_worker_process_state txb_worker_t;
 /* ---- worker.c ---- */
 struct txb_worker_event txb_worker_event_now(enum txb_worker_event_kind kind, int slot);
 void txb_worker_step(txb_worker_t *w, const struct txb_worker_event *event);
+/* The database did something for us: the pauses between attempts to connect begin small again. */
+void txb_worker_connection_works(txb_worker_t *w);
+/* Between two calls of a plugin's handler, which hold up the loop: takes in what Kafka has to tell. *end_out: the batch
+ * is to be rolled back, for a stop or because the group does not wait any longer for its partitions. */
+enum txb_rc txb_worker_between_calls(txb_worker_t *w, bool *end_out, struct txb_error *err) TXB_MUST_CHECK;
 /* The connection is gone: everything is to be taken again once there is a new one. */
 void txb_worker_connection_lost(txb_worker_t *w, const struct txb_error *why);
 

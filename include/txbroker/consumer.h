@@ -109,8 +109,9 @@ TXB_EXPORT enum txb_rc txb_worker_new(const struct txb_worker_options *options, 
  * No other code. A message that is TXB_POISON is set aside, and the worker goes on.
  * Whatever it returns, what was committed stays, and everything else will be delivered again. */
 TXB_EXPORT enum txb_rc txb_worker_run(struct txb_worker *worker, struct txb_error *err) TXB_MUST_CHECK;
-/* Any thread, async-signal-safe: run ends its batch, gives its partitions back and returns, after 20 s at the latest. Before run: run returns at
- * once. It stays stopped. NULL is allowed. In a child process forked after txb_worker_new it does nothing: the worker is its parent's. */
+/* Any thread, async-signal-safe: run gives its partitions back and returns. A handler's call that is under way can't be interrupted and is waited for;
+ * the batch is rolled back behind it, and delivered again to whoever comes next. All else takes 25 s at the latest. Before run: run returns at once. It
+ * stays stopped. NULL is allowed. In a child process forked after txb_worker_new it does nothing: the worker is its parent's. */
 TXB_EXPORT void txb_worker_stop(struct txb_worker *worker);
 /* After run has returned. NULL is allowed. */
 TXB_EXPORT void txb_worker_free(struct txb_worker *worker);

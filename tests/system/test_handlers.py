@@ -1,6 +1,7 @@
 """What handlers answer and do: nothing is skipped, a message that can't be applied holds its partition and is shown, and goes on when the handler can."""
 
 import json
+import signal
 
 import pytest
 from confluent_kafka import Producer
@@ -102,6 +103,112 @@ def test_a_handler_that_changes_its_session_changes_it_for_nobody_else(systems, 
     assert seen == [("none", False)]
     report = system.verify()
     assert report, report
+
+
+@pytest.mark.parametrize("sqlstate", ["08001", "57P01", "25006"])
+def test_an_error_about_another_server_is_the_message_s_and_not_the_connection_s(sqlstate, systems, postgres, kafka):
+    """dblink and postgres_fdw raise what their server, or its absence, gave them."""
+    system = systems(postgres, kafka)
+    postgres.query(system.bank.target, MOODY % f"RAISE EXCEPTION 'billing is away' USING ERRCODE = '{sqlstate}';")
+    system.relay()
+    worker = system.worker(worker={"handler": {"kind": "sql", "function": "bank.moody"}, "retry": RETRY})
+    for account in range(1, 30):
+        system.bank.transfer(account)
+    process.wait_for(lambda: stall(system) and stall(system)[1] >= 3, system.lag, 60, alive=system.alive)
+    said = postgres.query(system.bank.target, "SELECT last_outcome, last_sqlstate, last_error FROM txb.consumer_offset WHERE stalled_offset IS NOT NULL")
+    assert said == [("error", sqlstate, "billing is away")]
+    assert "database away" not in worker.text()
+    postgres.query(system.bank.target, "CREATE OR REPLACE FUNCTION bank.moody(m txb.message) RETURNS txb.outcome LANGUAGE sql AS 'SELECT bank.apply(m)'")
+    system.wait_rest()
+    assert worker.text().count("partition taken") == system.partitions
+
+
+def test_a_read_only_database_is_told_once_however_often_it_is_tried(systems, postgres, kafka):
+    """It lets everybody in and refuses their first statement: that was a connection made and lost, each time, without a pause."""
+    system = systems(postgres, kafka)
+    system.relay()
+    worker = system.worker()
+    system.bank.transfer(1)
+    system.wait_rest()
+    target = system.bank.target
+    postgres.query("postgres", f"ALTER DATABASE {target} SET default_transaction_read_only = on")
+
+    def sessions():
+        return postgres.value("postgres", "SELECT sessions FROM pg_stat_database WHERE datname = %s", (target,))
+
+    before = sessions()
+    postgres.query("postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND usename = 'txbtest_worker'", (target,))
+    process.wait_for(lambda: sessions() >= before + 5, worker.text, 60, alive=worker.alive)
+    text = worker.text()
+    assert text.count("connected to the database") == 0, text
+    assert text.count("database away") == 2 and text.count("25006") == 1, text  # the ended session, and then the other reason
+    postgres.query("postgres", f"ALTER DATABASE {target} RESET default_transaction_read_only")
+    worker.wait_line("connected to the database")
+    system.bank.transfer(2)
+    system.wait_rest()
+
+
+def test_a_worker_s_session_does_not_end_for_idleness_and_compiles_nothing(systems, postgres, kafka):
+    system = systems(postgres, kafka, worker={"batch_messages": 1})
+    postgres.query(system.bank.target, f"""
+        CREATE TABLE bank.seen (idle text, jit text); GRANT ALL ON bank.seen TO PUBLIC;
+        CREATE FUNCTION bank.looking(m txb.message) RETURNS txb.outcome LANGUAGE plpgsql AS $$ BEGIN
+          INSERT INTO bank.seen VALUES (current_setting('idle_session_timeout'), current_setting('jit')); RETURN bank.apply(m); END $$;
+        ALTER DATABASE {system.bank.target} SET idle_session_timeout = '20ms';
+        ALTER DATABASE {system.bank.target} SET jit = on""")
+    worker = system.worker(worker={"handler": {"kind": "sql", "function": "bank.looking"}, "retry": RETRY})
+    worker.wait_line("partition taken")  # idle while the group forms
+    system.relay()
+    system.bank.transfer(1)
+    system.bank.transfer(2)
+    system.wait_rest()
+    assert postgres.query(system.bank.target, "SELECT DISTINCT idle, jit FROM bank.seen") == [("0", "off")]
+    assert "database away" not in worker.text()
+
+
+def test_a_stop_waits_for_one_call_of_a_plugin_and_undoes_its_batch(systems, postgres, kafka):
+    system = systems(postgres, kafka, partitions=1)
+    produce(system, 20)
+    with postgres.session(system.bank.target, autocommit=False) as holder:
+        holder.cursor().execute("SELECT pg_advisory_lock(7)")
+        worker = system.worker(worker={"handler": {"kind": "plugin", "path": build_plugin("bank_plugin.c"), "argument": "wait"}, "retry": RETRY})
+        process.wait_for(lambda: postgres.query(system.bank.target, "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+                                                " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"),
+                         "the first call to wait", 60, alive=worker.alive)
+        worker.expected = False
+        worker.process.send_signal(signal.SIGTERM)
+        holder.cursor().execute("SELECT pg_advisory_unlock(7)")
+    assert worker.wait_exit(60) == 0
+    assert system.bank.applied() == 0
+    assert owned(system) == 0, worker.text()  # given back, as after any stop
+    system.worker(worker={"handler": {"kind": "plugin", "path": build_plugin("bank_plugin.c"), "argument": ""}, "retry": RETRY})
+    process.wait_for(lambda: system.bank.applied() == 20, system.lag, 60, alive=system.alive)
+
+
+def test_a_plugin_s_long_batch_keeps_no_partition_from_another_worker(systems, postgres, kafka):
+    system = systems(postgres, kafka, partitions=2, worker={"session_timeout_ms": 6000})
+    produce(system, 600)
+    handler = {"handler": {"kind": "plugin", "path": build_plugin("bank_plugin.c"), "argument": "slow"}, "retry": RETRY}
+    first = system.worker("first", worker=handler)
+    first.wait_line("a batch takes long|partition taken", 60)
+    process.wait_for(lambda: postgres.query(system.bank.target, "SELECT 1 FROM pg_stat_activity WHERE datname = current_database()"
+                                            " AND query LIKE '%pg_sleep%' AND pid <> pg_backend_pid()"), "the batch to run", 60, alive=first.alive)
+    second = system.worker("second", worker=handler)
+    second.wait_line("partition taken", 60)
+    assert "connection given up" not in first.text()
+
+
+def produce(system, number):
+    """Transfers without a source, in turn to all partitions."""
+    producer = Producer({"bootstrap.servers": system.brokers})
+    for n in range(number):
+        producer.produce(system.bank.topics[0], json.dumps({"from": 1, "to": 2, "amount": 1, "n": n}), key="k", partition=n % system.partitions)
+    assert producer.flush(60) == 0
+
+
+def owned(system):
+    return system.target_postgres.value(system.bank.target, "SELECT count(*) FROM txb.consumer_offset WHERE group_name = %s AND owner IS NOT NULL",
+                                        (system.group,))
 
 
 def test_deferred_triggers_see_the_settings_that_the_handler_made_for_its_transaction(systems, postgres, kafka):

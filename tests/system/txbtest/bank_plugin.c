@@ -1,7 +1,8 @@
 /* The bank's handler as a plugin, for the tests: applies a transfer with the connection of its delivery, hiding no second application.
  *
  * Its argument makes it misbehave, for one message in five and at its first two attempts: "commit" and "rollback" end the transaction, "swallow"
- * answers ok after an error, "role" leaves a role and settings behind, "lock" keeps a session lock. "die" kills the process at the key "poison".
+ * answers ok after an error, "role" leaves a role and settings behind, "lock" keeps a session lock. "die" kills the process at the key "poison";
+ * "wait" waits in every call for the lock 7, "slow" takes its time.
  */
 #include <libpq-fe.h>
 #include <signal.h>
@@ -31,6 +32,10 @@ static int open_plugin(const char *argument, void **context) {
 static void misbehave(PGconn *conn, const struct txb_message *message) {
   if (strcmp(deed, "die") == 0 && message->key.size == 6 && memcmp(message->key.data, "poison", 6) == 0)
     kill(getpid(), SIGKILL);
+  if (strcmp(deed, "wait") == 0)
+    PQclear(PQexec(conn, "SELECT pg_advisory_xact_lock(7)"));
+  if (strcmp(deed, "slow") == 0)
+    PQclear(PQexec(conn, "SELECT pg_sleep(0.3)"));
   if (message->offset % 5 != 2 || message->attempt >= 3)
     return;
   for (size_t i = 0; i < sizeof misdeeds / sizeof *misdeeds; i++)
