@@ -166,6 +166,19 @@ def test_a_worker_s_session_does_not_end_for_idleness_and_compiles_nothing(syste
     assert "database away" not in worker.text()
 
 
+@pytest.mark.parametrize("argument", ["session", "unread"])
+def test_what_a_plugin_leaves_in_its_session_meets_nobody(argument, systems, postgres, kafka):
+    """W11: each message is a batch, and sees what the one before it left; unread results are read, and cost no connection."""
+    system = systems(postgres, kafka, partitions=1, worker={"batch_messages": 1})
+    postgres.query(system.bank.target, "CREATE TABLE bank.seen (role text, datestyle text, listening boolean); GRANT ALL ON bank.seen TO PUBLIC")
+    produce(system, 10)
+    worker = system.worker(worker={"handler": {"kind": "plugin", "path": build_plugin("bank_plugin.c"), "argument": argument}, "retry": RETRY})
+    process.wait_for(lambda: system.bank.applied() == 10, system.lag, 60, alive=worker.alive)
+    seen = postgres.query(system.bank.target, "SELECT DISTINCT role, datestyle ~ 'German', listening FROM bank.seen")
+    assert seen == ([("none", False, False)] if argument == "session" else [])
+    assert "connecting again" not in worker.text() and "not applied" not in worker.text(), worker.text()
+
+
 def test_a_stop_waits_for_one_call_of_a_plugin_and_undoes_its_batch(systems, postgres, kafka):
     system = systems(postgres, kafka, partitions=1)
     produce(system, 20)

@@ -2,6 +2,7 @@
  *
  * Its argument makes it misbehave, for one message in five and at its first two attempts: "commit" and "rollback" end the transaction, "swallow"
  * answers ok after an error, "role" leaves a role and settings behind, "lock" keeps a session lock. "die" kills the process at the key "poison";
+ * "session" leaves a role, settings and a LISTEN behind and notes what it found, "unread" leaves results unread;
  * "wait" waits in every call for the lock 7, "slow" takes its time.
  */
 #include <libpq-fe.h>
@@ -32,6 +33,13 @@ static int open_plugin(const char *argument, void **context) {
 static void misbehave(PGconn *conn, const struct txb_message *message) {
   if (strcmp(deed, "die") == 0 && message->key.size == 6 && memcmp(message->key.data, "poison", 6) == 0)
     kill(getpid(), SIGKILL);
+  if (strcmp(deed, "session") == 0) { /* what the last one left is written down, before the same is left again */
+    PQclear(PQexec(conn, "INSERT INTO bank.seen SELECT current_setting('role'), current_setting('datestyle'),"
+                         " EXISTS (SELECT FROM pg_listening_channels())"));
+    PQclear(PQexec(conn, "LISTEN anything; SET datestyle = 'German'; SET ROLE txb_worker"));
+  }
+  if (strcmp(deed, "unread") == 0)
+    (void)PQsendQuery(conn, "SELECT generate_series(1, 3)");
   if (strcmp(deed, "wait") == 0)
     PQclear(PQexec(conn, "SELECT pg_advisory_xact_lock(7)"));
   if (strcmp(deed, "slow") == 0)
