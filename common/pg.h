@@ -64,6 +64,8 @@ int txb_pg_socket(const struct txb_pg *pg);
 int txb_pg_server_version(const struct txb_pg *pg); /* 150018 */
 /* Host, port and database without any secret, for messages: "127.0.0.1:5432/bank_a". Borrowed. */
 const char *txb_pg_name(const struct txb_pg *pg);
+/* The user's name that the session was opened with. Borrowed. */
+const char *txb_pg_user(const struct txb_pg *pg);
 #define TXB_PG_MALFORMED "(malformed connection string)"
 /* The same from a connection string that is not connected (never the password); TXB_PG_MALFORMED for one that libpq
  * can't read. */

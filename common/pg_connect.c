@@ -368,6 +368,10 @@ int txb_pg_server_version(const struct txb_pg *pg) {
   return PQserverVersion(pg->conn);
 }
 
+const char *txb_pg_user(const struct txb_pg *pg) {
+  return PQuser(pg->conn);
+}
+
 const char *txb_pg_name(const struct txb_pg *pg) {
   return pg->name;
 }

@@ -99,7 +99,8 @@ static enum txb_rc check_database(txb_worker_t *w, struct txb_error *err) {
   if (!txb_pg_is_null(r, 0, 0))
     return TXB_FAIL_FROM(
         err, TXB_REFUSED, TXB_ORIGIN_SAFETY,
-        "%s is not ready for workers of role %s: %.240s. Run `txbroker init` there; GRANT txb_worker TO %s",
+        "%s is not ready for workers of user %s: %.240s; an administrator can mend it: `txbroker init --role "
+        "%s=txb_worker`",
         txb_pg_name(w->pg), txb_pg_text(r, 0, 2), txb_pg_text(r, 0, 0), txb_pg_text(r, 0, 2));
   if (w->handler_checked)
     return TXB_OK;

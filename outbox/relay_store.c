@@ -98,6 +98,20 @@ static enum txb_rc load_holds(struct txb_relay *r, struct txb_relay_position *p,
   return TXB_OK;
 }
 
+static enum txb_rc ask_for_lease(struct txb_relay *r, struct txb_pg_result **result_out, struct txb_error *err) {
+  struct txb_error failed;
+  enum txb_rc rc = txb_pg_query(r->pg, &acquire_statement, &r->params, result_out, &failed);
+  if (rc == TXB_OK)
+    return TXB_OK;
+  if (strcmp(failed.sqlstate, "42501") == 0)
+    return TXB_FAIL_FROM(err, TXB_REFUSED, TXB_ORIGIN_SAFETY,
+                         "%s: user %s may not relay (%.200s); an administrator can allow it: `txbroker init --role "
+                         "%s=txb_relay`",
+                         txb_pg_name(r->pg), txb_pg_user(r->pg), failed.message, txb_pg_user(r->pg));
+  *err = failed;
+  return rc;
+}
+
 enum txb_rc txb_relay_acquire(struct txb_relay *r, struct txb_error *err) {
   TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *result = NULL;
   TXB_CLEANUP(txb_free_ptr) struct txb_range *ranges = NULL;
@@ -111,7 +125,7 @@ enum txb_rc txb_relay_acquire(struct txb_relay *r, struct txb_error *err) {
   txb_pg_add_uuid(&r->params, &r->instance);
   txb_pg_add_int8(&r->params, r->o->lease_ms);
   txb_pg_add_text(&r->params, txb_slice_text(r->event_source));
-  TXB_TRY(txb_pg_query(r->pg, &acquire_statement, &r->params, &result, err));
+  TXB_TRY(ask_for_lease(r, &result, err));
   if (txb_pg_rows(result) == 0)
     return TXB_AGAIN;
   if (txb_pg_int8(result, 0, 4) !=

@@ -1,8 +1,9 @@
 -- What is missing for a worker in this database, as one text; null: nothing.
 SELECT CASE WHEN to_regnamespace('txb') IS NULL THEN 'the schema txb does not exist'
             WHEN NOT has_schema_privilege('txb', 'USAGE') THEN 'no right to use the schema txb'
-            ELSE (SELECT string_agg(CASE WHEN to_regprocedure(f.name) IS NULL THEN f.name || ' does not exist'
-                                         ELSE 'no right to call ' || f.name END, ', ')
+            ELSE (SELECT min(CASE WHEN to_regprocedure(f.name) IS NULL THEN f.name || ' does not exist'
+                                  ELSE 'no right to call ' || f.name END)
+                         || CASE WHEN count(*) > 1 THEN ' and ' || (count(*) - 1)::text || ' more' ELSE '' END
                     FROM unnest(ARRAY['txb.offset_register(text,text,int[],bigint[],text)',
                                       'txb.offset_take(text,text,int,text,uuid,text)',
                                       'txb.offset_release(text,text,int,bigint)',

@@ -129,7 +129,13 @@ def test_a_missing_permission(system, postgres):
 
 
 def test_a_relay_s_user_is_no_worker(system, postgres):
-    refused(SAFETY, ["txb_worker|permission"], "--config", system.config(worker={"database": postgres.uri(system.bank.target, "txbtest_relay")}), "worker")
+    refused(SAFETY, ["no right to call txb.* and [0-9]+ more", "init --role txbtest_relay=txb_worker"], "--config",
+            system.config(worker={"database": postgres.uri(system.bank.target, "txbtest_relay")}), "worker")
+
+
+def test_an_application_s_user_is_no_relay(system, postgres):
+    refused(SAFETY, ["may not relay", "init --role txbtest_app=txb_relay"], "--config",
+            system.config(sources=[{"name": system.name, "database": postgres.uri(system.bank.source, "txbtest_app")}]), "relay")
 
 
 # -- Kafka ---------------------------------------------------------------------------------------------------------------------------------
