@@ -350,12 +350,13 @@ static void leave_at_once(txb_worker_t *w) {
 
 /* The limits stand in the table of settings, for programs and applications alike. */
 static const struct txb_setting *setting_of(const char *key) {
+  const struct txb_setting *found = NULL;
   for (const struct txb_section *section = txb_sections; section->name != NULL; section++)
     for (size_t i = 0; strcmp(section->name, "workers") == 0 && i < section->count; i++)
       if (strcmp(section->settings[i].key, key) == 0)
-        return &section->settings[i];
-  TXB_ASSERT(!"a setting of workers");
-  return NULL;
+        found = &section->settings[i];
+  TXB_ASSERT(found != NULL);
+  return found;
 }
 
 static enum txb_rc check_name(const char *key, const char *name, struct txb_error *err) {
