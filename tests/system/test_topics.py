@@ -251,7 +251,7 @@ def test_workers_of_a_new_group_that_start_at_once_tell_no_added_partition(syste
     system = systems(postgres, kafka)
     with Proxy(("127.0.0.1", postgres.port), hold_at=(b"txb_worker_lookup", 2)) as proxy:
         worker = system.worker(worker={"database": f"postgresql://txbtest_worker@127.0.0.1:{proxy.port}/{system.bank.target}"})
-        process.wait_for(lambda: proxy.held_bytes, "the second look", 60, alive=worker.alive)
+        process.wait_for(lambda: proxy.held, "the second look", 60, alive=worker.alive)
         postgres.query(system.bank.target, "SELECT txb.offset_register(%s, %s, '{0,1,2}', '{0,0,0}', '')", (system.group, system.bank.topics[0]))
         proxy.release()
         process.wait_for(lambda: registered(system) == 3, system.lag, 60, alive=worker.alive)

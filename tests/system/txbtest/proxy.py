@@ -1,5 +1,6 @@
 """A TCP proxy whose bytes from client to server can be held back and let go later: the packet that comes after its sender was given up."""
 
+import queue
 import socket
 import threading
 
@@ -7,22 +8,19 @@ from txbtest import process
 
 
 class Proxy:
-    """Listens on 127.0.0.1:port and forwards to `target` (host, port). Ends with close(). With `hold_at` = (bytes, n) it holds by itself when these bytes
-    come for the n-th time."""
+    """Listens on 127.0.0.1:port and forwards to `target` (host, port). Ends with close(). When the bytes of `hold_at` = (bytes, n) come for the n-th time,
+    the data with them and all that follows does not reach the server until release(); `held` shows it. (Held from a moment on instead, where in its work a
+    client is cut off would be chance.)"""
 
-    def __init__(self, target, hold_at=(None, 0)):
+    def __init__(self, target, hold_at):
         self.target, self.port = target, process.free_port()
         self.hold_bytes, self.hold_left = hold_at
         self.open = threading.Event()
         self.open.set()
-        self.held_bytes = 0
+        self.held = b""
         self.sockets = []
         self.listener = socket.create_server(("127.0.0.1", self.port))
         threading.Thread(target=self._accept, daemon=True).start()
-
-    def hold(self):
-        """From now on nothing reaches the server; held_bytes counts what waits."""
-        self.open.clear()
 
     def release(self):
         self.open.set()
@@ -50,19 +48,37 @@ class Proxy:
                 return
             server = socket.create_connection(self.target)
             self.sockets += [client, server]
-            threading.Thread(target=self._forward, args=(client, server, True), daemon=True).start()
-            threading.Thread(target=self._forward, args=(server, client, False), daemon=True).start()
+            threading.Thread(target=self._to_server, args=(client, server), daemon=True).start()
+            threading.Thread(target=self._forward, args=(server.recv, client, 65536), daemon=True).start()
 
-    def _forward(self, source, sink, to_server):
+    def _to_server(self, client, server):
+        """Reads on while it holds, so that what a client has sent is seen to have been sent."""
+        waiting = queue.SimpleQueue()
+
+        def passed():
+            data = waiting.get()
+            self.open.wait()
+            return data
+
+        threading.Thread(target=self._forward, args=(passed, server), daemon=True).start()
+        data = b"-"
+        while data:
+            try:
+                data = client.recv(65536)
+            except OSError:
+                data = b""
+            if self.hold_bytes in data:
+                self.hold_left -= 1
+                if self.hold_left == 0:
+                    self.open.clear()
+            if not self.open.is_set():
+                self.held += data
+            waiting.put(data)
+
+    @staticmethod
+    def _forward(read, sink, *arguments):
         try:
-            while data := source.recv(65536):
-                if to_server and self.hold_bytes is not None and self.hold_bytes in data:
-                    self.hold_left -= 1
-                    if self.hold_left == 0:
-                        self.hold()
-                if to_server and not self.open.is_set():
-                    self.held_bytes += len(data)
-                    self.open.wait()
+            while data := read(*arguments):
                 sink.sendall(data)
             sink.shutdown(socket.SHUT_WR)
         except OSError:
