@@ -1,6 +1,7 @@
 """Kafka and PostgreSQL killed with -9 and restarted, under load: processes stay, wait, say so once, go on, and nothing is lost or doubled."""
 
 import re
+from collections import Counter
 
 import pytest
 
@@ -27,14 +28,15 @@ def applied_more(system, number):
     process.wait_for(lambda: system.bank.applied() >= before + number, system.lag, 60, alive=system.alive)
 
 
-def check_told(program, outages, gone, back):
-    """Each outage is told when it begins and when it is over, and not again and again: librdkafka may lose and find a broker twice, and two outages in
-    quick succession are one to whoever was not connected between them."""
-    lines = program.text().splitlines()
+def check_told(program, outages, gone, back, each=1):
+    """Every outage is told when it begins, when its reason changes (lost, refused, starting up, not yet consistent: which of these are met is chance), and
+    when it is over; each of it once in an outage, and not again and again. Two outages in quick succession are one to whoever was not connected between
+    them, and librdkafka may lose and find a broker more than once (`each`)."""
+    lines = [re.sub(r"\d+", "#", line) for line in program.text().splitlines()]
     for pattern in (gone, back):
-        told = [line for line in lines if re.search(pattern, line)]
-        assert 1 <= len(told) <= 3 * outages, f"{pattern} {len(told)} times:\n" + "\n".join(lines)
-    assert sum("level=warn" in line or "level=error" in line for line in lines) <= 5 * outages, "\n".join(lines)
+        told = Counter(line for line in lines if re.search(pattern, line))
+        assert told, f"{pattern} was not told:\n{program.text()}"
+        assert max(told.values()) <= each * outages, program.text()
 
 
 def test_kafka_killed_and_restarted_under_load(systems, mortal_postgres, mortal_kafka, seed, tally):
@@ -54,7 +56,7 @@ def test_kafka_killed_and_restarted_under_load(systems, mortal_postgres, mortal_
     report = system.verify()
     assert report, report
     for program in (relay, worker):
-        check_told(program, 2, r"level=warn.*[Kk]afka", "Kafka is back")
+        check_told(program, 2, r"level=warn.*[Kk]afka", "Kafka is back", each=3)
 
 
 def test_kafka_stopped_for_a_while_loses_and_swaps_nothing(systems, mortal_postgres, mortal_kafka, seed):
