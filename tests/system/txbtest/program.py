@@ -222,9 +222,11 @@ class System:
             return dict(zip((column.name for column in cursor.description), row)) if row else {}
 
     def published_all(self):
-        """Every committed intent lies below the watermark and no hole is left."""
+        """Every committed intent lies below the watermark and no hole is left. Numbers at the end that were drawn and rolled back become holes once the
+        relay has found nothing for a while: until it has passed them, what is seen here is not the last of it."""
         return self.postgres.value(self.bank.source, """
             SELECT r.watermark >= coalesce((SELECT max(seq) FROM txb.outbox), 0)
+               AND r.highest >= coalesce(pg_sequence_last_value('txb.outbox_seq_seq'), 0)
                AND NOT EXISTS (SELECT FROM txb.relay_holes AS h WHERE h.source = r.source AND NOT isempty(h.holes))
                AND NOT EXISTS (SELECT FROM txb.scheduled)
               FROM txb.relay AS r WHERE r.source = %s""", (self.name,))
