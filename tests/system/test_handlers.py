@@ -190,6 +190,7 @@ def test_a_stop_waits_for_one_call_of_a_plugin_and_undoes_its_batch(systems, pos
                          "the first call to wait", 60, alive=worker.alive)
         worker.expected = False
         worker.process.send_signal(signal.SIGTERM)
+        worker.wait_line("stopping")  # or all calls could be over before the signal is noticed: nobody waits in the others
         holder.cursor().execute("SELECT pg_advisory_unlock(7)")
     assert worker.wait_exit(60) == 0
     assert system.bank.applied() == 0
