@@ -318,8 +318,9 @@ def test_malformed_cloudevents_headers_of_a_foreign_producer_are_named_and_the_m
 
 
 def test_two_relays_with_one_name(fresh):
-    first = fresh.relay("first", relay={"owner": "twin", "lease_ms": 1500})
+    lease = {"owner": "twin", "lease_ms": 6000}  # long enough that it never ends by itself: then the second would be the first's successor
+    first = fresh.relay("first", relay=lease)
     process.wait_for(lambda: fresh.relay_row().get("owner") == "twin", fresh.lag, 60, alive=first.alive)
     epoch = fresh.relay_row()["epoch"]
-    refused(SAFETY, ["twin", "owner"], "--config", fresh.config(relay={"owner": "twin", "lease_ms": 1500}), "relay")
+    refused(SAFETY, ["twin", "owner"], "--config", fresh.config(relay=lease), "relay")
     assert first.running() and fresh.relay_row()["epoch"] == epoch

@@ -37,7 +37,7 @@ def applied_more(system, number):
 def test_a_stopped_relay_is_replaced_and_moves_nothing_when_it_wakes(system, seed):
     first = system.relay("first")
     first_owner = process.wait_for(lambda: holder(system), "a holder", 60, alive=first.alive)
-    second = system.relay("second")
+    second = system.relay("second", relay={"lease_ms": 12_000})  # which the first, awake again, finds held even if the machine stands still for seconds
     system.worker()
     with Writers(system.bank, 6, seed, QUICK, pause_s=0.01, held_s=0.1, user="txbtest_app"):
         applied_more(system, 100)
@@ -46,7 +46,7 @@ def test_a_stopped_relay_is_replaced_and_moves_nothing_when_it_wakes(system, see
         applied_more(system, 100)
         row = system.relay_row()
         first.thaw()
-        first.wait_line(r"fenced|lease|holds|stand", 30)
+        first.wait_line("standing by")
         applied_more(system, 100)
         after = system.relay_row()
         assert (after["epoch"], after["owner"], after["instance"]) == (row["epoch"], row["owner"], row["instance"])
@@ -60,10 +60,10 @@ def test_a_stopped_relay_is_replaced_and_moves_nothing_when_it_wakes(system, see
 
 
 def test_a_killed_relay_s_successor_does_not_wait_for_the_lease(systems, postgres, kafka, seed):
-    system = systems(postgres, kafka, relay={"lease_ms": 12_000})
+    system = systems(postgres, kafka, relay={"lease_ms": 600_000})
     first = system.relay("first")
     process.wait_for(lambda: holder(system), "a holder", 60, alive=first.alive)
-    second = system.relay("second")
+    second = system.relay("second", relay={"lease_ms": 1500})  # how often it looks is a part of its own lease
     Writers(system.bank, 4, seed, QUICK, operations=20, held_s=0.1).start().join()
     before = system.relay_row()
     first.kill9()
