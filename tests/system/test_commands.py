@@ -1,6 +1,7 @@
 """The commands as people use them: init twice at once, publish and tail, status and doctor with servers missing, dev and demo with everything private."""
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -126,10 +127,13 @@ def test_tail_begins_where_it_is_told_and_ends_after_a_count(systems, postgres, 
     assert numbers("--from", "7") == [7, 8, 9]
     assert numbers("--from", "beginning", "--count", "2") == [0, 1]
     waiting = subprocess.Popen([binary(), "-b", kafka.brokers, "tail", topic, "--from", "end", "-n", "1"], stdout=subprocess.PIPE)
-    published = 10
-    while waiting.poll() is None and published < 300:  # it prints the first one that comes once it has looked where the end is
-        ok("-d", postgres.uri(system.bank.source), "publish", "-t", topic, "--type", "x", "-p", str(published))
-        published += 1
+    later = itertools.count(10)
+
+    def ended():  # it prints the first one that comes once it has looked where the end is
+        ok("-d", postgres.uri(system.bank.source), "publish", "-t", topic, "--type", "x", "-p", str(next(later)))
+        return waiting.poll() is not None
+
+    process.wait_for(ended, "tail to end with a message that came after its start", 60, alive=relay.alive)
     assert json.loads(waiting.communicate(timeout=60)[0])["payload"] >= 10
 
 
