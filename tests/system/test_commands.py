@@ -141,12 +141,13 @@ def test_a_scheduled_intent_comes_when_it_is_due(systems, postgres, kafka):
     system = systems(postgres, kafka)
     topic = system.bank.topics[0]
     relay = system.relay()
-    ok("-d", postgres.uri(system.bank.source), "publish", "-t", topic, "--type", "late", "-p", "1", "--not-before", "+2")
-    ok("-d", postgres.uri(system.bank.source), "publish", "-t", topic, "--type", "soon", "-p", "1")
+    due = postgres.value("postgres", "SELECT to_char(date_trunc('milliseconds', clock_timestamp() + interval '2 s') AT TIME ZONE 'UTC',"
+                         " 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')")
+    for kind, when in (("never", ["--not-before", "+3600"]), ("late", ["--not-before", due]), ("soon", [])):
+        ok("-d", postgres.uri(system.bank.source), "publish", "-t", topic, "--type", kind, "-p", "1", *when)
     process.wait_for(lambda: messages(kafka, topic) == 2, system.lag, 60, alive=relay.alive)
-    printed = [json.loads(line) for line in ok("-b", kafka.brokers, "tail", topic).splitlines()]
-    late, soon = (next(line for line in printed if line["type"] == kind) for kind in ("late", "soon"))
-    assert late["timestamp"] > soon["timestamp"]
+    printed = {line["type"]: line["timestamp"] for line in map(json.loads, ok("-b", kafka.brokers, "tail", topic).splitlines())}
+    assert set(printed) == {"late", "soon"} and printed["late"] >= due, printed
 
 
 # -- status and doctor ---------------------------------------------------------------------------------------------------------------------
