@@ -96,7 +96,7 @@ def test_a_commit_that_a_crash_takes_back_was_published_only_without_the_setting
 
 def durability(system, **relay):
     """What doctor says of the source."""
-    _, out, _ = command("--config", system.config(name="doctor", relay=relay), "-o", "json", "doctor", "--timeout", "2")
+    _, out, _ = command("--config", system.config(name="doctor", relay=relay), "-o", "json", "doctor", "--timeout", "30")
     found = [check for check in json.loads(out)["checks"] if check["check"] == "durability" and system.bank.source in check["of"]]
     assert len(found) == 1, out
     return found[0]

@@ -276,7 +276,7 @@ def test_an_added_partition_is_read_from_its_beginning_though_the_group_began_at
 
 def growth(system):
     """What doctor says of the topic's partitions."""
-    _, out, _ = command("--config", system.config(name="doctor"), "-o", "json", "doctor", "--timeout", "2")
+    _, out, _ = command("--config", system.config(name="doctor"), "-o", "json", "doctor", "--timeout", "30")
     found = [check for check in json.loads(out)["checks"] if check["check"] == "partition growth"]
     assert len(found) == 1 and system.bank.topics[0] in found[0]["of"] and system.group in found[0]["of"], out
     return found[0]
