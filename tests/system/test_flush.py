@@ -150,4 +150,4 @@ def test_a_commit_that_ends_with_a_page_of_the_wal_is_known_to_be_on_disk(system
     system = systems(quiet_postgres, kafka, relay={"wait_flush": True, "lease_ms": 600_000})
     system.relay()
     last = commit_at_the_end_of_a_page(system)
-    process.wait_for(lambda: last in published(system), system.lag, 20, alive=system.alive)
+    process.wait_for(lambda: last in published(system), system.lag, 60, alive=system.alive)

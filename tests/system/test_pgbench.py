@@ -47,7 +47,7 @@ def test_every_account_of_pgbench_is_equal_in_the_mirror_while_processes_are_kil
                 victim.kill9()
                 tally["kills"] += 1
                 tally["kills at work"] += under_way
-        output = pgbench.communicate(timeout=120)[0]
+        output = pgbench.communicate(timeout=600)[0]
         assert pgbench.returncode == 0, output
     system.relay()
     system.worker()
