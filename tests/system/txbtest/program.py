@@ -146,8 +146,10 @@ class System:
 
     @staticmethod
     def create_users(server):
-        """The users that the processes connect as: each has one of txbroker's roles and nothing else."""
+        """The users that the processes connect as: each has one of txbroker's roles and nothing else. One after the other: campaigns make theirs at once,
+        and the server lets nobody make or grant a role that another transaction is just about to."""
         with server.session("postgres") as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_lock(1)")  # until the session ends
             for user, role in USERS.items():
                 try:
                     cursor.execute(f"CREATE ROLE {user} LOGIN")
