@@ -5,6 +5,14 @@ import uuid
 import pytest
 from sqltest import refused
 
+
+@pytest.fixture
+def db(bare):
+    """With the days around today, of which the template knows only what today was when the tests began."""
+    bare.root.do("SELECT txb.inbox_partition_make(2, 2)")
+    return bare
+
+
 APPLY = """INSERT INTO txb.inbox (group_name, run, message_id) SELECT %s, 0, id FROM unnest(%s::uuid[]) AS id
            ORDER BY id
            ON CONFLICT DO NOTHING RETURNING message_id"""
