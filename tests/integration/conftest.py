@@ -19,7 +19,8 @@ NUMBERS = itertools.count(1)
 
 @pytest.fixture(scope="session")
 def server():
-    with Postgres() as running:
+    """Without autovacuum: its locks would make a statement that gives up soon give up for no reason of the test's, and its statistics other plans."""
+    with Postgres({"autovacuum": "off"}) as running:
         yield running
 
 
