@@ -95,7 +95,7 @@ class Running:
         except psycopg2.Error as error:
             self.error = error
 
-    def finish(self, deadline_s=30):
+    def finish(self, deadline_s=120):
         self.thread.join(deadline_s)
         assert not self.thread.is_alive(), "the statement is still running"
         if self.error:
@@ -124,11 +124,11 @@ class Database:
         return self.root.one("SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = %s", session.pid)
 
     def wait_until_waiting(self, session):
-        process.wait_for(lambda: self.waiting(session), "a session to wait for a lock", 20)
+        process.wait_for(lambda: self.waiting(session), "a session to wait for a lock", 60)
 
     def wait_until_gone(self, session):
         process.wait_for(
-            lambda: not self.root.do("SELECT 1 FROM pg_stat_activity WHERE pid = %s", session.pid), "a session to end", 20
+            lambda: not self.root.do("SELECT 1 FROM pg_stat_activity WHERE pid = %s", session.pid), "a session to end", 60
         )
 
     def close(self):

@@ -108,7 +108,7 @@ def test_making_waits_for_no_batch_and_no_batch_waits(db):
     )
     batch.do(APPLY, "g", ids_of(db, 0))
     assert maker.one("SELECT txb.inbox_partition_make(2, 4)") == 2
-    later.do("SET statement_timeout = '5s'")
+    later.do("SET statement_timeout = '60s'")
     later.do(APPLY, "g", ids_of(db, 0))
     maker.do("COMMIT")
     batch.do("COMMIT")

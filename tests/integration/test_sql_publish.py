@@ -526,4 +526,4 @@ def test_many_publishers_at_once_lose_and_swap_nothing(db):
             )
         ]
         assert len(mine) == 300 and mine == sorted(mine)
-    process.wait_for(lambda: not db.root.do("SELECT 1 FROM txb.outbox_holders()"), "all publishers to have ended", 10)
+    process.wait_for(lambda: not db.root.do("SELECT 1 FROM txb.outbox_holders()"), "all publishers to have ended", 60)
