@@ -90,14 +90,22 @@ def worker_killed_before_commit(system, seed, env):
 
 
 def relay_repeats(system, seed, env, batch_messages=1000):
-    """The relay dies between Kafka's acknowledgement and its checkpoint, twice; then everything is consumed at once, repetitions in one batch."""
-    for _ in range(2):
-        Writers(system.bank, 2, seed, QUICK, operations=20).start().join()
-        dying = system.relay(env={"TXB_FAILPOINT": "relay.after_ack"})
-        assert dying.wait_exit(60) == -9, dying.text()
-    system.relay()
-    system.wait_published()
-    system.worker(env=env, worker={"batch_messages": batch_messages})
+    """The relay dies between Kafka's acknowledgement and its checkpoint, twice; then everything is consumed at once, repetitions in one batch. The worker is
+    kept in an earlier batch until all is there: else how much of it is in the first one would be chance."""
+    with system.target_postgres.session(system.bank.target, autocommit=False) as holder:
+        holder.cursor().execute("LOCK TABLE bank.applied IN EXCLUSIVE MODE")
+        worker, relay = system.worker(env=env, worker={"batch_messages": batch_messages}), system.relay()
+        system.bank.transfer()
+        process.wait_for(lambda: system.target_postgres.value(
+            system.bank.target, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"),
+            "the worker to wait for the lock", 60, alive=worker.alive)
+        assert relay.stop() == 0, relay.text()
+        for _ in range(2):
+            Writers(system.bank, 2, seed, QUICK, operations=20).start().join()
+            dying = system.relay(env={"TXB_FAILPOINT": "relay.after_ack"})
+            assert dying.wait_exit(60) == -9, dying.text()
+        system.relay()
+        system.wait_published()
     report = rest(system)
     assert report.counts["repeated"] > 0, "nothing was repeated: the scenario shows nothing"
     return report
