@@ -13,7 +13,7 @@ from txbtest.proxy import Proxy
 from txbtest.verify import read_topic
 
 
-def rest(system, deadline_s=30):
+def rest(system, deadline_s=60):
     """The verifier's report once the system is at rest; one that does not come to rest has left something behind (H)."""
     trouble = None
     try:
@@ -28,12 +28,12 @@ def rest(system, deadline_s=30):
 
 def prepared(system, seed, env):
     """Most transactions are prepared, and settled by and by while their sessions go on."""
-    return hazard.run(system, seed, env=env, deadline_s=30, mix={"prepared": 10, "plain": 5, "held": 2}, writers=24)
+    return hazard.run(system, seed, env=env, mix={"prepared": 10, "plain": 5, "held": 2}, writers=24)
 
 
 def late_rows(system, seed, env):
     """Few accounts, many of whose transactions commit late: a row out of a hole and one that follows it meet in one poll again and again."""
-    return hazard.run(system, seed, env=env, deadline_s=30, mix={"plain": 20, "insert": 10, "held": 1}, writers=32, operations=60)
+    return hazard.run(system, seed, env=env, mix={"plain": 20, "insert": 10, "held": 1}, writers=32, operations=60)
 
 
 def frozen_kafka(system, seed, env):
@@ -66,7 +66,7 @@ def refused(system, seed, env):
                                      (topic, text))[0]
     Writers(system.bank, 2, seed, QUICK, operations=20).start().join()
     try:
-        system.wait_published(30)
+        system.wait_published()
     except process.Timeout:
         pass
     there = {record.id for record in read_topic(system.kafka.brokers, topic)}
@@ -144,7 +144,7 @@ def zombie_worker(system, seed, env):
         first.thaw()
         if not env:
             first.wait_line("fenced")
-        return rest(system, 60)
+        return rest(system)
 
 
 SCENARIOS = {
