@@ -92,9 +92,11 @@ def worker_killed_before_commit(system, seed, env):
 def relay_repeats(system, seed, env, batch_messages=1000):
     """The relay dies between Kafka's acknowledgement and its checkpoint, twice; then everything is consumed at once, repetitions in one batch. The worker is
     kept in an earlier batch until all is there: else how much of it is in the first one would be chance."""
+    worker, relay = system.worker(env=env, worker={"batch_messages": batch_messages}), system.relay()
+    # It takes no partition while a batch is under way, and reads only from those that it has.
+    process.wait_for(lambda: worker.text().count("partition taken") == system.partitions, worker.text, 60, alive=worker.alive)
     with system.target_postgres.session(system.bank.target, autocommit=False) as holder:
         holder.cursor().execute("LOCK TABLE bank.applied IN EXCLUSIVE MODE")
-        worker, relay = system.worker(env=env, worker={"batch_messages": batch_messages}), system.relay()
         system.bank.transfer()
         process.wait_for(lambda: system.target_postgres.value(
             system.bank.target, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"),
