@@ -39,6 +39,7 @@ const char *const txb_bug_names[] = {
     "relay_no_lock_rule",
     "relay_holes_sometimes",
     "relay_holes_unordered",
+    "relay_partition_unproven",
     "relay_holder_by_pid",
     "relay_position_before_ack",
     "relay_no_epoch_check",

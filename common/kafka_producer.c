@@ -15,7 +15,8 @@
 struct txb_kafka_topic {
   struct txb_kafka_topic *next;
   rd_kafka_topic_t *native;
-  char name[]; /* with its NUL */
+  _Atomic int32_t partitions; /* as the client chose among them last, in whichever of its threads; 0: not yet */
+  char name[];                /* with its NUL */
 };
 
 struct txb_kafka_producer {
@@ -45,7 +46,6 @@ static enum txb_rc configure(rd_kafka_conf_t *conf, const struct txb_kafka_produ
       {"acks", "all"},
       {"enable.gapless.guarantee", "true"}, /* R5: a refused message is not passed by */
       {"message.timeout.ms", "0"},          /* sent until Kafka has it */
-      {"partitioner", "murmur2_random"},    /* as Java producers do */
       {"allow.auto.create.topics", "false"},
       {"topic.metadata.propagation.max.ms", "1000"}, /* then a missing topic is held, and looked for again */
       {"queue.buffering.max.messages", "0"},         /* the relay bounds what is in flight */
@@ -120,6 +120,25 @@ bool txb_kafka_producer_is_broken(const struct txb_kafka_producer *producer) {
   return producer->broken;
 }
 
+uint32_t txb_kafka_partition_of(struct txb_slice key, uint32_t partitions) {
+  TXB_ASSERT(partitions > 0 && partitions <= INT32_MAX);
+  return (uint32_t)rd_kafka_msg_partitioner_murmur2(NULL, key.data, key.size, (int32_t)partitions, NULL, NULL);
+}
+
+/* As Java producers do; and the client tells nowhere else among how many it chooses. */
+static int32_t choose_partition(const rd_kafka_topic_t *native, const void *key, size_t key_size, int32_t partitions,
+                                void *topic, void *message) {
+  ((struct txb_kafka_topic *)topic)->partitions = partitions;
+  return rd_kafka_msg_partitioner_murmur2_random(native, key, key_size, partitions, topic, message);
+}
+
+static rd_kafka_topic_t *native_topic(rd_kafka_t *client, struct txb_kafka_topic *topic) {
+  rd_kafka_topic_conf_t *conf = rd_kafka_default_topic_conf_dup(client);
+  rd_kafka_topic_conf_set_opaque(conf, topic);
+  rd_kafka_topic_conf_set_partitioner_cb(conf, choose_partition);
+  return rd_kafka_topic_new(client, topic->name, conf); /* which takes the conf, also when it fails */
+}
+
 enum txb_rc txb_kafka_producer_topic(struct txb_kafka_producer *producer, const char *name,
                                      struct txb_kafka_topic **out, struct txb_error *err) {
   for (struct txb_kafka_topic *topic = producer->topics; topic != NULL; topic = topic->next)
@@ -132,7 +151,7 @@ enum txb_rc txb_kafka_producer_topic(struct txb_kafka_producer *producer, const 
   TXB_TRY(txb_alloc(sizeof(struct txb_kafka_topic) + size, &p, err));
   struct txb_kafka_topic *topic = p;
   memcpy(topic->name, name, size);
-  topic->native = rd_kafka_topic_new(producer->client, name, NULL);
+  topic->native = native_topic(producer->client, topic);
   if (topic->native == NULL) {
     rd_kafka_resp_err_t code = rd_kafka_last_error();
     txb_free(topic);
@@ -264,7 +283,12 @@ void txb_kafka_producer_reports(struct txb_kafka_producer *producer, struct txb_
       continue;
     }
     enum txb_kafka_outcome outcome = txb_kafka_outcome_of(message->err);
-    out[count++] = (struct txb_kafka_report){(uint64_t)(uintptr_t)message->_private, outcome, message->err};
+    const struct txb_kafka_topic *topic = rd_kafka_topic_opaque(message->rkt);
+    out[count++] = (struct txb_kafka_report){.ticket = (uint64_t)(uintptr_t)message->_private,
+                                             .outcome = outcome,
+                                             .code = message->err,
+                                             .partition = message->partition,
+                                             .partitions = topic->partitions > 0 ? topic->partitions : -1};
     if (outcome == TXB_KAFKA_ACKED && txb_kafka_weather_fair(&producer->weather))
       producer->news = TXB_KAFKA_BACK;
   }

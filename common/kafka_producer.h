@@ -40,8 +40,12 @@ enum txb_kafka_outcome {
 struct txb_kafka_report {
   uint64_t ticket;
   enum txb_kafka_outcome outcome;
-  int code; /* librdkafka's */
+  int code;                      /* librdkafka's */
+  int32_t partition, partitions; /* where it went, of how many; -1: not known */
 };
+
+/* Where a message with that key goes, of so many partitions (> 0): murmur2, as Java producers do. */
+uint32_t txb_kafka_partition_of(struct txb_slice key, uint32_t partitions);
 
 /* What the client said, for one line in the log. */
 enum txb_kafka_news {

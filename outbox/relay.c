@@ -217,6 +217,7 @@ static enum txb_rc init(struct txb_relay *r, const struct txb_relay_options *o, 
     snprintf(r->event_source, sizeof r->event_source, "txbroker:%s", o->source);
   txb_uuid_v7(txb_clock_wall_us(), &r->instance);
   txb_relay_core_options_init(&c);
+  c.partition_of = txb_kafka_partition_of;
   c.read_rows = (uint32_t)o->read_rows;
   c.read_bytes = o->read_bytes;
   c.inflight_rows = (uint32_t)o->inflight_rows;

@@ -26,6 +26,7 @@ void txb_relay_core_options_init(struct txb_relay_core_options *options) {
       .list_cap_us = 250000,
       .probe_first_us = 1000000,
       .probe_cap_us = 30000000,
+      .proof_us = INT64_C(3600000000), /* brokers remember for a day (producer.id.expiration.ms) */
       .hole_ranges_max = 1000000,
       .policy = {.ask_freely = 32, .quiet_min = 2, .look_ranges = 20000, .generations_max = 64},
   };
@@ -68,6 +69,8 @@ void txb_relay_core_fini(struct txb_relay_core *core) {
   txb_key_holds_fini(&core->keys);
   txb_free(core->slots);
   txb_free(core->sends);
+  for (size_t i = 0; i < core->topic_count; i++)
+    txb_free(core->topics[i].partitions);
   txb_free(core->topics);
   txb_free(core->view.pages);
   txb_free(core->view.ranges);

@@ -14,7 +14,9 @@
  * lowest number held; once it is there it is drained, pages of its rows in seq order as a third branch of the reads,
  * until a page comes up to the tail. A key behind a refused intent is held until an operator decides. Rows of other
  * topics and keys go on. The first row of a topic that a new producer gets is sent alone of its topic, and its
- * followers wait aside: were it refused and they accepted because the topic has just come, they would be swapped.
+ * followers wait aside: were it refused and they accepted because the topic has just come, they would be swapped. Then
+ * the same for the first row of each partition: a broker that knows nothing of a producer there takes whatever comes
+ * first, whichever sequence number it has, also what follows a refused batch.
  */
 #ifndef TXB_OUTBOX_RELAY_CORE_H
 #define TXB_OUTBOX_RELAY_CORE_H
@@ -36,7 +38,9 @@ struct txb_relay_core_options {
   int64_t gap_max;    /* so many drawn numbers without a visible row become holes before one stands behind them */
   int64_t list_first_us, list_cap_us;   /* between listings of holders */
   int64_t probe_first_us, probe_cap_us; /* between looks whether a held topic is there */
-  size_t hole_ranges_max;               /* with more, the tail waits: the bound on memory */
+  int64_t proof_us;                     /* so long a broker surely remembers a producer that is silent */
+  uint32_t (*partition_of)(struct txb_slice key, uint32_t partitions); /* as the producer chooses it */
+  size_t hole_ranges_max; /* with more, the tail waits: the bound on memory */
   struct txb_generation_policy policy;
 };
 void txb_relay_core_options_init(struct txb_relay_core_options *options);
@@ -117,6 +121,7 @@ struct txb_report {
   uint64_t ticket;
   enum txb_report_outcome outcome;
   int code;
+  int32_t partition, partitions; /* of an acknowledged one: where it lies, of how many; -1: not known */
 };
 
 struct txb_relay_event {
@@ -229,16 +234,24 @@ enum txb_topic_hold_state {
   TXB_TOPIC_ENDING,   /* all have been read; the stored hold ends when all are acknowledged */
 };
 
+struct txb_partition_proof {
+  enum txb_topic_proof proof;
+  uint64_t prover;
+  int64_t acked_us; /* when PROVEN last */
+};
+
 struct txb_topic {
   enum txb_topic_proof proof;
   enum txb_topic_hold_state hold;
-  uint64_t prover;   /* the ticket under way while PROVING */
-  uint64_t parked;   /* the first ticket that waits for it; UINT64_MAX: none */
-  int64_t lo;        /* of a hold: the next number to drain */
-  int64_t stored_lo; /* 0: not stored */
-  int64_t probe_us;  /* when to look next */
-  int64_t pause_us;  /* the pause before that */
-  uint32_t draining; /* drained rows not yet done */
+  uint64_t prover; /* the ticket under way while PROVING */
+  uint64_t parked; /* the first ticket that waits for it, or for one of a partition; UINT64_MAX: none */
+  struct txb_partition_proof *partitions;
+  uint32_t partition_count; /* 0: not known yet */
+  int64_t lo;               /* of a hold: the next number to drain */
+  int64_t stored_lo;        /* 0: not stored */
+  int64_t probe_us;         /* when to look next */
+  int64_t pause_us;         /* the pause before that */
+  uint32_t draining;        /* drained rows not yet done */
   int code;
 };
 

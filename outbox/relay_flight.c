@@ -22,8 +22,10 @@ void txb_flight_reset(struct txb_relay_core *core) {
   core->send_count = 0;
   core->alone = core->replace = core->record_out = false;
   core->record_ticket = UINT64_MAX;
-  for (size_t i = 0; i < core->topic_count; i++)
+  for (size_t i = 0; i < core->topic_count; i++) {
+    txb_free(core->topics[i].partitions);
     core->topics[i] = (struct txb_topic){0};
+  }
   core->hold_count = 0;
   txb_key_holds_fini(&core->keys);
 }
@@ -103,6 +105,87 @@ enum txb_rc txb_flight_take(struct txb_relay_core *core, enum txb_row_kind kind,
   return TXB_OK;
 }
 
+/* ---- proofs ----------------------------------------------------------------------------------------------------- */
+
+/* Where a row goes; NULL: not known yet, or to no partition in particular, since a row without a key has no order. */
+static struct txb_partition_proof *partition_of(const struct txb_relay_core *core, const struct txb_slot *slot) {
+  const struct txb_topic *topic = &core->topics[slot->topic];
+  if (topic->partition_count == 0 || slot->key.data == NULL)
+    return NULL;
+  uint32_t partition = core->options.partition_of(slot->key, topic->partition_count);
+  TXB_ASSERT(partition < topic->partition_count);
+  return &topic->partitions[partition];
+}
+
+static void forget_proofs(struct txb_topic *topic) {
+  topic->proof = TXB_TOPIC_UNPROVEN;
+  for (uint32_t i = 0; i < topic->partition_count; i++)
+    topic->partitions[i].proof = TXB_TOPIC_UNPROVEN;
+}
+
+/* Kafka's word how many partitions there are. When it changes nothing is known of any. */
+static enum txb_rc count_partitions(struct txb_topic *topic, int32_t partitions, struct txb_error *err) {
+  void *proofs = NULL;
+  if (partitions <= 0 || (uint32_t)partitions == topic->partition_count)
+    return TXB_OK;
+  TXB_TRY(txb_alloc_array((size_t)partitions, sizeof *topic->partitions, &proofs, err)); /* zeroed: UNPROVEN */
+  txb_free(topic->partitions);
+  topic->partitions = proofs;
+  topic->partition_count = (uint32_t)partitions;
+  return TXB_OK;
+}
+
+/* Whether a row has to wait aside, for the first one of its topic or of its partition. If it is that itself, it is
+ * noted. */
+static bool waits_for_proof(struct txb_relay_core *core, const struct txb_slot *slot, uint64_t ticket, int64_t now_us) {
+  struct txb_topic *topic = &core->topics[slot->topic];
+  struct txb_partition_proof *partition = topic->proof == TXB_TOPIC_PROVEN ? partition_of(core, slot) : NULL;
+  if (partition != NULL && partition->proof == TXB_TOPIC_PROVEN &&
+      now_us - partition->acked_us > core->options.proof_us)
+    partition->proof = TXB_TOPIC_UNPROVEN;
+  if (topic->proof == TXB_TOPIC_PROVING || (partition != NULL && partition->proof == TXB_TOPIC_PROVING)) {
+    topic->parked = ticket < topic->parked ? ticket : topic->parked;
+    return true;
+  }
+  if (topic->proof == TXB_TOPIC_UNPROVEN) {
+    topic->proof = TXB_TOPIC_PROVING;
+    topic->prover = ticket;
+    topic->parked = UINT64_MAX;
+  } else if (partition != NULL && partition->proof == TXB_TOPIC_UNPROVEN && !txb_bug("relay_partition_unproven")) {
+    partition->proof = TXB_TOPIC_PROVING;
+    partition->prover = ticket;
+  }
+  return false;
+}
+
+/* One of a topic's or a partition's first was acknowledged: what waited for it goes out now, in its order. */
+static enum txb_rc prove(struct txb_relay_core *core, const struct txb_slot *slot, const struct txb_report *r,
+                         int64_t now_us, struct txb_error *err) {
+  struct txb_topic *topic = &core->topics[slot->topic];
+  bool first = topic->proof == TXB_TOPIC_PROVING && topic->prover == r->ticket;
+  TXB_TRY(count_partitions(topic, r->partitions, err));
+  struct txb_partition_proof *partition = partition_of(core, slot);
+  if (first && r->partition >= 0 && (uint32_t)r->partition < topic->partition_count)
+    topic->partitions[r->partition] = (struct txb_partition_proof){.proof = TXB_TOPIC_PROVEN, .acked_us = now_us};
+  if (partition != NULL && partition->proof == TXB_TOPIC_PROVING && partition->prover == r->ticket) {
+    partition->proof = TXB_TOPIC_PROVEN;
+    first = true;
+  }
+  if (partition != NULL)
+    partition->acked_us = now_us;
+  if (!first)
+    return TXB_OK;
+  if (topic->proof == TXB_TOPIC_PROVING && topic->prover == r->ticket) {
+    topic->proof = TXB_TOPIC_PROVEN;
+    topic->pause_us = 0;
+  }
+  core->next = topic->parked < core->next ? topic->parked : core->next;
+  topic->parked = UINT64_MAX;
+  return TXB_OK;
+}
+
+/* ---- sending ---------------------------------------------------------------------------------------------------- */
+
 static void send(struct txb_relay_core *core, struct txb_slot *slot, uint64_t ticket, int64_t now_us) {
   slot->state = TXB_SLOT_SENT;
   slot->sent_us = now_us;
@@ -116,20 +199,11 @@ void txb_flight_send(struct txb_relay_core *core, int64_t now_us) {
     struct txb_slot *slot = txb_flight_slot(core, core->next);
     if (slot->state != TXB_SLOT_QUEUED)
       continue;
-    struct txb_topic *topic = &core->topics[slot->topic];
     if (core->alone ||
         (slot->suspect && (core->sent > 0 || core->record_ticket != UINT64_MAX))) /* one refusal at a time */
       break;
-    if (topic->proof == TXB_TOPIC_PROVING) { /* waits aside; other topics go on */
-      topic->parked = core->next < topic->parked ? core->next : topic->parked;
-      continue;
-    }
-    if (topic->proof == TXB_TOPIC_UNPROVEN) {
-      topic->proof = TXB_TOPIC_PROVING;
-      topic->prover = core->next;
-      topic->parked = UINT64_MAX;
-    }
-    send(core, slot, core->next, now_us);
+    if (!waits_for_proof(core, slot, core->next, now_us)) /* others go on */
+      send(core, slot, core->next, now_us);
   }
 }
 
@@ -184,7 +258,7 @@ static enum txb_rc hold_topic(struct txb_relay_core *core, struct txb_slot *fail
   /* What was accepted before stays in Kafka. Others that are under way may still be: with the producer gone nothing
    * later of the topic gets there. */
   core->replace = core->replace || topic->proof == TXB_TOPIC_PROVEN;
-  topic->proof = TXB_TOPIC_UNPROVEN;
+  forget_proofs(topic);
   TXB_TRY(held_by_reference(core, failed, err));
   for (uint64_t t = core->tail; t < core->head; t++) {
     struct txb_slot *slot = txb_flight_slot(core, t);
@@ -215,19 +289,15 @@ static enum txb_rc report(struct txb_relay_core *core, const struct txb_report *
   if (r->ticket < core->tail || r->ticket >= core->head || slot->state != TXB_SLOT_SENT)
     return TXB_OK; /* of a producer that is gone */
   struct txb_topic *topic = &core->topics[slot->topic];
-  bool alone = core->alone, proves = topic->proof == TXB_TOPIC_PROVING && topic->prover == r->ticket;
+  bool alone = core->alone;
   core->sent--;
   core->alone = false;
   slot->code = r->outcome == TXB_REPORT_ACKED ? 0 : r->code;
-  if (proves)
+  if (r->outcome != TXB_REPORT_ACKED && topic->proof == TXB_TOPIC_PROVING && topic->prover == r->ticket)
     topic->proof = TXB_TOPIC_UNPROVEN;
   switch (r->outcome) {
   case TXB_REPORT_ACKED:
-    if (proves) {
-      topic->proof = TXB_TOPIC_PROVEN;
-      topic->pause_us = 0;
-      core->next = topic->parked < core->next ? topic->parked : core->next; /* what waited goes out now, in its order */
-    }
+    TXB_TRY(prove(core, slot, r, now_us, err));
     core->published++;
     return done(core, slot, err);
   case TXB_REPORT_REFUSED:
@@ -256,7 +326,7 @@ enum txb_rc txb_flight_replaced(struct txb_relay_core *core, struct txb_error *e
   core->sent = 0;
   core->send_count = 0;
   for (size_t i = 0; i < core->topic_count; i++)
-    core->topics[i].proof = TXB_TOPIC_UNPROVEN;
+    forget_proofs(&core->topics[i]);
   for (uint64_t t = core->tail; t < core->head; t++) {
     struct txb_slot *slot = txb_flight_slot(core, t);
     if (slot->state != TXB_SLOT_SENT)

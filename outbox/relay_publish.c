@@ -206,8 +206,11 @@ enum txb_rc txb_relay_produce(struct txb_relay *r, bool *more_out, struct txb_er
       return rc;
     }
     /* What stands behind it must not go out before the core has decided. */
-    struct txb_report report = {
-        .ticket = ticket, .outcome = outcome_of(refusal.kafka_code), .code = refusal.kafka_code};
+    struct txb_report report = {.ticket = ticket,
+                                .outcome = outcome_of(refusal.kafka_code),
+                                .code = refusal.kafka_code,
+                                .partition = -1,
+                                .partitions = -1};
     return txb_relay_step(
         r, &(struct txb_relay_event){.kind = TXB_RELAY_REPORTED, .u.reports = {.items = &report, .count = 1}}, err);
   }
@@ -260,7 +263,11 @@ enum txb_rc txb_relay_reports(struct txb_relay *r, bool *some_out, struct txb_er
   tell_news(r);
   for (size_t i = 0; i < count; i++) {
     const struct txb_kafka_report *k = &r->kafka_reports[i];
-    r->reports[i] = (struct txb_report){.ticket = k->ticket, .outcome = outcome_of(k->code), .code = k->code};
+    r->reports[i] = (struct txb_report){.ticket = k->ticket,
+                                        .outcome = outcome_of(k->code),
+                                        .code = k->code,
+                                        .partition = k->partition,
+                                        .partitions = k->partitions};
     acked |= k->outcome == TXB_KAFKA_ACKED;
     if (k->outcome == TXB_KAFKA_REFUSED && !refused)
       choose_batch_bytes(r, &r->reports[i]);

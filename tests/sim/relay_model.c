@@ -323,6 +323,7 @@ void rm_producer_open(struct rm_producer *p) {
   memset(p->count, 0, sizeof p->count);
   p->report_first = p->report_count = 0;
   memset(p->proven, 0, sizeof p->proven);
+  memset(p->known, 0, sizeof p->known);
   memset(p->unread_no_topic, 0, sizeof p->unread_no_topic);
   p->open = true;
   p->fatal = false;
@@ -344,7 +345,8 @@ void rm_producer_close(struct rm_model *m, struct rm_producer *p) {
   }
 }
 
-static void report(struct rm_model *m, struct rm_producer *p, uint64_t ticket, enum txb_report_outcome outcome) {
+static void report(struct rm_model *m, struct rm_producer *p, uint64_t ticket, enum txb_report_outcome outcome,
+                   int part) {
   if (p->report_first + p->report_count == RM_ROWS * 4) {
     memmove(p->reports, p->reports + p->report_first, p->report_count * sizeof *p->reports);
     p->report_first = 0;
@@ -353,14 +355,14 @@ static void report(struct rm_model *m, struct rm_producer *p, uint64_t ticket, e
     rm_fail(m, "too many reports for the model");
     return;
   }
-  p->reports[p->report_first + p->report_count++] = (struct rm_report){ticket, (int)outcome};
+  p->reports[p->report_first + p->report_count++] = (struct rm_report){ticket, (int)outcome, part % RM_PARTS};
 }
 
 void rm_produce(struct rm_model *m, struct rm_producer *p, uint64_t ticket, int row) {
   int part = (int)m->rows[row].topic * RM_PARTS +
              (m->rows[row].key < 0 ? (int)rm_random(m, RM_PARTS) : m->rows[row].key % RM_PARTS);
   if (p->fatal) {
-    report(m, p, ticket, TXB_REPORT_LOST);
+    report(m, p, ticket, TXB_REPORT_LOST, part);
     return;
   }
   if (p->first[part] + p->count[part] == RM_ROWS * 2) {
@@ -384,7 +386,27 @@ static void break_producer(struct rm_model *m, struct rm_producer *p) {
   rm_trace(m, "producer is broken");
   for (int i = 0; i < RM_PARTITIONS; i++)
     while (p->count[i] > 0)
-      report(m, p, pop(p, i).ticket, TXB_REPORT_LOST);
+      report(m, p, pop(p, i).ticket, TXB_REPORT_LOST, i);
+}
+
+/* A batch was refused, and others of its partition were under way behind it. A broker that knows the producer there sees
+ * a gap; one that has never seen it takes whatever comes first. */
+static void follow_refused(struct rm_model *m, struct rm_producer *p, int part) {
+  while (!p->known[part] && p->count[part] > 0 && rm_chance(m, 50)) {
+    struct rm_message message = pop(p, part);
+    if (m->rows[message.row].bad) {
+      report(m, p, message.ticket, TXB_REPORT_REFUSED, part);
+      continue;
+    }
+    append(m, message.row);
+    report(m, p, message.ticket, TXB_REPORT_LOST, part);
+    while (p->count[part] > 0 && rm_chance(m, 50) && !m->rows[p->queue[part][p->first[part]].row].bad) {
+      message = pop(p, part);
+      append(m, message.row);
+      report(m, p, message.ticket, TXB_REPORT_LOST, part);
+    }
+    return;
+  }
 }
 
 /* One request to one partition: appended as a whole, refused as a whole, or its topic is not there. */
@@ -394,7 +416,7 @@ static void deliver(struct rm_model *m, struct rm_producer *p, int part) {
   n = n < p->count[part] ? n : p->count[part];
   if (!m->topic_there[part / RM_PARTS]) {
     while (p->count[part] > 0) {
-      report(m, p, pop(p, part).ticket, TXB_REPORT_NO_TOPIC);
+      report(m, p, pop(p, part).ticket, TXB_REPORT_NO_TOPIC, part);
       p->unread_no_topic[part / RM_PARTS] = true;
     }
     rm_trace(m, "topic %d is not there", part / RM_PARTS);
@@ -408,11 +430,15 @@ static void deliver(struct rm_model *m, struct rm_producer *p, int part) {
       append(m, message.row);
     else
       rm_trace(m, "refused with its batch: %lld", (long long)m->rows[message.row].seq);
-    report(m, p, message.ticket, bad ? TXB_REPORT_REFUSED : TXB_REPORT_ACKED);
+    report(m, p, message.ticket, bad ? TXB_REPORT_REFUSED : TXB_REPORT_ACKED, part);
     p->proven[part / RM_PARTS] |= !bad;
   }
-  if (bad) /* enable.gapless.guarantee */
-    break_producer(m, p);
+  if (bad) {
+    follow_refused(m, p, part);
+    break_producer(m, p); /* enable.gapless.guarantee */
+  } else {
+    p->known[part] = true;
+  }
 }
 
 void rm_kafka_step(struct rm_model *m, struct rm_producer *p) {

@@ -68,10 +68,12 @@ struct rm_message {
 struct rm_report {
   uint64_t ticket;
   int outcome; /* enum txb_report_outcome */
+  int partition;
 };
 struct rm_producer {
   bool open, fatal;
   bool proven[RM_TOPICS], unread_no_topic[RM_TOPICS];
+  bool known[RM_PARTITIONS]; /* to the broker: a batch was appended there */
   struct rm_message queue[RM_PARTITIONS][RM_ROWS * 2];
   size_t first[RM_PARTITIONS], count[RM_PARTITIONS];
   struct rm_report reports[RM_ROWS * 4];

@@ -72,6 +72,10 @@ static struct {
 
 static const char *const keys[RM_KEYS] = {"a", "b", "c"};
 
+static uint32_t partition_of(struct txb_slice key, uint32_t partitions) {
+  return (uint32_t)(*(const char *)key.data - 'a') % partitions;
+}
+
 static struct txb_uuid instance_of(unsigned char byte) {
   return (struct txb_uuid){{byte}};
 }
@@ -355,8 +359,11 @@ static void deliver_reports(struct rm_model *m, struct relay *r) {
   n = n < p->report_count ? n : p->report_count;
   for (size_t i = 0; i < n; i++) {
     const struct rm_report *report = &p->reports[p->report_first + i];
-    reports[i] =
-        (struct txb_report){.ticket = report->ticket, .outcome = (enum txb_report_outcome)report->outcome, .code = 3};
+    reports[i] = (struct txb_report){.ticket = report->ticket,
+                                     .outcome = (enum txb_report_outcome)report->outcome,
+                                     .code = 3,
+                                     .partition = report->partition,
+                                     .partitions = RM_PARTS};
   }
   p->report_first += n;
   p->report_count -= n;
@@ -543,6 +550,7 @@ static void choose_options(struct world *w) {
   struct rm_model *m = &w->m;
   struct txb_relay_core_options *o = &w->options;
   txb_relay_core_options_init(o);
+  o->partition_of = partition_of;
   o->read_rows = 2 + (uint32_t)rm_random(m, 6);
   o->inflight_rows = 32;
   o->read_bytes = 20 + (int64_t)rm_random(m, 100);

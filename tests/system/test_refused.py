@@ -1,13 +1,15 @@
 """What Kafka does not take: a message too large for its topic holds its key and nothing else; a missing topic and a missing right hold the topic and
 nothing else, and end by themselves when the topic or the right is there."""
 
+import itertools
+
 import pytest
 
 from txbtest import process
 from txbtest.bank import QUICK, Writers
 from txbtest.kafka import Kafka
 from txbtest.program import KAFKA_GONE, SAFETY, command
-from txbtest.verify import read_topic
+from txbtest.verify import murmur2_partition, read_topic
 
 PASSWORDS = {"relay": "relay-secret", "boss": "boss-secret"}
 
@@ -23,6 +25,12 @@ def hold(system):
 
 def texts(kafka, topic, key=None):
     return [r.value.decode() for r in read_topic(kafka.brokers, topic) if r.headers.get("ce_type") == b"note.made" and (key is None or r.key == key.encode())]
+
+
+def keys_of(partitions, wanted):
+    """So many keys of each of these partitions."""
+    for partition, count in wanted.items():
+        yield from itertools.islice((f"key{n}" for n in itertools.count() if murmur2_partition(f"key{n}".encode(), partitions) == partition), count)
 
 
 def test_an_intent_too_large_for_its_topic_holds_its_key_only(systems, postgres, kafka, seed):
@@ -61,6 +69,23 @@ def test_many_large_intents_in_one_batch_are_sent_apart_and_only_the_large_ones_
     for key in range(8):
         mine = [n for n in arrived if n % 8 == key]
         assert mine == sorted(mine)
+
+
+def test_nothing_overtakes_the_first_message_of_a_producer_in_a_partition_when_that_is_refused(systems, postgres, kafka):
+    """A broker that knows nothing of a producer in a partition takes whatever comes first, whichever sequence number it has: behind a refused first batch
+    also the second one, which was under way already. With a batch a message that would be the rest of the key."""
+    system = systems(postgres, kafka, kafka_client={"batch.num.messages": "1", "linger.ms": "0"})
+    topic = system.bank.topics[0]
+    kafka.configure_topic(topic, max_message_bytes=50_000)
+    elsewhere, *keys = keys_of(3, {0: 1, 2: 4})
+    with postgres.session(system.bank.source, user="txbtest_app", autocommit=False) as connection, connection.cursor() as cursor:
+        for key, text in [(elsewhere, "the first of the topic goes alone"), *[(key, text) for key in keys for text in ("x" * 100_000, "after", "later")]]:
+            cursor.execute("SELECT txb.publish(%s, %s, 'note.made', convert_to(%s, 'UTF8'), content_type => 'text/plain')", (topic, key, text))
+        connection.commit()
+    system.relay()
+    system.wait_published()
+    assert hold(system) == [("key", topic, key) for key in keys]
+    assert [text for key in keys for text in texts(kafka, topic, key)] == []
 
 
 def test_a_missing_topic_holds_its_own_intents_until_it_is_created(systems, postgres, kafka, seed):

@@ -63,6 +63,11 @@ UNUSED static void acquire(struct txb_relay_position position) {
   step((struct txb_relay_event){.kind = TXB_RELAY_ACQUIRED, .u.position = position});
 }
 
+/* By the key's letter. */
+static uint32_t partition_of(struct txb_slice key, uint32_t partitions) {
+  return (uint32_t)(*(const char *)key.data - 'a') % partitions;
+}
+
 UNUSED static void begin_with(struct txb_generation_policy policy) {
   struct txb_relay_core_options o;
   txb_relay_core_fini(&core); /* a test's own init comes behind that of the suite */
@@ -74,6 +79,8 @@ UNUSED static void begin_with(struct txb_generation_policy policy) {
   o.checkpoint_us = 100 * MS;
   o.poll_busy_us = o.poll_idle_us = MS;
   o.lease_us = 9000 * MS;
+  o.proof_us = 1000 * MS;
+  o.partition_of = partition_of;
   o.policy = policy;
   cr_assert_eq(txb_relay_core_init(&core, &o, NULL), TXB_OK);
   now_us = 1000 * MS;
@@ -137,7 +144,14 @@ UNUSED static void polled(struct rows holes, struct rows tail) {
 }
 
 UNUSED static void report(size_t i, enum txb_report_outcome outcome) {
-  struct txb_report r = {.ticket = tickets[i], .outcome = outcome, .code = 10};
+  struct txb_report r = {.ticket = tickets[i], .outcome = outcome, .code = 10, .partition = -1, .partitions = -1};
+  step((struct txb_relay_event){.kind = TXB_RELAY_REPORTED, .u.reports = {&r, 1}});
+}
+
+/* Acknowledged, and told where it lies. */
+UNUSED static void acked_in(size_t i, int32_t partition, int32_t partitions) {
+  struct txb_report r = {
+      .ticket = tickets[i], .outcome = TXB_REPORT_ACKED, .partition = partition, .partitions = partitions};
   step((struct txb_relay_event){.kind = TXB_RELAY_REPORTED, .u.reports = {&r, 1}});
 }
 

@@ -220,6 +220,85 @@ Test(relay_delivery, sends_what_waited_for_a_topics_first_message_in_its_order) 
   EXPECT_SENT(1, 1, 2, 3, 4, 5);
 }
 
+/* One row a letter, which is its key; '-': none. */
+static struct rows rows_by_key(int64_t first, const char *keys) {
+  struct rows all = {.count = 0};
+  for (size_t i = 0; keys[i] != '\0'; i++)
+    all.rows[all.count++] =
+        (struct txb_relay_row){.seq = first + (int64_t)i,
+                               .topic = T,
+                               .key = txb_slice_of(keys[i] == '-' ? NULL : &keys[i], keys[i] != '-'),
+                               .bytes = 10};
+  return all;
+}
+
+Test(relay_delivery, sends_the_first_message_of_a_partition_alone_of_its_partition) {
+  acquire((struct txb_relay_position){.highest = 0});
+  polled(NONE, rows_by_key(1, "abbab"));
+  EXPECT_SENT(0, 1);
+  acked_in(0, 0, 2);
+  EXPECT_SENT(0, 1, 2, 4); /* of "b" nothing is known yet but where it goes */
+  acked_in(2, 0, 2);
+  EXPECT_SENT(0, 1, 2, 4);
+  acked_in(1, 1, 2);
+  EXPECT_SENT(0, 1, 2, 4, 3, 5);
+}
+
+Test(relay_delivery, sends_a_message_without_a_key_beside_those_that_wait_for_their_partition) {
+  acquire((struct txb_relay_position){.highest = 0});
+  polled(NONE, rows_by_key(1, "ab-b-"));
+  acked_in(0, 0, 2);
+  EXPECT_SENT(0, 1, 2, 3, 5);
+}
+
+Test(relay_delivery, lets_nothing_follow_a_partitions_first_message_that_is_refused) {
+  acquire((struct txb_relay_position){.highest = 0});
+  polled(NONE, rows_by_key(1, "abbb"));
+  acked_in(0, 0, 2);
+  EXPECT_SENT(0, 1, 2);
+  report(1, TXB_REPORT_REFUSED);
+  replaced();
+  EXPECT_SENT(2, 2); /* to be sure, alone */
+  report(2, TXB_REPORT_REFUSED);
+  replaced();
+  EXPECT_SENT(3, 0); /* its key is held */
+}
+
+Test(relay_delivery, proves_every_partition_anew_with_a_new_producer) {
+  acquire((struct txb_relay_position){.highest = 0});
+  polled(NONE, rows_by_key(1, "ab"));
+  acked_in(0, 0, 2);
+  acked_in(1, 1, 2);
+  polled(NONE, rows_by_key(3, "bb"));
+  EXPECT_SENT(2, 3, 4);
+  report(2, TXB_REPORT_LOST);
+  replaced();
+  EXPECT_SENT(4, 3);
+  acked_in(4, 1, 2);
+  EXPECT_SENT(5, 4);
+}
+
+Test(relay_delivery, proves_a_partition_again_that_was_silent_for_longer_than_brokers_surely_remember) {
+  acquire((struct txb_relay_position){.highest = 0});
+  polled(NONE, rows_by_key(1, "ab"));
+  acked_in(0, 0, 2);
+  acked_in(1, 1, 2);
+  tick_after(1001 * MS);
+  polled(NONE, rows_by_key(3, "bb"));
+  EXPECT_SENT(2, 3);
+  acked_in(2, 1, 2);
+  EXPECT_SENT(2, 3, 4);
+}
+
+Test(relay_delivery, knows_nothing_of_any_partition_when_their_number_has_changed) {
+  acquire((struct txb_relay_position){.highest = 0});
+  polled(NONE, rows_by_key(1, "ab"));
+  acked_in(0, 0, 2);
+  acked_in(1, 1, 3);
+  polled(NONE, rows_by_key(3, "bbc"));
+  EXPECT_SENT(2, 3, 5);
+}
+
 Test(relay_delivery, holds_a_missing_topic_by_reference_and_goes_on_with_the_others) {
   acquire((struct txb_relay_position){.highest = 0});
   struct rows tail = ROWS(1, 2), other = rows_of(U, "k", (const int64_t[]){3, 0});
