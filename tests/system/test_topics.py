@@ -113,7 +113,8 @@ def test_the_ends_of_transactions_that_retention_has_removed_stop_nothing(system
     for number in range(3):
         transaction(number)
     transaction(3, abort=True)
-    end = kafka.ends(topic)[0][1]
+    end = 8  # four messages and the ends of their transactions, which are written after the coordinator has answered
+    process.wait_for(lambda: kafka.ends(topic)[0][1] == end, lambda: f"{end}: {kafka.ends(topic)}", 60)
     worker = system.worker()
     process.wait_for(lambda: system.bank.applied() == 3 and position() == end, system.lag, 60, alive=worker.alive)
     assert worker.stop() == 0, worker.text()
