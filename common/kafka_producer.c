@@ -288,7 +288,7 @@ void txb_kafka_producer_reports(struct txb_kafka_producer *producer, struct txb_
                                              .outcome = outcome,
                                              .code = message->err,
                                              .partition = message->partition,
-                                             .partitions = topic->partitions > 0 ? topic->partitions : -1};
+                                             .partitions = topic->partitions};
     if (outcome == TXB_KAFKA_ACKED && txb_kafka_weather_fair(&producer->weather))
       producer->news = TXB_KAFKA_BACK;
   }

@@ -41,7 +41,7 @@ struct txb_kafka_report {
   uint64_t ticket;
   enum txb_kafka_outcome outcome;
   int code;                      /* librdkafka's */
-  int32_t partition, partitions; /* where it went, of how many; -1: not known */
+  int32_t partition, partitions; /* where it went, of how many; 0: not known */
 };
 
 /* Where a message with that key goes, of so many partitions (> 0): murmur2, as Java producers do. */

@@ -121,7 +121,7 @@ struct txb_report {
   uint64_t ticket;
   enum txb_report_outcome outcome;
   int code;
-  int32_t partition, partitions; /* of an acknowledged one: where it lies, of how many; -1: not known */
+  int32_t partition, partitions; /* of an acknowledged one: where it lies, of how many; 0: not known */
 };
 
 struct txb_relay_event {

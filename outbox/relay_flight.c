@@ -123,8 +123,16 @@ static void forget_proofs(struct txb_topic *topic) {
     topic->partitions[i].proof = TXB_TOPIC_UNPROVEN;
 }
 
-/* Kafka's word how many partitions there are. When it changes nothing is known of any. */
-static enum txb_rc count_partitions(struct txb_topic *topic, int32_t partitions, struct txb_error *err) {
+/* What waited aside is looked at again, in its order. */
+static void unpark(struct txb_relay_core *core, struct txb_topic *topic) {
+  core->next = topic->parked < core->next ? topic->parked : core->next;
+  topic->parked = UINT64_MAX;
+}
+
+/* Kafka's word how many partitions there are. When it changes nothing is known of any, nor whom those that wait are
+ * waiting for. */
+static enum txb_rc count_partitions(struct txb_relay_core *core, struct txb_topic *topic, int32_t partitions,
+                                    struct txb_error *err) {
   void *proofs = NULL;
   if (partitions <= 0 || (uint32_t)partitions == topic->partition_count)
     return TXB_OK;
@@ -132,6 +140,8 @@ static enum txb_rc count_partitions(struct txb_topic *topic, int32_t partitions,
   txb_free(topic->partitions);
   topic->partitions = proofs;
   topic->partition_count = (uint32_t)partitions;
+  if (topic->proof == TXB_TOPIC_PROVEN)
+    unpark(core, topic);
   return TXB_OK;
 }
 
@@ -158,29 +168,25 @@ static bool waits_for_proof(struct txb_relay_core *core, const struct txb_slot *
   return false;
 }
 
-/* One of a topic's or a partition's first was acknowledged: what waited for it goes out now, in its order. */
-static enum txb_rc prove(struct txb_relay_core *core, const struct txb_slot *slot, const struct txb_report *r,
+/* A topic's or a partition's first message was acknowledged, or one behind it. */
+static enum txb_rc prove(struct txb_relay_core *core, struct txb_topic *topic, const struct txb_report *r,
                          int64_t now_us, struct txb_error *err) {
-  struct txb_topic *topic = &core->topics[slot->topic];
-  bool first = topic->proof == TXB_TOPIC_PROVING && topic->prover == r->ticket;
-  TXB_TRY(count_partitions(topic, r->partitions, err));
-  struct txb_partition_proof *partition = partition_of(core, slot);
-  if (first && r->partition >= 0 && (uint32_t)r->partition < topic->partition_count)
-    topic->partitions[r->partition] = (struct txb_partition_proof){.proof = TXB_TOPIC_PROVEN, .acked_us = now_us};
-  if (partition != NULL && partition->proof == TXB_TOPIC_PROVING && partition->prover == r->ticket) {
-    partition->proof = TXB_TOPIC_PROVEN;
-    first = true;
-  }
-  if (partition != NULL)
+  TXB_TRY(count_partitions(core, topic, r->partitions, err));
+  bool known = r->partitions > 0 && (uint32_t)r->partition < topic->partition_count;
+  struct txb_partition_proof *partition = known ? &topic->partitions[r->partition] : NULL;
+  bool of_topic = topic->proof == TXB_TOPIC_PROVING && topic->prover == r->ticket;
+  bool of_partition = known && partition->proof == TXB_TOPIC_PROVING && partition->prover == r->ticket;
+  if (known)
     partition->acked_us = now_us;
-  if (!first)
+  if (!of_topic && !of_partition)
     return TXB_OK;
-  if (topic->proof == TXB_TOPIC_PROVING && topic->prover == r->ticket) {
+  if (known)
+    partition->proof = TXB_TOPIC_PROVEN;
+  if (of_topic) {
     topic->proof = TXB_TOPIC_PROVEN;
     topic->pause_us = 0;
   }
-  core->next = topic->parked < core->next ? topic->parked : core->next;
-  topic->parked = UINT64_MAX;
+  unpark(core, topic);
   return TXB_OK;
 }
 
@@ -297,7 +303,7 @@ static enum txb_rc report(struct txb_relay_core *core, const struct txb_report *
     topic->proof = TXB_TOPIC_UNPROVEN;
   switch (r->outcome) {
   case TXB_REPORT_ACKED:
-    TXB_TRY(prove(core, slot, r, now_us, err));
+    TXB_TRY(prove(core, topic, r, now_us, err));
     core->published++;
     return done(core, slot, err);
   case TXB_REPORT_REFUSED:

@@ -206,11 +206,8 @@ enum txb_rc txb_relay_produce(struct txb_relay *r, bool *more_out, struct txb_er
       return rc;
     }
     /* What stands behind it must not go out before the core has decided. */
-    struct txb_report report = {.ticket = ticket,
-                                .outcome = outcome_of(refusal.kafka_code),
-                                .code = refusal.kafka_code,
-                                .partition = -1,
-                                .partitions = -1};
+    struct txb_report report = {
+        .ticket = ticket, .outcome = outcome_of(refusal.kafka_code), .code = refusal.kafka_code};
     return txb_relay_step(
         r, &(struct txb_relay_event){.kind = TXB_RELAY_REPORTED, .u.reports = {.items = &report, .count = 1}}, err);
   }

@@ -144,7 +144,7 @@ UNUSED static void polled(struct rows holes, struct rows tail) {
 }
 
 UNUSED static void report(size_t i, enum txb_report_outcome outcome) {
-  struct txb_report r = {.ticket = tickets[i], .outcome = outcome, .code = 10, .partition = -1, .partitions = -1};
+  struct txb_report r = {.ticket = tickets[i], .outcome = outcome, .code = 10};
   step((struct txb_relay_event){.kind = TXB_RELAY_REPORTED, .u.reports = {&r, 1}});
 }
 

@@ -264,11 +264,15 @@ Test(relay_delivery, lets_nothing_follow_a_partitions_first_message_that_is_refu
   EXPECT_SENT(3, 0); /* its key is held */
 }
 
-Test(relay_delivery, proves_every_partition_anew_with_a_new_producer) {
+static void prove_two_partitions(void) {
   acquire((struct txb_relay_position){.highest = 0});
   polled(NONE, rows_by_key(1, "ab"));
   acked_in(0, 0, 2);
   acked_in(1, 1, 2);
+}
+
+Test(relay_delivery, proves_every_partition_anew_with_a_new_producer) {
+  prove_two_partitions();
   polled(NONE, rows_by_key(3, "bb"));
   EXPECT_SENT(2, 3, 4);
   report(2, TXB_REPORT_LOST);
@@ -279,10 +283,7 @@ Test(relay_delivery, proves_every_partition_anew_with_a_new_producer) {
 }
 
 Test(relay_delivery, proves_a_partition_again_that_was_silent_for_longer_than_brokers_surely_remember) {
-  acquire((struct txb_relay_position){.highest = 0});
-  polled(NONE, rows_by_key(1, "ab"));
-  acked_in(0, 0, 2);
-  acked_in(1, 1, 2);
+  prove_two_partitions();
   tick_after(1001 * MS);
   polled(NONE, rows_by_key(3, "bb"));
   EXPECT_SENT(2, 3);
@@ -297,6 +298,15 @@ Test(relay_delivery, knows_nothing_of_any_partition_when_their_number_has_change
   acked_in(1, 1, 3);
   polled(NONE, rows_by_key(3, "bbc"));
   EXPECT_SENT(2, 3, 5);
+}
+
+Test(relay_delivery, leaves_nothing_waiting_for_a_partition_that_was_proven_when_their_number_changed) {
+  acquire((struct txb_relay_position){.highest = 0});
+  polled(NONE, rows_by_key(1, "abb"));
+  acked_in(0, 0, 2);
+  EXPECT_SENT(0, 1, 2);
+  acked_in(1, 1, 3);
+  EXPECT_SENT(0, 1, 2, 3);
 }
 
 Test(relay_delivery, holds_a_missing_topic_by_reference_and_goes_on_with_the_others) {
