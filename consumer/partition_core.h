@@ -30,6 +30,7 @@ struct txb_worker_core_options {
   void *drop_context;
   bool bug_error_skips;        /* planted: a message that fails is passed over */
   bool bug_commit_tag_ignored; /* planted: COMMIT counts whatever it answered (W1) */
+  bool bug_retry_unmarked;     /* planted: who dies in a retry is retried again and again (W10) */
 };
 
 /* What the core knows of a fetched record. */
@@ -63,9 +64,11 @@ enum txb_stop {
 
 /* Why a batch did not commit. */
 enum txb_failure {
-  TXB_FAILURE_ERROR = 0, /* the handler or a statement raised */
-  TXB_FAILURE_OUTCOME,   /* an outcome other than ok */
-  TXB_FAILURE_CONFLICT,  /* 40001 or 40P01: at once again, smaller (W8); alone, a few times, then as an error */
+  TXB_FAILURE_ERROR = 0, /* one that counts (TXB_CLASS_COUNT, TXB_CLASS_DEAD): the batch is run again isolated (W5), a
+                            message that ran alone is set aside */
+  TXB_FAILURE_CONFLICT,  /* TXB_CLASS_FREE: at once again, smaller (W8); alone a few times, then it counts */
+  TXB_FAILURE_WAIT,      /* TXB_CLASS_WAIT: the server is in trouble; waits in place */
+  TXB_FAILURE_LIMIT,     /* the message at the head may not be held: its key, or the group, has too many; waits in place */
   TXB_FAILURE_CRASH,     /* the process or its backend died under it, twice (W10) */
 };
 
@@ -103,11 +106,20 @@ struct txb_partition {
   int64_t waiting_since_us; /* arrival of the oldest record that waits */
 
   int32_t limit, good, grow_after; /* messages a batch; commits since it changed; commits until it doubles */
-  int64_t isolate_offset;          /* this one runs alone; -1: none */
   int32_t lost_alone;              /* connections lost in a row while one message ran alone */
   int64_t lost_alone_offset;
   int32_t conflicts; /* of the message at the head, alone, in a row */
 
+  /* Isolated (W5): after a batch failed, and for a while longer the more often it does. */
+  int32_t isolated_left; /* batches still to run so */
+  int32_t isolated_stay; /* how many the next failure makes */
+  int32_t chunk;         /* the first piece's size */
+  int64_t culprit_offset; /* is known to fail: run alone; -1: none */
+  int64_t condemned_offset; /* set aside without being run; -1: none */
+  enum txb_failure condemned_failure;
+  int64_t condemned_after_ms; /* its handler's own wish */
+
+  /* Standing still in place: WAIT and LIMIT. */
   int64_t stalled_offset; /* -1: none */
   int32_t attempts;
   int64_t stall_due_us;
@@ -117,11 +129,30 @@ struct txb_partition {
   int64_t stall_delay_ms;
   bool skip_head; /* bug_error_skips */
 
+  /* Failed messages: what is held, and what is tried again when. */
+  bool keys_known;       /* as of keys_version; else KEYS comes first */
+  int64_t keys_version;
+  int64_t held_count;    /* rows of this partition that are held */
+  int64_t retry_due_us;  /* INT64_MAX: nothing is to be retried */
+  int32_t retry_marked;  /* rows under a committed marker now; 0: none */
+  bool retry_mark_out;   /* a marker of retries may be out, whatever became of its rows */
+  int64_t retry_version; /* keys_version as the marker saw it */
+  int64_t retry_number;  /* of the row when it is one */
+  int32_t retry_singles; /* rows still to be run one at a time */
+  bool retry_suspects;   /* those that the last owner died on come first */
+  int32_t retry_conflicts, retry_waits; /* in a row */
+  int32_t retry_lost_alone; /* connections lost in a row while one row ran alone */
+  int64_t retry_lost_number;
+  int64_t retry_condemned; /* a row that is to be set dead without being run; -1: none */
+  bool retry_condemn_attempt; /* the row under the marker failed at its COMMIT: settle it without running it */
+  int64_t retry_after_ms;
+  bool live_turn; /* a batch goes before the next retry */
+
   int32_t suspect_left; /* suspect mode: records still to be gone through under markers */
   int32_t singles_left; /* of those, to be run one at a time */
   int32_t suspect_step; /* records under the next marker */
   int64_t suspect_offset;
-  int32_t suspect_deaths;
+  bool suspects; /* a connection was lost while a batch ran: go as carefully as after a death */
   int64_t marked_offset; /* under a committed marker now; -1: none */
   int32_t marked_count;
 
@@ -152,13 +183,16 @@ struct txb_position {
   bool has_last;
   struct txb_uuid last_id;
   int64_t last_timestamp_ms, last_offset;
-  bool suspect;           /* its last owner died on it without progress, or a suspect is still open */
+  bool suspect;           /* its last owner died on it, or a suspect is still open */
   int64_t suspect_offset; /* -1: none */
   int32_t suspect_count, suspect_deaths;
   bool suspect_died;      /* a death was added by this take */
   int64_t stalled_offset; /* -1: none */
   int32_t attempts;
   int64_t due_ms; /* until the next attempt */
+  int64_t keys_version;
+  int32_t suspect_failed_count;   /* the marker was about so many failed messages; 0: about records, or there was none */
+  int64_t suspect_failed_number;  /* that one, when it is one */
 };
 void txb_partition_taken(struct txb_partition *p, const struct txb_worker_core_options *o,
                          const struct txb_position *row, int64_t now_us, uint64_t random);
