@@ -31,13 +31,23 @@ static bool is_behind(const struct txb_isolate *iso, uint32_t i) {
   return iso->items[i].key_class != 0 && iso->blocked[iso->items[i].key_class] != 0 && !iso->options.bug_behind_runs;
 }
 
-/* Where the next piece ends. Within a range that failed: a part of it, so that it is not run as a whole again; a known
- * culprit alone. */
-static uint32_t piece_end(const struct txb_isolate *iso) {
-  uint32_t size = iso->depth > 0 ? iso->bad[iso->depth - 1].piece : iso->chunk;
-  uint32_t limit = iso->depth > 0 ? iso->bad[iso->depth - 1].end : iso->count;
+static uint32_t part(uint32_t size) {
+  return (size + WAYS - 1) / WAYS;
+}
+
+/* Where the next piece ends. Within a range that failed: a part of it; when all the others were fine, it is the last one
+ * that fails, and it is split before it is tried. A known culprit is run alone. */
+static uint32_t piece_end(struct txb_isolate *iso) {
+  uint32_t size = iso->chunk, limit = iso->count;
+  if (iso->depth > 0) {
+    limit = iso->bad[iso->depth - 1].end;
+    if (limit - iso->at <= iso->bad[iso->depth - 1].piece)
+      iso->bad[iso->depth - 1].piece = part(limit - iso->at);
+    size = iso->bad[iso->depth - 1].piece;
+  }
   uint32_t end = size < limit - iso->at ? iso->at + size : limit;
-  if (iso->culprit < 0 || (uint32_t)iso->culprit < iso->at || (uint32_t)iso->culprit >= end)
+  iso->hinted = iso->culprit >= 0 && (uint32_t)iso->culprit >= iso->at && (uint32_t)iso->culprit < end;
+  if (!iso->hinted)
     return end;
   return (uint32_t)iso->culprit > iso->at ? (uint32_t)iso->culprit : iso->at + 1;
 }
@@ -103,47 +113,47 @@ static void blame(struct txb_isolate *iso) {
   advance(iso, iso->end);
 }
 
-/* More than one ran, and one of them failed. When only a last part of the range around it was left, this is no news, but
- * each split makes the pieces smaller, so it ends. */
-static void split(struct txb_isolate *iso) {
-  uint32_t size = iso->end - iso->at;
-  uint32_t piece = (size + WAYS - 1) / WAYS;
-  if (iso->depth == 0 || iso->bad[iso->depth - 1].end != iso->end) {
-    TXB_ASSERT(iso->depth < TXB_ISOLATE_DEPTH);
+/* More than one ran, and one of them failed; `culprit` as told. A piece that ended before a culprit and failed all the
+ * same shows that the handler is not to be believed: it is split like any other. */
+static void split(struct txb_isolate *iso, int32_t culprit) {
+  bool known = culprit >= (int32_t)iso->at && culprit < (int32_t)iso->end && !iso->hinted;
+  iso->culprit = known ? culprit : -1;
+  bool inner = iso->depth == 0 || iso->bad[iso->depth - 1].end != iso->end;
+  if (inner && iso->depth < TXB_ISOLATE_DEPTH)
     iso->depth++;
-  }
   iso->bad[iso->depth - 1].end = iso->end;
-  iso->bad[iso->depth - 1].piece = piece;
+  iso->bad[iso->depth - 1].piece = part(iso->end - iso->at);
+}
+
+/* It failed alone, for a passing reason. Those before it in its piece are behind others, and settled. */
+static void stop_before(struct txb_isolate *iso) {
+  iso->at = iso->segment[0];
+  for (uint32_t i = iso->at; i < iso->end; i++)
+    iso->items[i].state = TXB_ISOLATE_NOT_REACHED;
+  iso->transient = true;
+  end_run(iso);
 }
 
 void txb_isolate_answer(struct txb_isolate *iso, enum txb_isolate_verdict verdict, int32_t culprit) {
   TXB_ASSERT(iso->under_way);
   iso->under_way = false;
   iso->handled += iso->run;
-  bool known = culprit >= (int32_t)iso->at && culprit < (int32_t)iso->end;
   switch (verdict) {
   case TXB_ISOLATE_RAN:
     ran(iso);
     return;
   case TXB_ISOLATE_COUNTS:
-    if (iso->run == 1) {
+    if (iso->run == 1)
       blame(iso);
-      return;
-    }
-    iso->culprit = known ? culprit : -1;
-    split(iso);
+    else
+      split(iso, culprit);
     return;
   case TXB_ISOLATE_TRANSIENT:
     iso->chunk = iso->chunk > 1 ? iso->chunk / 2 : 1;
-    if (iso->run > 1) {
-      iso->culprit = known ? culprit : -1;
-      split(iso);
-      return;
-    }
-    iso->transient = true;
-    /* Those before it in its piece are behind others, and settled. */
-    iso->at = iso->segment[0];
-    end_run(iso);
+    if (iso->run == 1)
+      stop_before(iso);
+    else
+      split(iso, culprit);
     return;
   }
 }

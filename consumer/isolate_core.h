@@ -47,9 +47,9 @@ enum txb_isolate_verdict {
 };
 
 struct txb_isolate_options {
-  uint32_t chunk;      /* size of the first piece; 0: everything */
-  uint32_t savepoints; /* that may survive, 1 .. TXB_ISOLATE_SAVEPOINTS */
-  int32_t culprit;     /* a candidate that is known to fail, to be run alone; -1: none */
+  uint32_t chunk;       /* size of the first piece; 0: everything */
+  uint32_t savepoints;  /* that may survive, 1 .. TXB_ISOLATE_SAVEPOINTS */
+  int32_t culprit;      /* a candidate that is known to fail, to be run alone; -1: none */
   bool bug_behind_runs; /* planted: what is behind a failed message is run all the same */
 };
 
@@ -70,6 +70,7 @@ struct txb_isolate {
   } bad[TXB_ISOLATE_DEPTH]; /* ranges from `at` on that failed as a whole, the innermost last */
   uint32_t depth;
   bool under_way, ended;
+  bool hinted; /* the piece under way ends where it does because of the culprit */
 
   /* the result */
   uint32_t settled; /* candidates from the first on whose state is final */

@@ -38,31 +38,31 @@ struct txb_worker_core {
 };
 
 enum txb_worker_event_kind {
-  TXB_WE_TIME = 0,  /* only the time has passed */
-  TXB_WE_UP,        /* connected to the database */
-  TXB_WE_DOWN,      /* the connection is gone: the operation under way has no answer, every epoch is doubtful */
-  TXB_WE_GIVEN_UP,  /* the same by our own doing: no message is to blame for it */
-  TXB_WE_REVOKED,   /* slot: the group wants it back */
-  TXB_WE_LOST,      /* slot: another may own it already */
-  TXB_WE_STOP,      /* give everything back */
-  TXB_WE_LOOKED_UP, /* slot, found, offset, keys_version */
-  TXB_WE_STARTED,   /* slot, found: positions are registered (look up again), or not now */
-  TXB_WE_CONFIRMED, /* slot, found: accepted, or refused */
-  TXB_WE_TAKEN,     /* slot, position */
-  TXB_WE_LOCKED,    /* slot: TAKE waited for its lock in vain */
-  TXB_WE_MISSING,   /* slot: TAKE found no row */
-  TXB_WE_REFUSED,   /* slot: the operation under way needs a person */
-  TXB_WE_EVICTED,   /* slot */
-  TXB_WE_RANGE,     /* slot, low, high: what was asked for lies outside of what Kafka has */
-  TXB_WE_END,       /* slot, offset: nothing more there for now */
-  TXB_WE_MARKED,    /* slot */
-  TXB_WE_COMMITTED, /* slot, tag_commit: COMMIT was answered without an error. settled, failed, due_ms, held_count,
+  TXB_WE_TIME = 0,     /* only the time has passed */
+  TXB_WE_UP,           /* connected to the database */
+  TXB_WE_DOWN,         /* the connection is gone: the operation under way has no answer, every epoch is doubtful */
+  TXB_WE_GIVEN_UP,     /* the same by our own doing: no message is to blame for it */
+  TXB_WE_REVOKED,      /* slot: the group wants it back */
+  TXB_WE_LOST,         /* slot: another may own it already */
+  TXB_WE_STOP,         /* give everything back */
+  TXB_WE_LOOKED_UP,    /* slot, found, offset, keys_version */
+  TXB_WE_STARTED,      /* slot, found: positions are registered (look up again), or not now */
+  TXB_WE_CONFIRMED,    /* slot, found: accepted, or refused */
+  TXB_WE_TAKEN,        /* slot, position */
+  TXB_WE_LOCKED,       /* slot: TAKE waited for its lock in vain */
+  TXB_WE_MISSING,      /* slot: TAKE found no row */
+  TXB_WE_REFUSED,      /* slot: the operation under way needs a person */
+  TXB_WE_EVICTED,      /* slot */
+  TXB_WE_RANGE,        /* slot, low, high: what was asked for lies outside of what Kafka has */
+  TXB_WE_END,          /* slot, offset: nothing more there for now */
+  TXB_WE_MARKED,       /* slot */
+  TXB_WE_COMMITTED,    /* slot, tag_commit: COMMIT was answered without an error. settled, failed, due_ms, held_count,
                        transient, chunk */
-  TXB_WE_FAILED,    /* slot, failure, at, after_ms: RUN or RETRY rolled back. Of the others: not now */
-  TXB_WE_FENCED,    /* slot: a compare-and-set missed; rolled back */
-  TXB_WE_STALLED,   /* slot: recorded */
-  TXB_WE_PASSED,    /* slot */
-  TXB_WE_RELEASED,  /* slot */
+  TXB_WE_FAILED,       /* slot, failure, at, after_ms: RUN or RETRY rolled back. Of the others: not now */
+  TXB_WE_FENCED,       /* slot: a compare-and-set missed; rolled back */
+  TXB_WE_STALLED,      /* slot: recorded */
+  TXB_WE_PASSED,       /* slot */
+  TXB_WE_RELEASED,     /* slot */
   TXB_WE_KEYS,         /* slot, keys_version, due_ms, held_count: the set of held keys is that of this version */
   TXB_WE_KEYS_CHANGED, /* slot: RUN or RETRY met another keys_version (TXB05); rolled back */
   TXB_WE_RETRY_MARKED, /* slot, count, number (of the first row), keys_version; count 0: nothing is due, no marker is out,
@@ -79,19 +79,20 @@ struct txb_worker_event {
   bool found, tag_commit;
   int64_t offset, low, high;
   enum txb_failure failure;
-  int32_t at;       /* index of the record or row to blame; -1: unknown. Of an isolated RUN, or of RETRY: 0 says that the
+  int32_t at; /* index of the record or row to blame; -1: unknown. Of an isolated RUN, or of RETRY: 0 says that the
                        first one met it alone */
   int64_t after_ms; /* the handler's own wish; 0: none */
   struct txb_position position;
   int64_t keys_version;
-  int64_t due_ms; /* until something is due for a retry; -1: nothing. Of COMMITTED: of what was set aside just now; else of
+  int64_t
+      due_ms; /* until something is due for a retry; -1: nothing. Of COMMITTED: of what was set aside just now; else of
                      the whole partition */
-  int64_t held_count;      /* held rows of this partition; -1: not told */
-  int32_t count, settled;  /* rows under the marker; records or rows that are done with: of COMMITTED a prefix of the
+  int64_t held_count;     /* held rows of this partition; -1: not told */
+  int32_t count, settled; /* rows under the marker; records or rows that are done with: of COMMITTED a prefix of the
                               batch, at least 1, less than count when it was cut */
-  int32_t failed;          /* of COMMITTED: failed messages among the settled (not those behind them) */
-  bool transient;          /* cut before one that failed for a passing reason */
-  int32_t chunk;           /* of an isolated COMMITTED: txb_isolate_chunk; 0: not told */
+  int32_t failed;         /* of COMMITTED: failed messages among the settled (not those behind them) */
+  bool transient;         /* cut before one that failed for a passing reason */
+  int32_t chunk;          /* of an isolated COMMITTED: txb_isolate_chunk; 0: not told */
   int64_t number;
 };
 
@@ -101,9 +102,9 @@ enum txb_worker_action_kind {
   TXB_WA_LOOKUP,
   TXB_WA_START, /* register the start positions of its topic */
   TXB_WA_TAKE,
-  TXB_WA_EVICT,   /* end the backend that holds the row (W3) */
-  TXB_WA_MARK,    /* epoch, offset, count: commit the marker */
-  TXB_WA_RUN,     /* epoch, expected_next, new_next, count, attempt (always 1), keys_version, isolated, chunk, at, condemn,
+  TXB_WA_EVICT, /* end the backend that holds the row (W3) */
+  TXB_WA_MARK,  /* epoch, offset, count: commit the marker */
+  TXB_WA_RUN, /* epoch, expected_next, new_next, count, attempt (always 1), keys_version, isolated, chunk, at, condemn,
                      failure, after_ms, patience_over, skip. Answered by COMMITTED, FAILED, KEYS_CHANGED, FENCED */
   TXB_WA_STALL,   /* epoch, offset, attempts, delay_ms (-1: needs a person), failure (WAIT, LIMIT) or stop, keep_suspect
                      (false since nothing that died stands still) */
@@ -112,10 +113,10 @@ enum txb_worker_action_kind {
   TXB_WA_KEYS,    /* read txb.failed_keys. Answered by KEYS or FAILED */
   TXB_WA_RETRY_MARK, /* epoch, count (rows at most: 1 = one head alone, 0 = only take an older marker in), suspect.
                         Commits the marker and remembers the rows. Answered by RETRY_MARKED, FAILED, FENCED */
-  TXB_WA_RETRY,      /* epoch, keys_version, count, chunk, patience_over; condemn, failure, after_ms: the row (it is one)
+  TXB_WA_RETRY,   /* epoch, keys_version, count, chunk, patience_over; condemn, failure, after_ms: the row (it is one)
                         failed already, and is settled without being run. Answered by RETRIED, FAILED, KEYS_CHANGED,
                         FENCED. Where nothing is settled: rolled back, FAILED */
-  TXB_WA_CONDEMN,    /* epoch, number: that row died twice alone; dead. Answered by CONDEMNED, FAILED, FENCED */
+  TXB_WA_CONDEMN, /* epoch, number: that row died twice alone; dead. Answered by CONDEMNED, FAILED, FENCED */
   /* Kafka */
   TXB_WA_CONFIRM, /* offset: commit it and tell whether the group accepted */
   TXB_WA_FETCH,   /* offset: fetch from there, whatever was fetched before is void */
