@@ -189,7 +189,7 @@ void txb_partition_stop(struct txb_partition *p, const struct txb_worker_core_op
 
 bool txb_partition_idle(const struct txb_partition *p) {
   return p->own == TXB_OWN_OWNED && !p->leaving && p->fetching && !p->probing && p->count == 0 && p->end_offset >= 0 &&
-         p->fetch_offset >= p->end_offset && p->next_offset >= p->end_offset;
+         p->next_offset >= p->end_offset;
 }
 
 bool txb_partition_passes(const struct txb_partition *p) {

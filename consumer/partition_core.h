@@ -154,9 +154,11 @@ struct txb_partition {
   int32_t singles_left; /* of those, to be run one at a time */
   int32_t suspect_step; /* records under the next marker */
   int64_t suspect_offset;
-  bool suspects;         /* a connection was lost while a batch ran: go as carefully as after a death */
+  bool suspects; /* an owner died, or a connection was lost while a batch ran, and that is not gone through yet */
   int64_t marked_offset; /* under a committed marker now; -1: none */
   int32_t marked_count;
+
+  bool handed_on; /* what is suspected was marked for the next owner */
 
   int64_t copied_offset;
 };
@@ -239,8 +241,8 @@ int32_t txb_partition_retry_rows(const struct txb_partition *p, int64_t now_us);
 /* `asked`: the rows of the mark. */
 void txb_partition_retry_marked(struct txb_partition *p, int32_t asked, int32_t count, int64_t number,
                                 int64_t keys_version, int64_t due_ms, int64_t now_us);
-void txb_partition_retried(struct txb_partition *p, const struct txb_worker_core_options *o, int32_t settled,
-                           bool transient, int64_t due_ms, int64_t held_count, int64_t now_us);
+void txb_partition_retried(struct txb_partition *p, const struct txb_worker_core_options *o,
+                           const struct txb_partition_ran *ran, int64_t now_us);
 void txb_partition_retry_failed(struct txb_partition *p, const struct txb_worker_core_options *o,
                                 const struct txb_partition_ran *ran, int64_t now_us, uint64_t random);
 /* The keys were changed by somebody else: what was marked is to be marked anew. */

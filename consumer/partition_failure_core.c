@@ -55,6 +55,7 @@ static void went_carefully(struct txb_partition *p, const struct txb_worker_core
   p->suspect_step = doubles ? p->suspect_step * 2 : p->suspect_step;
   p->singles_left = p->singles_left > count ? p->singles_left - count : 0;
   p->suspect_left = p->suspect_left > count ? p->suspect_left - count : 0;
+  p->suspects = p->suspect_left > 0;
   p->suspect_offset = -1;
 }
 
@@ -181,8 +182,8 @@ void txb_partition_interrupted(struct txb_partition *p, int32_t count, bool give
  * else in doubling steps. */
 static void suspect(struct txb_partition *p, const struct txb_worker_core_options *o, const struct txb_position *row) {
   bool marker = row->suspect && row->suspect_failed_count == 0 && row->suspect_offset >= 0;
-  p->suspect_left = row->suspect || p->suspects ? o->batch_messages : 0;
-  p->suspects = false;
+  p->suspects = p->suspects || row->suspect; /* until gone through: this connection may go before that */
+  p->suspect_left = p->suspects ? o->batch_messages : 0;
   p->suspect_offset = marker ? row->suspect_offset : -1;
   p->suspect_step = 1;
   p->singles_left = marker ? row->suspect_count : 0;
@@ -246,5 +247,6 @@ void txb_partition_forget(struct txb_partition *p) {
   p->keys_known = false;
   p->retry_due_us = INT64_MAX;
   p->retry_marked = p->retry_singles = p->retry_conflicts = p->retry_waits = 0;
+  p->handed_on = false;
   p->retry_mark_out = p->retry_suspects = p->retry_condemn_attempt = false;
 }

@@ -72,22 +72,22 @@ void txb_partition_retry_marked(struct txb_partition *p, int32_t asked, int32_t 
   p->live_turn = true;
   if (asked == 0) /* the marker is in: what it was about waits for its time */
     return;
-  p->retry_singles = 0;
-  p->retry_suspects = false;
+  p->retry_suspects = false; /* not due now, or held behind one that failed: still one at a time when they come */
   set_due(p, due_ms == 0 ? 1 : due_ms, -1, now_us);
 }
 
-void txb_partition_retried(struct txb_partition *p, const struct txb_worker_core_options *o, int32_t settled,
-                           bool transient, int64_t due_ms, int64_t held_count, int64_t now_us) {
+void txb_partition_retried(struct txb_partition *p, const struct txb_worker_core_options *o,
+                           const struct txb_partition_ran *ran, int64_t now_us) {
+  int32_t closed = ran->settled - ran->failed;
   p->retry_marked = 0;
   p->retry_mark_out = p->retry_condemn_attempt = false;
-  p->retry_conflicts = transient ? 1 : 0;
+  p->retry_conflicts = ran->transient ? 1 : 0;
   p->retry_waits = p->retry_lost_alone = 0;
-  p->retry_singles = p->retry_singles > settled ? p->retry_singles - settled : 0;
+  p->retry_singles = p->retry_singles > closed ? p->retry_singles - closed : 0;
   p->retry_suspects = p->retry_suspects && p->retry_singles > 0;
   p->retry_limit = p->retry_limit > o->batch_messages / 2 ? o->batch_messages : p->retry_limit * 2;
   p->live_turn = true;
-  set_due(p, due_ms, held_count, now_us);
+  set_due(p, ran->due_ms, ran->held_count, now_us);
   txb_partition_released(p, now_us);
 }
 

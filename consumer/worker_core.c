@@ -284,9 +284,11 @@ static void answered(struct txb_worker_core *core, struct txb_partition *p, cons
   case TXB_WE_RETRY_MARKED:
     txb_partition_retry_marked(p, core->busy_count, e->count, e->number, e->keys_version, e->due_ms, e->now_us);
     break;
-  case TXB_WE_RETRIED:
-    txb_partition_retried(p, &core->options, e->settled, e->transient, e->due_ms, e->held_count, e->now_us);
+  case TXB_WE_RETRIED: {
+    struct txb_partition_ran ran = ran_as(core, e);
+    txb_partition_retried(p, &core->options, &ran, e->now_us);
     break;
+  }
   case TXB_WE_CONDEMNED:
     txb_partition_condemned(p, e->due_ms, e->held_count, e->now_us);
     break;

@@ -67,7 +67,7 @@ enum txb_worker_event_kind {
   TXB_WE_KEYS_CHANGED, /* slot: RUN or RETRY met another keys_version (TXB05); rolled back */
   TXB_WE_RETRY_MARKED, /* slot, count, number (of the first row), keys_version; count 0: nothing is due, no marker is out,
                           due_ms */
-  TXB_WE_RETRIED,      /* slot, settled, due_ms, held_count, transient: committed, the marker is in */
+  TXB_WE_RETRIED,      /* slot, settled, failed, due_ms, held_count, transient: committed, the marker is in */
   TXB_WE_CONDEMNED,    /* slot, due_ms, held_count: committed, the marker is in */
 };
 
@@ -90,7 +90,7 @@ struct txb_worker_event {
   int64_t held_count;     /* held rows of this partition; -1: not told */
   int32_t count, settled; /* rows under the marker; records or rows that are done with: of COMMITTED a prefix of the
                               batch, at least 1, less than count when it was cut */
-  int32_t failed;         /* of COMMITTED: failed messages among the settled (not those behind them) */
+  int32_t failed;         /* failed messages among the settled (not those behind them) */
   bool transient;         /* cut before one that failed for a passing reason */
   int32_t chunk;          /* of an isolated COMMITTED: txb_isolate_chunk; 0: not told */
   int64_t number;

@@ -113,11 +113,35 @@ static int64_t look_us(const struct txb_worker_core *core, const struct txb_part
   return p->look_us > p->due_us ? p->look_us : p->due_us;
 }
 
+/* What is given back while something of it is suspected (W10): the next owner must know, or the same message has its
+ * deaths anew there. What is known goes on as a marker, which RELEASE takes in but doesn't forget; what isn't, by leaving
+ * without RELEASE, as if we had died. */
+static bool give_back(struct txb_worker_core *core, int slot, struct txb_worker_action *out) {
+  struct txb_partition *p = txb_worker_core_slot(core, slot);
+  bool ours = p->own == TXB_OWN_OWNED && !p->lost, marks = ours && !p->handed_on;
+  p->handed_on = true;
+  if (marks && p->singles_left > 0) {
+    ask(core, out, TXB_WA_MARK, slot);
+    out->offset = p->marked_offset = p->marked_offset >= 0 ? p->marked_offset : p->next_offset;
+    out->count = p->marked_count = p->singles_left;
+    return true;
+  }
+  if (marks && p->retry_singles > 0 && !p->retry_mark_out) {
+    ask(core, out, TXB_WA_RETRY_MARK, slot);
+    out->count = core->busy_count = p->retry_singles;
+    out->suspect = true;
+    return true;
+  }
+  if (ours && p->suspects && p->marked_offset < 0 && !p->retry_mark_out && p->condemned_offset < 0)
+    return leave(core, slot, out);
+  return ask(core, out, TXB_WA_RELEASE, slot);
+}
+
 /* The way to owning it, or out again. */
 static bool work_on_ownership(struct txb_worker_core *core, int slot, int64_t now_us, struct txb_worker_action *out) {
   struct txb_partition *p = txb_worker_core_slot(core, slot);
   if (p->leaving && p->taken && core->up)
-    return ask(core, out, TXB_WA_RELEASE, slot);
+    return give_back(core, slot, out);
   if (p->leaving)
     return leave(core, slot, out);
   if (!core->up || now_us < p->due_us || p->asked)
