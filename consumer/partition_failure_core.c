@@ -246,7 +246,7 @@ void txb_partition_forget(struct txb_partition *p) {
   p->stall_unrecorded = p->skip_head = false;
   p->keys_known = false;
   p->retry_due_us = INT64_MAX;
-  p->retry_marked = p->retry_singles = p->retry_conflicts = p->retry_waits = 0;
+  p->retry_marked = p->retry_conflicts = p->retry_waits = 0;
   p->handed_on = false;
   p->retry_mark_out = p->retry_suspects = p->retry_condemn_attempt = false;
 }

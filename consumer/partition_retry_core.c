@@ -146,7 +146,9 @@ void txb_partition_condemned(struct txb_partition *p, int64_t due_ms, int64_t he
 }
 
 void txb_partition_retry_taken(struct txb_partition *p, const struct txb_position *row) {
-  p->retry_singles = row->suspect_failed_count;
+  if (row->suspect_failed_count >
+      p->retry_singles) /* what is known of others counts on: this connection may have gone */
+    p->retry_singles = row->suspect_failed_count;
   p->retry_suspects = row->suspect_failed_count > 0;
   bool alone = row->suspect_failed_count == 1;
   bool lost = p->retry_lost_alone >= 2 && p->retry_lost_number == row->suspect_failed_number;

@@ -121,8 +121,9 @@ static bool give_back(struct txb_worker_core *core, int slot, struct txb_worker_
   bool ours = p->own == TXB_OWN_OWNED && !p->lost, marks = ours && !p->handed_on;
   p->handed_on = true;
   if (marks && p->singles_left > 0) {
+    int64_t first = p->count > 0 ? txb_partition_record(p, 0)->offset : p->next_offset;
     ask(core, out, TXB_WA_MARK, slot);
-    out->offset = p->marked_offset = p->marked_offset >= 0 ? p->marked_offset : p->next_offset;
+    out->offset = p->marked_offset = p->suspect_offset >= 0 ? p->suspect_offset : first; /* its deaths are kept */
     out->count = p->marked_count = p->singles_left;
     return true;
   }

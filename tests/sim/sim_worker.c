@@ -41,6 +41,7 @@ struct worker {
   int marked[PARTITIONS_MAX][BATCH_MAX]; /* the rows of its RETRY_MARK */
   int64_t marked_us[PARTITIONS_MAX];
   bool waiting; /* `action` waits for a lock */
+  bool quiet;   /* it had nothing to do, and nothing has happened since */
   struct txb_worker_action action;
 };
 
@@ -134,7 +135,7 @@ static void start_worker(struct world *w, int index) {
   k->session = -1;
   for (int p = 0; p < PARTITIONS_MAX; p++)
     k->slot[p] = -1, k->position[p] = -1;
-  struct txb_worker_core_options o = {.batch_messages = 1 + (int32_t)roll(&w->m, BATCH_MAX),
+  struct txb_worker_core_options o = {.batch_messages = w->m.batch_messages,
                                       .batch_bytes = 1000,
                                       .batch_wait_us = 5000,
                                       .buffer_bytes = 1 << 20,
@@ -587,13 +588,29 @@ static void collect(struct world *w, struct worker *k) {
   txb_worker_core_step(&k->core, &e);
 }
 
+/* A loop that waits until due_us, and finds something to do then: neither later than it might, nor in vain. */
+static bool wakes(struct world *w, struct worker *k) {
+  int64_t due_us = txb_worker_core_due_us(&k->core);
+  bool wakes = k->quiet && txb_worker_core_next(&k->core, w->m.now_us, &k->action);
+  if (wakes && w->m.now_us < due_us)
+    violated(&w->m, "V: something was due before the time that was told");
+  if (k->quiet && !wakes && w->m.now_us >= due_us)
+    violated(&w->m, "V: nothing is due at the time that was told");
+  k->quiet = false;
+  return wakes;
+}
+
 /* One turn of a worker's loop. */
 static void turn(struct world *w, struct worker *k) {
   if (k->session >= 0 && !connected(w, k)) { /* the connection is gone */
     say(&w->m, "worker %d finds its connection gone", k->index);
     k->session = -1;
-    k->awaiting = k->waiting = false;
+    k->awaiting = k->waiting = k->quiet = false;
     step(w, k, TXB_WE_DOWN, 0);
+    return;
+  }
+  if (wakes(w, k)) {
+    k->waiting = !carry_out(w, k, &k->action);
     return;
   }
   if (k->session < 0 && chance(&w->m, 50) && (k->session = session_open(&w->m)) >= 0) {
@@ -625,6 +642,8 @@ static void turn(struct world *w, struct worker *k) {
   }
   if (k->waiting || txb_worker_core_next(&k->core, w->m.now_us, &k->action))
     k->waiting = !carry_out(w, k, &k->action);
+  else
+    k->quiet = true;
 }
 
 /* ---- faults ---------------------------------------------------------------------------------- */

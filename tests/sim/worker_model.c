@@ -44,6 +44,7 @@ void model_init(struct model *m, uint64_t seed, const struct bugs *bugs, bool ve
   m->plugin_percent = !m->poisoned ? 40 : chance(m, 50) ? 100 : 0;
   m->policy = (struct txb_failed_policy){
       .attempts_max = 1 + (int32_t)roll(m, 4), .first_ms = 50, .cap_ms = 1000, .factor = 2, .release = chance(m, 20)};
+  m->batch_messages = 1 + (int32_t)roll(m, BATCH_MAX);
   m->held_max = chance(m, 20) ? 3 : RECORDS_MAX;
   for (int p = 0; p < PARTITIONS_MAX; p++) {
     m->rows[p] =
@@ -162,8 +163,9 @@ static bool open_batch(struct model *m, int s) {
   struct row *r = &m->rows[x->partition];
   if (m->row_lock[x->partition] >= 0 && m->row_lock[x->partition] != s)
     return false;
-  bool fenced = r->epoch != x->epoch || (x->retry ? !r->suspect_marked : r->next_offset != x->expected);
-  bool unfenced = m->bugs.no_epoch_check || (x->retry && (m->bugs.attempt_per_replica || m->bugs.retry_unmarked));
+  bool fenced = r->epoch != x->epoch ||
+                (x->retry ? !r->suspect_marked && !m->bugs.retry_unmarked : r->next_offset != x->expected);
+  bool unfenced = m->bugs.no_epoch_check || (x->retry && m->bugs.attempt_per_replica);
   if (fenced && !unfenced) {
     fail(m, s, A_FENCED);
     return true;

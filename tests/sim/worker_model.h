@@ -168,7 +168,8 @@ struct model {
   struct failed failed[FAILED_MAX];
   int failed_count;
   struct txb_failed_policy policy;
-  int held_max; /* of a key */
+  int held_max;           /* of a key */
+  int32_t batch_messages; /* of all workers: suspicion reaches as far as a batch of the one that died (W10) */
   struct row rows[PARTITIONS_MAX];
   int row_lock[PARTITIONS_MAX]; /* session, -1 */
   bool inbox[MESSAGES_MAX];
