@@ -62,6 +62,8 @@ static void advance(struct txb_isolate *iso, uint32_t to) {
 static void end_run(struct txb_isolate *iso) {
   iso->ended = true;
   iso->settled = iso->at;
+  for (uint32_t i = iso->at; i < iso->reached; i++) /* seen to be behind others, in pieces that failed */
+    iso->items[i].state = TXB_ISOLATE_NOT_REACHED;
 }
 
 bool txb_isolate_next(struct txb_isolate *iso, const uint32_t **segment_out, uint32_t *count_out) {
@@ -72,6 +74,7 @@ bool txb_isolate_next(struct txb_isolate *iso, const uint32_t **segment_out, uin
       break;
     }
     iso->end = piece_end(iso);
+    iso->reached = iso->end > iso->reached ? iso->end : iso->reached;
     iso->run = 0;
     for (uint32_t i = iso->at; i < iso->end; i++) {
       if (is_behind(iso, i))
@@ -128,8 +131,6 @@ static void split(struct txb_isolate *iso, int32_t culprit) {
 /* It failed alone, for a passing reason. Those before it in its piece are behind others, and settled. */
 static void stop_before(struct txb_isolate *iso) {
   iso->at = iso->segment[0];
-  for (uint32_t i = iso->at; i < iso->end; i++)
-    iso->items[i].state = TXB_ISOLATE_NOT_REACHED;
   iso->transient = true;
   end_run(iso);
 }

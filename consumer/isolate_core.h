@@ -59,10 +59,11 @@ struct txb_isolate {
   uint32_t *segment; /* the candidates of the piece under way */
   uint8_t *blocked;  /* by key class */
   uint32_t count;
-  uint32_t at;    /* everything before it is settled */
-  uint32_t end;   /* of the piece under way, in candidates */
-  uint32_t run;   /* candidates in it */
-  uint32_t chunk; /* size of the next piece outside of any that is known to fail */
+  uint32_t at;      /* everything before it is settled */
+  uint32_t end;     /* of the piece under way, in candidates */
+  uint32_t reached; /* the farthest end of any */
+  uint32_t run;     /* candidates in it */
+  uint32_t chunk;   /* size of the next piece outside of any that is known to fail */
   int32_t culprit;
   uint32_t savepoints; /* that survive */
   struct {

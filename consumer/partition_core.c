@@ -21,6 +21,7 @@ void txb_partition_init(struct txb_partition *p, const struct txb_worker_core_op
                               .lost_alone_offset = -1,
                               .stalled_offset = -1,
                               .suspect_offset = -1,
+                              .lost_next = -1,
                               .marked_offset = -1,
                               .copied_offset = -1};
 }

@@ -113,6 +113,7 @@ struct txb_partition {
 
   /* Isolated (W5): after a batch failed, and for a while longer the more often it does. */
   int32_t isolated_left;    /* batches still to run so */
+  bool isolated_again;      /* the batch that failed is not through yet: its own failures are no news */
   int32_t isolated_stay;    /* how many the next failure makes */
   int32_t chunk;            /* the first piece's size */
   int64_t culprit_offset;   /* is known to fail: run alone; -1: none */
@@ -154,7 +155,8 @@ struct txb_partition {
   int32_t singles_left; /* of those, to be run one at a time */
   int32_t suspect_step; /* records under the next marker */
   int64_t suspect_offset;
-  bool suspects; /* an owner died, or a connection was lost while a batch ran, and that is not gone through yet */
+  bool suspects;     /* an owner died, or a connection was lost while a batch ran, and that is not gone through yet */
+  int64_t lost_next; /* the position when that connection went, if nothing was suspected before; else -1 */
   int64_t marked_offset; /* under a committed marker now; -1: none */
   int32_t marked_count;
 

@@ -56,6 +56,7 @@ static void went_carefully(struct txb_partition *p, const struct txb_worker_core
   p->singles_left = p->singles_left > count ? p->singles_left - count : 0;
   p->suspect_left = p->suspect_left > count ? p->suspect_left - count : 0;
   p->suspects = p->suspect_left > 0;
+  p->lost_next = -1;
   p->suspect_offset = -1;
 }
 
@@ -67,9 +68,12 @@ static void went_isolated(struct txb_partition *p, const struct txb_partition_ra
     return;
   }
   p->chunk = ran->chunk > 0 ? ran->chunk : p->chunk;
-  if (ran->failed > 0)
+  if (ran->failed > 0 && !p->isolated_again)
     p->isolated_left = 1 + p->isolated_stay;
-  if (ran->settled == ran->count && p->isolated_left > 0 && --p->isolated_left == 0)
+  if (ran->settled < ran->count)
+    return;
+  p->isolated_again = false;
+  if (p->isolated_left > 0 && --p->isolated_left == 0)
     p->chunk = 0;
 }
 
@@ -123,6 +127,7 @@ static void conflict(struct txb_partition *p, const struct txb_partition_ran *ra
 static void isolate(struct txb_partition *p, const struct txb_partition_ran *ran) {
   if (ran->at >= 0)
     p->culprit_offset = txb_partition_record(p, (size_t)ran->at)->offset;
+  p->isolated_again = true;
   p->isolated_left = 1 + p->isolated_stay;
   p->isolated_stay = p->isolated_stay == 0                 ? 1
                      : p->isolated_stay < ISOLATED_MAX / 2 ? p->isolated_stay * 2
@@ -170,6 +175,7 @@ void txb_partition_interrupted(struct txb_partition *p, int32_t count, bool give
     p->lost_alone = p->lost_alone_offset == head ? p->lost_alone + 1 : 1;
     p->lost_alone_offset = head;
   } else if (!given_up) {
+    p->lost_next = p->suspects ? -1 : p->next_offset;
     p->suspects = true;
   }
   halve(p, count);
@@ -182,6 +188,9 @@ void txb_partition_interrupted(struct txb_partition *p, int32_t count, bool give
  * else in doubling steps. */
 static void suspect(struct txb_partition *p, const struct txb_worker_core_options *o, const struct txb_position *row) {
   bool marker = row->suspect && row->suspect_failed_count == 0 && row->suspect_offset >= 0;
+  if (p->lost_next >= 0 && row->next_offset > p->lost_next) /* its COMMIT had got through */
+    p->suspects = false;
+  p->lost_next = row->suspect ? -1 : p->lost_next;
   p->suspects = p->suspects || row->suspect; /* until gone through: this connection may go before that */
   p->suspect_left = p->suspects ? o->batch_messages : 0;
   p->suspect_offset = marker ? row->suspect_offset : -1;
