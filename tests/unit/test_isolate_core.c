@@ -116,6 +116,34 @@ Test(isolate_core, a_named_message_is_run_alone_at_once) {
   cr_assert_leq(pieces, 4, "%u pieces", pieces);
 }
 
+/* Three quarters were fine: the last one need not be run to know that it fails. */
+Test(isolate_core, what_is_known_to_fail_is_not_run_as_a_whole_again) {
+  struct txb_isolate_options o = options();
+  nature(16);
+  how[15] = BAD;
+  start(16, &o);
+  run_all(false);
+  check(16);
+  cr_assert_eq(pieces, 1 + 3 + 3 + 1);
+}
+
+Test(isolate_core, a_handler_that_names_the_wrong_one_costs_little_more_than_one_that_names_none) {
+  struct txb_isolate_options o = options();
+  const uint32_t *segment;
+  uint32_t count;
+  nature(1000);
+  how[0] = BAD;
+  start(1000, &o);
+  while (txb_isolate_next(&iso, &segment, &count)) {
+    bool bad = segment[0] == 0;
+    pieces++;
+    txb_isolate_answer(&iso, bad ? TXB_ISOLATE_COUNTS : TXB_ISOLATE_RAN, bad ? (int32_t)segment[count - 1] : -1);
+  }
+  cr_assert_eq(iso.settled, 1000);
+  cr_assert_eq(iso.failed, 1);
+  cr_assert_lt(pieces, 40, "%u pieces", pieces);
+}
+
 Test(isolate_core, several_that_name_themselves_cost_a_few_pieces_each) {
   struct txb_isolate_options o = options();
   nature(1000);

@@ -190,6 +190,19 @@ Test(worker_suspect, sets_both_aside_that_take_the_connection_down_in_turn) { /*
   cr_assert_eq(deaths, 4);
 }
 
+Test(worker_suspect, a_message_is_not_to_blame_for_the_connection_that_went_while_it_was_set_aside) {
+  int slot = owned(0);
+  record(slot, 0);
+  for (int i = 0; i < 3; i++) {
+    cr_assert_not(run(1).condemn, "it is run again: that it failed was in memory only");
+    step_failed(slot, TXB_FAILURE_ERROR, -1);
+    cr_assert_eq(run(1).failure, TXB_FAILURE_ERROR);
+    step(TXB_WE_DOWN, 0);
+    step(TXB_WE_UP, 0);
+    own(slot, plain(0));
+  }
+}
+
 Test(worker_suspect, sets_it_aside_after_all_when_the_connection_went_before_it_could) { /* W10 */
   int slot = owned(0);
   record(slot, 0);
