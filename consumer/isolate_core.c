@@ -46,8 +46,7 @@ static uint32_t piece_end(struct txb_isolate *iso) {
     size = iso->bad[iso->depth - 1].piece;
   }
   uint32_t end = size < limit - iso->at ? iso->at + size : limit;
-  iso->hinted = iso->culprit >= 0 && (uint32_t)iso->culprit >= iso->at && (uint32_t)iso->culprit < end;
-  if (!iso->hinted)
+  if (iso->culprit < 0 || (uint32_t)iso->culprit < iso->at || (uint32_t)iso->culprit >= end)
     return end;
   return (uint32_t)iso->culprit > iso->at ? (uint32_t)iso->culprit : iso->at + 1;
 }
@@ -116,14 +115,14 @@ static void blame(struct txb_isolate *iso) {
   advance(iso, iso->end);
 }
 
-/* More than one ran, and one of them failed; `culprit` as told. A piece that ended before a culprit and failed all the
- * same shows that the handler is not to be believed: it is split like any other. */
+/* More than one ran, and one of them failed; `culprit` as told, which need not be true: pieces become smaller all the
+ * same. */
 static void split(struct txb_isolate *iso, int32_t culprit) {
-  bool known = culprit >= (int32_t)iso->at && culprit < (int32_t)iso->end && !iso->hinted;
-  iso->culprit = known ? culprit : -1;
-  bool inner = iso->depth == 0 || iso->bad[iso->depth - 1].end != iso->end;
-  if (inner && iso->depth < TXB_ISOLATE_DEPTH)
+  iso->culprit = culprit;
+  if (iso->depth == 0 || iso->bad[iso->depth - 1].end != iso->end) {
+    TXB_ASSERT(iso->depth < TXB_ISOLATE_DEPTH); /* each is at most a fourth of the one around it */
     iso->depth++;
+  }
   iso->bad[iso->depth - 1].end = iso->end;
   iso->bad[iso->depth - 1].piece = part(iso->end - iso->at);
 }

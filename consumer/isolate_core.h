@@ -71,7 +71,6 @@ struct txb_isolate {
   } bad[TXB_ISOLATE_DEPTH]; /* ranges from `at` on that failed as a whole, the innermost last */
   uint32_t depth;
   bool under_way, ended;
-  bool hinted; /* the piece under way ends where it does because of the culprit */
 
   /* the result */
   uint32_t settled; /* candidates from the first on whose state is final */
