@@ -798,6 +798,9 @@ static bool plant(struct bugs *bugs, const char *name) {
                {"worker_retry_before_due", &bugs->retry_before_due},
                {"worker_keys_version_ignored", &bugs->keys_version_ignored},
                {"worker_retry_unmarked", &bugs->retry_unmarked},
+               {"worker_held_not_kept", &bugs->held_not_kept},
+               {"worker_failed_not_recorded", &bugs->failed_not_recorded},
+               {"worker_attempts_forgotten", &bugs->attempts_forgotten},
                {"worker_behind_applied", &bugs->behind_applied}};
   for (size_t i = 0; i < TXB_ARRAY_SIZE(table); i++)
     if (strcmp(table[i].name, name) == 0)

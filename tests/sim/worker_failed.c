@@ -97,7 +97,7 @@ void failed_promote(struct model *m, int partition, int key) {
   if (first < 0 || m->failed[first].state != TXB_FAILED_HELD)
     return;
   m->failed[first].state = TXB_FAILED_RETRYING;
-  m->failed[first].attempts = 0;
+  m->failed[first].attempts = m->failed[first].tried = 0;
   m->failed[first].due_us = m->now_us;
   say(m, "failed %d (message %d) goes on", first, m->failed[first].id);
 }
@@ -145,6 +145,7 @@ static void commit_add(struct model *m, struct session *x, const struct staged_a
                        .due_us = m->now_us + a->result.delay_ms * 1000,
                        .state = a->result.state,
                        .attempts = a->attempt ? a->result.attempts : 0,
+                       .tried = a->attempt && a->result.state != TXB_FAILED_HELD,
                        .holds = u->key >= 0 && a->result.holds};
   if (f->holds)
     x->gained[f->key]++;
@@ -165,6 +166,7 @@ static void commit_settle(struct model *m, struct session *x, const struct stage
     if (f->state == TXB_FAILED_RETRYING && f->due_us > x->marked_us)
       violated(m, "attempts: one before it was due");
     count_attempt(m, f->id, v->counts);
+    f->tried = f->state == TXB_FAILED_HELD ? 1 : f->tried + 1;
     f->state = v->result.state;
     f->attempts = v->result.attempts;
     f->due_us = m->now_us + v->result.delay_ms * 1000;
@@ -180,7 +182,7 @@ static void commit_settle(struct model *m, struct session *x, const struct stage
     r->applied += applied;
     r->duplicate += !applied;
   }
-  if (f->attempts > m->policy.attempts_max)
+  if (f->tried > m->policy.attempts_max || f->tried != f->attempts)
     violated(m, "attempts: more than the policy says");
   if (held_before && !f->holds)
     x->gained[f->key]--;
@@ -189,7 +191,7 @@ static void commit_settle(struct model *m, struct session *x, const struct stage
 
 void failed_commit(struct model *m, struct session *x) {
   bool touched[KEYS] = {false};
-  for (int i = 0; i < x->add_count; i++) {
+  for (int i = 0; i < x->add_count && !m->bugs.failed_not_recorded; i++) {
     commit_add(m, x, &x->adds[i]);
     int key = m->subjects[x->adds[i].id].key;
     if (key >= 0 && x->adds[i].result.state == TXB_FAILED_DEAD && !x->adds[i].result.holds)
@@ -280,7 +282,7 @@ void failed_person(struct model *m) {
   if (may_retry && chance(m, 60)) {
     check_transition(m, f->state, TXB_FAILED_ON_RETRY, TXB_FAILED_RETRYING);
     f->state = TXB_FAILED_RETRYING;
-    f->attempts = 0;
+    f->attempts = f->tried = 0;
     f->due_us = m->now_us;
     say(m, "a person: failed %d (message %d) again", number, f->id);
   } else if (applied) {

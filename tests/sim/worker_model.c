@@ -201,6 +201,11 @@ static void cut_batch(struct session *x, int settled) {
   x->staged.last_offset = x->staged.next_offset - 1;
 }
 
+static bool is_held(const struct model *m, const struct session *x, int i) {
+  int key = m->subjects[x->ids[i]].key;
+  return key >= 0 && x->held[key] && !x->skip && !x->retry && !m->bugs.held_not_kept;
+}
+
 /* INSERT ... ON CONFLICT DO NOTHING of the ids. False: it waits for another transaction that has one of them. */
 static bool insert_ids(struct model *m, int s, int *candidates, int *count) {
   struct session *x = &m->sessions[s];
@@ -215,9 +220,8 @@ static bool insert_ids(struct model *m, int s, int *candidates, int *count) {
   (void)txb_batch_candidates(ids, (size_t)x->count, order, first);
   *count = 0;
   for (int i = 0; i < x->count && !x->skip; i++) {
-    int id = x->ids[i], key = m->subjects[id].key;
-    x->known[i] = m->inbox[id] || !first[i];
-    if (key >= 0 && x->held[key] && !x->retry)
+    int id = x->ids[i];
+    if (is_held(m, x, i))
       continue;
     if (!first[i] && !m->bugs.batch_duplicate_ids)
       continue;
@@ -285,11 +289,6 @@ static void add(struct model *m, struct session *x, int i, enum txb_failed_state
   a->attempt = !x->crash;
   a->counts = counts;
   x->failed_count++;
-}
-
-static bool is_held(const struct model *m, const struct session *x, int i) {
-  int key = m->subjects[x->ids[i]].key;
-  return key >= 0 && x->held[key] && !x->skip;
 }
 
 static void apply(struct model *m, int s) {
@@ -420,8 +419,9 @@ static void settle_retry(struct model *m, int s) {
     } else if (candidate && state == TXB_ISOLATE_FAILED) {
       v->verdict = V_FAILED;
       v->counts = fails_now(&m->subjects[f->id]);
-      v->result = txb_failed_attempt(&m->policy, f->state == TXB_FAILED_HELD ? 0 : f->attempts, x->classes[c], 0,
-                                     f->key >= 0, roll(m, 1u << 30));
+      v->result =
+          txb_failed_attempt(&m->policy, f->state == TXB_FAILED_HELD || m->bugs.attempts_forgotten ? 0 : f->attempts,
+                             x->classes[c], 0, f->key >= 0, roll(m, 1u << 30));
       x->failed_count++;
     } else if (!candidate && (m->inbox[f->id] || is_applied(m, x, f->id))) {
       v->verdict = V_DUPLICATE;

@@ -31,7 +31,7 @@ enum {
 struct bugs {
   bool offset_before_commit, inbox_outside, no_epoch_check, no_inbox, commit_tag_ignored, batch_duplicate_ids,
       error_skips, held_out_of_order, attempt_per_replica, keys_version_ignored, retry_unmarked, behind_applied,
-      retry_before_due;
+      retry_before_due, held_not_kept, failed_not_recorded, attempts_forgotten;
 };
 
 /* ---- Kafka: logs ----------------------------------------------------------------------------- */
@@ -85,6 +85,7 @@ struct failed { /* a row of txb.failed; its index is its number */
   int64_t offset, place, due_us;
   enum txb_failed_state state;
   int attempts;
+  int tried;        /* attempts by the history, since it was set aside or a person wanted it again */
   bool holds, copy; /* copy: of an edit */
   int acts;         /* of persons */
 };
@@ -146,7 +147,6 @@ struct session {
   uint8_t blocked[BATCH_MAX + 1];
   int candidates[BATCH_MAX]; /* their indexes in the batch */
   enum txb_failure_class classes[BATCH_MAX];
-  bool known[BATCH_MAX]; /* the inbox has its id */
   /* what the answer tells */
   int settled, failed_count;
   int64_t due_ms;
