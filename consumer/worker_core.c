@@ -374,7 +374,7 @@ bool txb_worker_core_idle(const struct txb_worker_core *core) {
   for (size_t i = 0; i < core->slots; i++)
     if (core->partitions[i].used && !txb_partition_idle(&core->partitions[i]))
       return false;
-  return core->used > 0 && core->busy_slot < 0;
+  return core->used > 0 && core->busy_slot < 0 && core->exclusive < 0;
 }
 
 int64_t txb_worker_core_bytes(const struct txb_worker_core *core) {

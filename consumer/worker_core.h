@@ -173,7 +173,8 @@ const struct txb_worker_record *txb_worker_core_running(const struct txb_worker_
 /* While a RUN is under way: the batch that will most likely follow it, `base` records behind the head of its slot.
  * False: none that is full. */
 bool txb_worker_core_ahead(const struct txb_worker_core *core, int *slot_out, int32_t *base_out, int32_t *count_out);
-/* Everything assigned is applied to the end that Kafka told, and at least one partition is assigned. */
+/* Everything assigned is applied, or set aside, to the end that Kafka told, and at least one partition is assigned. What
+ * was set aside and is to be retried later is not waited for. */
 bool txb_worker_core_idle(const struct txb_worker_core *core);
 /* For status: what this slot's fetched records hold. */
 int64_t txb_worker_core_bytes(const struct txb_worker_core *core);

@@ -379,6 +379,18 @@ Test(worker_retry, a_revoked_partition_ends_its_retry_and_starts_none) {
   expect(TXB_WA_RELEASE);
 }
 
+Test(worker_retry, is_idle_with_something_to_retry_later_and_not_with_a_marker_out) {
+  int slot = owned_due(500);
+  step_found(TXB_WE_END, slot, true, 0);
+  cr_assert(txb_worker_core_idle(&core));
+  now_us += 500 * MS;
+  mark(slot, 1);
+  cr_assert_not(txb_worker_core_idle(&core));
+  expect(TXB_WA_RETRY);
+  retried(slot, 1, 1, 500);
+  cr_assert(txb_worker_core_idle(&core));
+}
+
 Test(worker_retry, does_not_wake_up_for_what_another_partition_s_marker_holds_back) {
   int slot = owned_due(0), other = owned(0);
   expect(TXB_WA_KEYS);
