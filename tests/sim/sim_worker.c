@@ -269,8 +269,10 @@ static void take(struct world *w, struct worker *k, int slot, int p) {
                                      .suspect_failed_number = r->suspect_failed[0],
                                      .due_ms = r->due_us > w->m.now_us ? (r->due_us - w->m.now_us) / 1000 : 0};
   e.position.last_id.bytes[15] = (unsigned char)r->last_id;
-  r->suspect_deaths += e.position.suspect_died;
-  e.position.suspect_deaths = r->suspect_deaths;
+  failed_taken(&w->m, p, died);
+  r->suspect_deaths += e.position.suspect_died && r->suspect_failed_count == 0;
+  e.position.suspect_deaths =
+      r->suspect_failed_count == 1 ? w->m.failed[r->suspect_failed[0]].deaths : r->suspect_deaths;
   e.position.epoch = ++r->epoch;
   r->instance = k->instance;
   r->busy = true;
@@ -305,8 +307,7 @@ static void keys(struct world *w, struct worker *k, int slot, int p) {
 static void retry_mark(struct world *w, struct worker *k, const struct txb_worker_action *a, int p) {
   struct row *r = &w->m.rows[p];
   struct txb_worker_event e = event_of(w, TXB_WE_RETRY_MARKED, a->slot);
-  int before = r->suspect_failed_count == 1 ? r->suspect_failed[0] : -1;
-  e.count = failed_pick(&w->m, p, a->count < BATCH_MAX ? a->count : BATCH_MAX, a->suspect, k->marked[p]);
+  e.count = failed_pick(&w->m, p, a->count < BATCH_MAX ? a->count : BATCH_MAX, k->marked[p]);
   e.number = k->marked[p][0];
   e.keys_version = r->keys_version;
   e.due_ms = failed_due_ms(&w->m, p);
@@ -314,8 +315,10 @@ static void retry_mark(struct world *w, struct worker *k, const struct txb_worke
   k->marked_us[p] = w->m.now_us;
   r->suspect_marked = false;
   if (!w->m.bugs.retry_unmarked) {
-    bool same = e.count == 1 && before == k->marked[p][0];
-    r->suspect_deaths = same ? r->suspect_deaths : 0;
+    r->suspect_deaths = 0;
+    for (int i = 0; i < e.count; i++)
+      if (!w->m.failed[k->marked[p][i]].suspect)
+        w->m.failed[k->marked[p][i]].deaths = 0;
     memcpy(r->suspect_failed, k->marked[p], sizeof r->suspect_failed);
     r->suspect_failed_count = e.count;
     r->suspect_offset = -1;

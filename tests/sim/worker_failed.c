@@ -37,10 +37,6 @@ static bool is_picked(const int *numbers, int count, int number) {
   return false;
 }
 
-static bool is_suspect(const struct row *r, int number) {
-  return is_picked(r->suspect_failed, r->suspect_failed_count, number);
-}
-
 /* The next held row behind place `after`; with the planted bug the last one. */
 static int follower(const struct model *m, const struct failed *head, const int *numbers, int count) {
   int best = -1;
@@ -56,9 +52,15 @@ static int follower(const struct model *m, const struct failed *head, const int 
   return best;
 }
 
-int failed_pick(const struct model *m, int partition, int rows_max, bool suspects_first, int *numbers) {
-  const struct row *r = &m->rows[partition];
+int failed_pick(const struct model *m, int partition, int rows_max, int *numbers) {
   int count = 0;
+  for (int i = 0; i < m->failed_count && rows_max > 0; i++) {
+    const struct failed *f = &m->failed[i];
+    if (f->suspect && f->partition == partition && f->state == TXB_FAILED_RETRYING && f->due_us <= m->now_us) {
+      numbers[0] = i;
+      return 1;
+    }
+  }
   while (count < rows_max) {
     int head = -1;
     for (int i = 0; i < m->failed_count; i++) {
@@ -66,17 +68,14 @@ int failed_pick(const struct model *m, int partition, int rows_max, bool suspect
       bool due = f->due_us <= m->now_us || m->bugs.retry_before_due;
       if (f->partition != partition || f->state != TXB_FAILED_RETRYING || !due || is_picked(numbers, count, i))
         continue;
-      bool better = head < 0 || f->due_us < m->failed[head].due_us;
-      if (head >= 0 && suspects_first && is_suspect(r, i) != is_suspect(r, head))
-        better = is_suspect(r, i);
-      head = better ? i : head;
+      head = head < 0 || f->due_us < m->failed[head].due_us ? i : head;
     }
     if (head < 0)
       break;
     numbers[count++] = head;
     while (count < rows_max && m->failed[head].key >= 0 && m->failed[head].holds) {
       int next = follower(m, &m->failed[head], numbers, count);
-      if (next < 0)
+      if (next < 0 || m->failed[next].suspect)
         break;
       numbers[count++] = next;
     }
@@ -161,6 +160,8 @@ static void commit_settle(struct model *m, struct session *x, const struct stage
   bool held_before = f->holds;
   if (v->verdict == V_UNTOUCHED)
     return;
+  f->suspect = false;
+  f->deaths = 0;
   if (v->verdict == V_FAILED) {
     check_transition(m, f->state, TXB_FAILED_ON_FAILED, v->result.state);
     if (f->state == TXB_FAILED_RETRYING && f->due_us > x->marked_us)
@@ -209,6 +210,15 @@ void failed_commit(struct model *m, struct session *x) {
     x->due_ms = failed_due_ms(m, x->partition);
 }
 
+void failed_taken(struct model *m, int partition, bool died) {
+  const struct row *r = &m->rows[partition];
+  for (int i = 0; i < r->suspect_failed_count; i++) {
+    struct failed *f = &m->failed[r->suspect_failed[i]];
+    f->suspect = txb_failed_is_open(f->state);
+    f->deaths += died && r->suspect_marked && r->suspect_failed_count == 1;
+  }
+}
+
 void failed_condemn(struct model *m, int partition, int number) {
   struct failed *f = &m->failed[number];
   struct row *r = &m->rows[partition];
@@ -216,6 +226,8 @@ void failed_condemn(struct model *m, int partition, int number) {
     check_transition(m, f->state, TXB_FAILED_ON_CRASHED, TXB_FAILED_DEAD);
     f->state = TXB_FAILED_DEAD;
     f->holds = f->holds && !m->policy.release;
+    f->suspect = false;
+    f->deaths = 0;
     die(m, f->id, f->key >= 0 && !f->holds);
     failed_promote(m, partition, f->key);
   }

@@ -88,6 +88,8 @@ struct failed { /* a row of txb.failed; its index is its number */
   int tried;        /* attempts by the history, since it was set aside or a person wanted it again */
   bool holds, copy; /* copy: of an edit */
   int acts;         /* of persons */
+  bool suspect;     /* was under a marker when somebody died, or the connection went: it is run alone (W10) */
+  int deaths;       /* alone */
 };
 /* What a transaction will write of it. */
 struct staged_add {
@@ -213,7 +215,9 @@ int failed_held(const struct model *m, int partition);
 /* Milliseconds until something is due; -1: nothing. */
 int64_t failed_due_ms(const struct model *m, int partition);
 /* Rows for a retry: heads that are due and what is held behind each. */
-int failed_pick(const struct model *m, int partition, int rows_max, bool suspects_first, int *numbers);
+int failed_pick(const struct model *m, int partition, int rows_max, int *numbers);
+/* A new owner: what is under a marker that is still out is suspected. */
+void failed_taken(struct model *m, int partition, bool died);
 /* What the transaction of a session has staged, at its commit. */
 void failed_commit(struct model *m, struct session *x);
 void failed_condemn(struct model *m, int partition, int number);
