@@ -4,8 +4,8 @@
  * watches the stop descriptor, and ends with TXB_RETRY "stopping" when it is signalled. A connection belongs to one
  * thread. After any TXB_RETRY whose origin is TXB_ORIGIN_POSTGRES the connection may be dead: txb_pg_is_usable() tells.
  *
- * SQLSTATE to codes: 08*, 57P0*, 53*, 58*, 25P03, 25006 -> RETRY with TXB_ORIGIN_POSTGRES; 40*, 55P03, 55006, 57014 ->
- * RETRY; TXB01 (compare-and-set missed) -> FENCED; TXB02 (an outcome that is not ok) -> POISON; 28*, 42501, TXB03,
+ * SQLSTATE to codes: 08*, 57P0*, 53*, 58*, 25P03, 25006 -> RETRY with TXB_ORIGIN_POSTGRES; 40*, 55P03, 55006, 57014,
+ * TXB05 (keys changed) -> RETRY; TXB01 (compare-and-set missed) -> FENCED; TXB02 (an outcome that is not ok) -> POISON; 28*, 42501, TXB03,
  * TXB04 -> REFUSED with TXB_ORIGIN_SAFETY; 3D000 (no such database) -> REFUSED with TXB_ORIGIN_USAGE; 22*, 23*, 42*,
  * P0001 and the rest -> REFUSED.
  * A prepared statement that a handler deallocated, or whose result type a migration

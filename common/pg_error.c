@@ -26,6 +26,7 @@ static const struct {
     {"TXB02", TXB_POISON, TXB_ORIGIN_NONE},    /* an outcome that is not ok */
     {"TXB03", TXB_REFUSED, TXB_ORIGIN_SAFETY}, /* batch left open at commit */
     {"TXB04", TXB_REFUSED, TXB_ORIGIN_SAFETY}, /* schema, safety */
+    {"TXB05", TXB_RETRY, TXB_ORIGIN_NONE},     /* compare-and-set: somebody changed the failed messages */
     {"28", TXB_REFUSED, TXB_ORIGIN_SAFETY},    /* authentication */
     {"42501", TXB_REFUSED, TXB_ORIGIN_SAFETY}, /* permission */
     {"3D000", TXB_REFUSED, TXB_ORIGIN_USAGE},  /* no such database */

@@ -101,7 +101,9 @@ struct txb_group_settings {
   struct txb_texts topics;
   char *database, *handler_kind, *handler_function, *handler_per, *handler_path, *handler_symbol, *handler_argument,
       *start;
-  int64_t batch_messages, batch_bytes, batch_wait_ms, session_timeout_ms, inbox_keep_ms, retry_first_ms, retry_cap_ms;
+  int64_t batch_messages, batch_bytes, batch_wait_ms, session_timeout_ms, inbox_keep_ms, retry_first_ms, retry_cap_ms,
+      retry_factor, retry_attempts_max, handler_timeout_ms, held_per_key_max, held_per_group_max;
+  char *retry_on_dead;
 };
 
 struct txb_log_settings {

@@ -48,6 +48,7 @@ static enum txb_rc add_place(txb_worker_t *w, const char *topic, int32_t partiti
 }
 
 static void remove_place(struct txb_worker_place *place) {
+  txb_worker_keys_forget(place);
   txb_free(place->topic);
   *place = (struct txb_worker_place){.used = false};
 }

@@ -7,7 +7,7 @@
 #include <libpq-fe.h>
 #include <stdio.h>
 
-#include "common/fault.h"
+#include "common/memory.h"
 #include "consumer/worker_internal.h"
 #include "consumer_sql.h"
 
@@ -74,35 +74,34 @@ static const char *const outcome_names[] = {[TXB_OUTCOME_OK] = "ok",
                                             [TXB_OUTCOME_RETRY] = "retry",
                                             [TXB_OUTCOME_DEAD] = "dead"};
 
-static const struct txb_worker_message *message_at(const txb_worker_t *w, const struct txb_worker_batch *b,
-                                                   uint32_t i) {
-  return txb_worker_core_running(&w->core, b->slot, b->base + (int32_t)i)->ref;
-}
-
-static enum txb_rc call(txb_worker_t *w, const struct txb_worker_batch *b, uint32_t i, PGconn *conn,
+static enum txb_rc call(txb_worker_t *w, const struct txb_worker_source *source, uint32_t i, PGconn *conn,
                         struct txb_answer *answer, enum txb_outcome *out, struct txb_error *err) {
-  const struct txb_worker_message *m = message_at(w, b, i);
-  struct txb_record record = m->record;
+  struct txb_worker_item item;
+  struct txb_slice json;
   char id[37];
-  TXB_TRY(txb_kafka_consumer_headers(w->kafka, m->kafka, &record, err));
-  txb_buffer_clear(&w->text);
-  txb_worker_headers_json(&record, &m->event, &w->text);
+  txb_worker_item_of(w, source, i, &item);
+  TXB_TRY(txb_worker_item_headers(w, source, i, &json, err));
+  if (source->rows != NULL) { /* ended by a NUL already, but not for sure by what comes */
+    txb_buffer_clear(&w->text);
+    txb_buffer_add(&w->text, json.data, json.size);
+  }
   const char *headers = txb_buffer_text(&w->text);
   TXB_TRY(txb_buffer_check(&w->text, err));
-  txb_uuid_format(&b->ids[i], id);
+  txb_uuid_format(&item.id, id);
+  const struct txb_worker_place *place = &w->places[w->operation.action.slot];
   struct txb_message message = {.struct_size = sizeof message,
                                 .id = id,
-                                .source = m->event.source,
-                                .type = m->event.type,
-                                .content_type = m->event.content_type,
-                                .topic = w->places[b->slot].topic,
-                                .partition = m->record.partition,
-                                .offset = m->record.offset,
-                                .time_us = m->event.time_us,
-                                .key = m->record.key,
-                                .payload = m->record.value,
+                                .source = item.source,
+                                .type = item.type,
+                                .content_type = item.content_type,
+                                .topic = place->topic,
+                                .partition = place->partition,
+                                .offset = item.offset,
+                                .time_us = item.time_us,
+                                .key = item.key,
+                                .payload = item.payload,
                                 .headers_json = headers,
-                                .attempt = w->operation.action.attempt};
+                                .attempt = txb_worker_attempt_of(source, i)};
   *answer = (struct txb_answer){.struct_size = sizeof *answer};
   if (w->settings->handler == TXB_HANDLER_CALLBACK)
     *out = w->settings->callback(conn, &message, answer, w->settings->callback_context);
@@ -144,93 +143,119 @@ static const char *harm_done(PGconn *conn) {
   return "the handler left a command running";
 }
 
-/* The inbox's answer, as flags on the batch's records: only the new ones are handled. */
-static void flag_fresh(struct txb_worker_batch *b, const struct txb_pg_result *fresh) {
-  memset(b->first, 0, (size_t)b->count * sizeof *b->first);
-  for (int row = 0; row < txb_pg_rows(fresh); row++) {
-    struct txb_uuid id;
-    int32_t low = 0, high = b->count;
-    txb_pg_uuid(fresh, row, 0, &id);
-    while (low < high) { /* the first of equal ids: `order` is sorted by id, then by place */
-      int32_t middle = low + (high - low) / 2;
-      if (memcmp(&b->ids[b->order[middle]], &id, sizeof id) < 0)
-        low = middle + 1;
-      else
-        high = middle;
-    }
-    TXB_ASSERT(low < b->count);
-    b->first[b->order[low]] = true;
-    bool all = txb_bug("worker_batch_duplicate_ids") || txb_bug("worker_no_inbox");
-    for (int32_t i = low + 1; all && i < b->count && memcmp(&b->ids[b->order[i]], &id, sizeof id) == 0; i++)
-      b->first[b->order[i]] = true;
-  }
+/* What the inbox took, sorted: only that is handled. */
+struct fresh_ids {
+  struct txb_uuid *ids;
+  size_t count;
+};
+
+static void fresh_fini(struct fresh_ids *f) {
+  txb_free(f->ids);
 }
 
-static enum txb_rc blame(txb_worker_t *w, uint32_t i, enum txb_outcome outcome, const struct txb_answer *answer,
-                         const char *harm, PGconn *conn) {
-  struct txb_error why = {.rc = TXB_OK};
+static enum txb_rc fresh_init(const struct txb_pg_result *result, struct fresh_ids *f, struct txb_error *err) {
+  void *memory = NULL;
+  f->count = (size_t)txb_pg_rows(result);
+  TXB_TRY(txb_alloc_array(f->count + 1, sizeof *f->ids, &memory, err));
+  f->ids = memory;
+  for (size_t row = 0; row < f->count; row++)
+    txb_pg_uuid(result, (int)row, 0, &f->ids[row]);
+  txb_worker_sort_ids(f->ids, f->count);
+  return TXB_OK;
+}
+
+static bool is_fresh(const struct fresh_ids *f, const struct txb_uuid *id) {
+  size_t low = 0, high = f->count;
+  while (low < high) {
+    size_t middle = low + (high - low) / 2;
+    if (memcmp(&f->ids[middle], id, sizeof *id) < 0)
+      low = middle + 1;
+    else
+      high = middle;
+  }
+  return low < f->count && memcmp(&f->ids[low], id, sizeof *id) == 0;
+}
+
+static enum txb_rc blame(uint32_t i, enum txb_outcome outcome, const struct txb_answer *answer, const char *harm,
+                         PGconn *conn, struct txb_worker_verdict *out) {
   bool known = outcome >= TXB_OUTCOME_OK && outcome <= TXB_OUTCOME_DEAD;
+  *out = (struct txb_worker_verdict){.at = (int32_t)i, .outcome = "error"};
   if (known && outcome != TXB_OUTCOME_OK) {
-    (void)TXB_FAIL(&why, TXB_POISON, "%s", answer->reason[0] != '\0' ? answer->reason : "no reason given");
-    txb_worker_batch_blame(w, TXB_FAILURE_OUTCOME, (int)i, answer->retry_after_ms > 0 ? answer->retry_after_ms : 0,
-                           outcome_names[outcome], &why);
+    (void)TXB_FAIL(&out->why, TXB_POISON, "%s", answer->reason[0] != '\0' ? answer->reason : "no reason given");
+    out->after_ms = answer->retry_after_ms > 0 ? answer->retry_after_ms : 0;
+    snprintf(out->outcome, sizeof out->outcome, "%s", outcome_names[outcome]);
     return TXB_POISON;
   }
   const char *last = PQerrorMessage(conn);
   if (!known)
-    (void)TXB_FAIL(&why, TXB_POISON, "the handler answered %d, which is no outcome", (int)outcome);
+    (void)TXB_FAIL(&out->why, TXB_POISON, "the handler answered %d, which is no outcome", (int)outcome);
   else
-    (void)TXB_FAIL(&why, TXB_POISON, "%s%s%.300s", harm, last != NULL && last[0] != '\0' ? ": " : "",
+    (void)TXB_FAIL(&out->why, TXB_POISON, "%s%s%.300s", harm, last != NULL && last[0] != '\0' ? ": " : "",
                    last != NULL ? last : "");
-  txb_worker_batch_blame(w, TXB_FAILURE_ERROR, (int)i, 0, "error", &why);
   return TXB_POISON;
 }
 
 /* Nobody is to blame: the batch is undone as after a deadlock, and who runs its messages next has not seen them. */
-static enum txb_rc put_off(txb_worker_t *w) {
-  struct txb_error why = {.rc = TXB_OK};
-  (void)TXB_FAIL(&why, TXB_POISON, "the batch was put off, for a stop or because the group asks for partitions back");
-  txb_worker_batch_blame(w, TXB_FAILURE_CONFLICT, -1, 0, "error", &why);
+static enum txb_rc put_off(struct txb_worker_verdict *out) {
+  *out = (struct txb_worker_verdict){.at = -1, .outcome = "error", .put_off = true};
+  (void)TXB_FAIL(&out->why, TXB_POISON,
+                 "the batch was put off, for a stop or because the group asks for partitions back");
   return TXB_POISON;
 }
 
-enum txb_rc txb_worker_handler_plugin_run(txb_worker_t *w, struct txb_worker_batch *b,
-                                          const struct txb_pg_result *fresh, int64_t *applied_out,
-                                          struct txb_error *err) {
+/* One message. TXB_RETRY: the connection is gone or unusable. */
+static enum txb_rc run_one(txb_worker_t *w, const struct txb_worker_source *source, uint32_t i, PGconn *conn,
+                           struct txb_worker_verdict *out, struct txb_error *err) {
+  struct txb_answer answer;
+  enum txb_outcome outcome = TXB_OUTCOME_OK;
+  TXB_TRY(call(w, source, i, conn, &answer, &outcome, err));
+  w->spoilt = !tidy(conn);
+  if (w->spoilt) {
+    w->spoilt = PQstatus(conn) == CONNECTION_OK;
+    return TXB_FAIL_FROM(err, TXB_RETRY, TXB_ORIGIN_POSTGRES,
+                         "the connection to %s was lost or left unusable by the handler: %.200s", txb_pg_name(w->pg),
+                         PQerrorMessage(conn));
+  }
+  const char *harm = harm_done(conn);
+  if (outcome != TXB_OUTCOME_OK || harm != NULL)
+    return blame(i, outcome, &answer, harm, conn, out);
+  return TXB_OK;
+}
+
+static enum txb_rc run_all(txb_worker_t *w, const struct txb_worker_source *source, const uint32_t *which, int32_t n,
+                           const struct fresh_ids *fresh, int64_t *applied_out, struct txb_worker_verdict *out,
+                           struct txb_error *err) {
   PGconn *conn = txb_pg_native(w->pg);
-  int64_t applied = 0, called = 0;
-  enum txb_rc rc = TXB_OK;
-  flag_fresh(b, fresh);
+  for (int32_t k = 0; k < n; k++) {
+    struct txb_worker_item item;
+    txb_worker_item_of(w, source, which[k], &item);
+    if (!is_fresh(fresh, &item.id))
+      continue;
+    bool end = false; /* not before the first call: a batch that is rolled back again and again gets nowhere */
+    if (w->operation.called++ > 0)
+      TXB_TRY(txb_worker_between_calls(w, &end, err));
+    if (end)
+      return put_off(out);
+    TXB_TRY(run_one(w, source, which[k], conn, out, err));
+    ++*applied_out;
+  }
+  return TXB_OK;
+}
+
+enum txb_rc txb_worker_handler_plugin_run(txb_worker_t *w, const struct txb_worker_source *source,
+                                          const uint32_t *which, int32_t n, const struct txb_pg_result *result,
+                                          int64_t *applied_out, struct txb_worker_verdict *out, struct txb_error *err) {
+  PGconn *conn = txb_pg_native(w->pg);
+  TXB_CLEANUP(fresh_fini) struct fresh_ids fresh = {.ids = NULL};
+  int64_t applied = 0;
+  TXB_TRY(fresh_init(result, &fresh, err));
   TXB_TRY(txb_pg_pipeline_end(w->pg, err));
   if (PQsetnonblocking(conn, 0) != 0)
     return TXB_FAIL_FROM(err, TXB_RETRY, TXB_ORIGIN_POSTGRES, "connection to %s can't be made blocking",
                          txb_pg_name(w->pg));
-  for (uint32_t i = 0; rc == TXB_OK && i < (uint32_t)b->count; i++) {
-    struct txb_answer answer;
-    enum txb_outcome outcome = TXB_OUTCOME_OK;
-    if (!b->first[i])
-      continue;
-    bool end = false; /* not before the first call: a batch that is rolled back again and again gets nowhere */
-    if (called++ > 0)
-      TXB_TRY(txb_worker_between_calls(w, &end, err));
-    if (end) {
-      rc = put_off(w);
-      break;
-    }
-    TXB_TRY(call(w, b, i, conn, &answer, &outcome, err));
-    w->spoilt = !tidy(conn);
-    if (w->spoilt) {
-      w->spoilt = PQstatus(conn) == CONNECTION_OK;
-      return TXB_FAIL_FROM(err, TXB_RETRY, TXB_ORIGIN_POSTGRES,
-                           "the connection to %s was lost or left unusable by the handler: %.200s", txb_pg_name(w->pg),
-                           PQerrorMessage(conn));
-    }
-    const char *harm = harm_done(conn);
-    if (outcome != TXB_OUTCOME_OK || harm != NULL)
-      rc = blame(w, i, outcome, &answer, harm, conn);
-    else
-      applied++;
-  }
+  enum txb_rc rc = run_all(w, source, which, n, &fresh, &applied, out, err);
+  if (rc != TXB_OK && rc != TXB_POISON)
+    return rc;
   if (PQsetnonblocking(conn, 1) != 0)
     return TXB_FAIL_FROM(err, TXB_RETRY, TXB_ORIGIN_POSTGRES, "connection to %s can't be made non-blocking",
                          txb_pg_name(w->pg));

@@ -84,9 +84,22 @@ static enum txb_rc check(const struct txb_worker_options *o, txb_handler_fn hand
     return REFUSE(err, "a worker needs group, topics, database and brokers");
   if (o->start != TXB_START_EARLIEST && o->start != TXB_START_LATEST && o->start != TXB_START_ERROR)
     return REFUSE(err, "txb_worker_options.start is %d, which is none of enum txb_start", (int)o->start);
+  if (KNOWS(o, held_per_group_max) && o->retry_on_dead != TXB_ON_DEAD_HOLD && o->retry_on_dead != TXB_ON_DEAD_RELEASE)
+    return REFUSE(err, "txb_worker_options.retry_on_dead is %d, which is none of enum txb_on_dead",
+                  (int)o->retry_on_dead);
   if (knows_log(o) && ((int)o->log_level < 0 || o->log_level > TXB_LOG_NONE))
     return REFUSE(err, "txb_worker_options.log_level is %d, which is none of enum txb_log_level", (int)o->log_level);
   return TXB_OK;
+}
+
+static void take_failure_options(const struct txb_worker_options *o, struct txb_worker_settings *s) {
+  if (!KNOWS(o, held_per_group_max))
+    return;
+  s->retry_factor = given_or(o->retry_factor, s->retry_factor);
+  s->retry_attempts_max = given_or(o->retry_attempts_max, s->retry_attempts_max);
+  s->retry_on_dead = o->retry_on_dead;
+  s->held_per_key_max = o->held_per_key_max != 0 ? o->held_per_key_max : s->held_per_key_max;
+  s->held_per_group_max = o->held_per_group_max != 0 ? o->held_per_group_max : s->held_per_group_max;
 }
 
 static enum txb_rc copy(struct txb_worker *worker, const struct txb_worker_options *o, txb_handler_fn handler,
@@ -126,6 +139,7 @@ static enum txb_rc copy(struct txb_worker *worker, const struct txb_worker_optio
   s->session_timeout_ms = given_or(o->session_timeout_ms, s->session_timeout_ms);
   s->retry_first_ms = o->retry_first_ms != 0 ? o->retry_first_ms : s->retry_first_ms;
   s->retry_cap_ms = o->retry_cap_ms != 0 ? o->retry_cap_ms : s->retry_cap_ms;
+  take_failure_options(o, s);
   s->inbox_keep_ms = KNOWS(o, inbox_keep_ms) && o->inbox_keep_ms != 0 ? o->inbox_keep_ms : s->inbox_keep_ms;
   return TXB_OK;
 }

@@ -1,5 +1,5 @@
 /* One database operation at a time, on a pipeline that the loop polls: statements go out, answers are taken in as they
- * come, and the last of them ends the operation. What an operation means is with position.c, batch.c and
+ * come, and the last of them ends the operation. What an operation means is with position.c, batch.c, retry.c and
  * inbox_upkeep.c.
  *
  * A connection that dies under an operation leaves it done or not done; nobody guesses: every partition is taken again,
@@ -14,7 +14,7 @@ const struct txb_pg_statement txb_worker_commit_statement = {"txb_worker_commit"
 const struct txb_pg_statement txb_worker_rollback_statement = {"txb_worker_rollback", txb_text_worker_rollback};
 
 bool txb_worker_is_database_action(enum txb_worker_action_kind kind) {
-  return kind >= TXB_WA_LOOKUP && kind <= TXB_WA_RELEASE;
+  return kind >= TXB_WA_LOOKUP && kind <= TXB_WA_CONDEMN;
 }
 
 enum txb_rc txb_worker_send(txb_worker_t *w, const struct txb_pg_statement *statement,
@@ -36,6 +36,8 @@ static void forget_answers(struct txb_worker_operation *o) {
     o->results[i] = NULL;
   }
   o->answers = o->sent = 0;
+  o->add_answer = -1;
+  o->failed = false;
 }
 
 void txb_worker_next_phase(txb_worker_t *w, int phase) {
@@ -56,23 +58,35 @@ void txb_worker_params_place(txb_worker_t *w, const struct txb_worker_action *ac
   txb_pg_add_int4(&w->params, place->partition);
 }
 
+static bool is_retry(enum txb_worker_action_kind kind) {
+  return kind == TXB_WA_RETRY_MARK || kind == TXB_WA_RETRY || kind == TXB_WA_CONDEMN;
+}
+
 static enum txb_rc begin(txb_worker_t *w, struct txb_error *err) {
   if (w->operation.action.kind == TXB_WA_RUN)
     return txb_worker_batch_begin(w, err);
   if (w->operation.action.kind == TXB_WA_NONE)
     return txb_worker_upkeep_begin(w, err);
+  if (is_retry(w->operation.action.kind))
+    return txb_worker_retry_begin(w, err);
   return txb_worker_position_begin(w, err);
 }
 
 enum txb_rc txb_worker_operation_begin(txb_worker_t *w, const struct txb_worker_action *action, struct txb_error *err) {
   TXB_ASSERT(!w->operation.active && txb_pg_pending(w->pg) == 0);
-  w->operation = (struct txb_worker_operation){.active = true, .action = *action, .began_us = txb_clock_steady_us()};
-  return begin(w, err);
+  w->operation = (struct txb_worker_operation){
+      .active = true, .action = *action, .began_us = txb_clock_steady_us(), .add_answer = -1};
+  TXB_TRY(begin(w, err));
+  if (w->operation.syncs == 0) /* answered without the database */
+    txb_worker_operation_clear(w);
+  return TXB_OK;
 }
 
 static enum txb_rc end(txb_worker_t *w, struct txb_error *err) {
   if (w->operation.action.kind == TXB_WA_RUN)
     return txb_worker_batch_end(w, err);
+  if (is_retry(w->operation.action.kind))
+    return txb_worker_retry_end(w, err);
   if (w->operation.action.kind != TXB_WA_NONE)
     return txb_worker_position_end(w, err);
   return txb_worker_upkeep_end(w, err);
@@ -82,10 +96,14 @@ static void answered(struct txb_worker_operation *o, enum txb_pg_kind kind, stru
                      const struct txb_error *error) {
   if (kind == TXB_PG_ERROR && !o->failed) {
     o->failed = true;
+    o->failed_answer = o->answers;
     o->error = *error;
   }
-  TXB_ASSERT(o->answers < TXB_OPERATION_RESULTS);
-  o->results[o->answers++] = result;
+  if (o->answers < TXB_OPERATION_RESULTS) /* a chunk may have more statements than anybody asks the answers of */
+    o->results[o->answers] = result;
+  else
+    txb_pg_result_free(result);
+  o->answers++;
 }
 
 enum txb_rc txb_worker_operation_progress(txb_worker_t *w, struct txb_error *err) {
@@ -112,7 +130,8 @@ enum txb_rc txb_worker_operation_progress(txb_worker_t *w, struct txb_error *err
     if (o->syncs > 0)
       continue;
     /* A lookup only reads, which a database that is read-only lets through. */
-    if (!o->failed && o->action.kind != TXB_WA_LOOKUP)
+    bool undone = o->phase == TXB_PHASE_ROLLBACK && o->action.kind != TXB_WA_NONE;
+    if (!o->failed && !undone && o->action.kind != TXB_WA_LOOKUP)
       txb_worker_connection_works(w);
     txb_worker_operation_clear(w);
   }

@@ -3,26 +3,25 @@
 
 #include <string.h>
 
-#include "common/backoff.h"
 #include "common/memory.h"
 
-#define RETRY_AFTER_MAX_MS (INT64_C(30) * 24 * 3600 * 1000)
-
-#define GROW_AFTER_FIRST 4  /* commits at a reduced size before it doubles (W8: grows back slowly) */
-#define GROW_AFTER_MAX   64 /* a group that fails often stays isolated (W5) */
-#define CONFLICTS_FREE   5  /* times that a message alone is run again at once after a conflict */
-#define RECHECK_MAX      3u /* doublings of the pause of a stopped partition */
+#define RECHECK_MAX 3u /* doublings of the pause of a stopped partition */
 
 void txb_partition_init(struct txb_partition *p, const struct txb_worker_core_options *o) {
   *p = (struct txb_partition){.used = true,
                               .probed_next = -1,
                               .end_offset = -1,
                               .limit = o->batch_messages,
-                              .grow_after = GROW_AFTER_FIRST,
-                              .isolate_offset = -1,
+                              .grow_after = TXB_PARTITION_GROW_AFTER,
+                              .culprit_offset = -1,
+                              .condemned_offset = -1,
+                              .retry_due_us = INT64_MAX,
+                              .retry_condemned = -1,
+                              .retry_limit = o->batch_messages,
                               .lost_alone_offset = -1,
                               .stalled_offset = -1,
                               .suspect_offset = -1,
+                              .lost_next = -1,
                               .marked_offset = -1,
                               .copied_offset = -1};
 }
@@ -129,14 +128,14 @@ enum txb_rc txb_partition_push(struct txb_partition *p, const struct txb_worker_
   return TXB_OK;
 }
 
-/* Records from index `base` on, at most max: as many as the bytes allow, and none from the isolated one on unless it
+/* Records from index `base` on, at most max: as many as the bytes allow, and none from a condemned one on unless it
  * stands first. */
 static int32_t cut(const struct txb_partition *p, const struct txb_worker_core_options *o, int32_t base, int32_t max,
                    int64_t *bytes, bool *full) {
   int32_t n = 0;
   while (!*full && n < max && (size_t)(base + n) < p->count) {
     const struct txb_worker_record *r = at(p, (size_t)(base + n));
-    *full = n > 0 && (r->offset == p->isolate_offset || *bytes + r->size > o->batch_bytes);
+    *full = n > 0 && (r->offset == p->condemned_offset || *bytes + r->size > o->batch_bytes);
     if (!*full) {
       *bytes += r->size;
       n++;
@@ -148,7 +147,7 @@ static int32_t cut(const struct txb_partition *p, const struct txb_worker_core_o
 
 int32_t txb_partition_full(const struct txb_partition *p, const struct txb_worker_core_options *o, int32_t base) {
   bool special = (size_t)base >= p->count || at(p, (size_t)base)->offset == p->stalled_offset ||
-                 at(p, (size_t)base)->offset == p->isolate_offset;
+                 at(p, (size_t)base)->offset == p->condemned_offset;
   int64_t bytes = 0;
   bool full = false;
   int32_t n = special ? 0 : cut(p, o, base, p->limit, &bytes, &full);
@@ -162,9 +161,9 @@ int32_t txb_partition_batch(const struct txb_partition *p, const struct txb_work
   int64_t head = at(p, 0)->offset;
   if (head == p->stalled_offset)
     return now_us >= p->stall_due_us ? 1 : 0;
-  if (head == p->isolate_offset)
+  if (head == p->condemned_offset)
     return 1;
-  int32_t max = p->limit;
+  int32_t max = p->conflicts > 0 ? 1 : p->limit;
   if (p->suspect_left > 0) {
     int32_t step = p->singles_left > 0 ? 1 : p->suspect_step;
     max = step < max ? step : max;
@@ -174,164 +173,6 @@ int32_t txb_partition_batch(const struct txb_partition *p, const struct txb_work
   int32_t n = cut(p, o, 0, max, &bytes, &full);
   full = full || p->paused || bytes >= share;
   return full || now_us - p->waiting_since_us >= o->batch_wait_us ? n : 0;
-}
-
-static int64_t retry_delay_ms(const struct txb_worker_core_options *o, int32_t attempts, uint64_t random) {
-  struct txb_backoff b = {
-      .first_ms = o->retry_first_ms, .cap_ms = o->retry_cap_ms, .failures = attempts > 0 ? (uint32_t)attempts - 1 : 0};
-  return txb_backoff_next_ms(&b, random);
-}
-
-/* One more failed attempt at the head: the partition stands still until it is due again. */
-static void stall(struct txb_partition *p, const struct txb_worker_core_options *o, enum txb_failure failure,
-                  int64_t after_ms, int64_t now_us, uint64_t random) {
-  int64_t head = at(p, 0)->offset;
-  p->attempts = p->stalled_offset == head && p->attempts < INT32_MAX ? p->attempts + 1 : 1;
-  p->stalled_offset = head;
-  p->stall_failure = failure;
-  after_ms =
-      after_ms < RETRY_AFTER_MAX_MS ? after_ms : RETRY_AFTER_MAX_MS; /* a handler's word, which may be any number */
-  p->stall_delay_ms = after_ms > 0 ? after_ms : retry_delay_ms(o, p->attempts, random);
-  p->stall_due_us = now_us + p->stall_delay_ms * 1000;
-  p->stall_unrecorded = true;
-  p->stall_tries = 0;
-}
-
-void txb_partition_committed(struct txb_partition *p, const struct txb_worker_core_options *o, int32_t count,
-                             int64_t new_next, int64_t now_us) {
-  const struct txb_worker_record *last = at(p, (size_t)count - 1);
-  p->has_last = true;
-  p->last_id = last->id;
-  p->last_timestamp_ms = last->timestamp_ms;
-  p->last_offset = last->offset;
-  p->look_us = now_us + o->look_us;
-  txb_partition_pop(p, o, (size_t)count, now_us);
-  p->next_offset = new_next;
-  if (p->fetch_offset < new_next)
-    p->fetch_offset = new_next;
-  p->stalled_offset = p->marked_offset = -1;
-  p->attempts = p->lost_alone = p->conflicts = 0;
-  p->stall_unrecorded = p->skip_head = false;
-  if (p->isolate_offset < new_next)
-    p->isolate_offset = -1;
-  if (p->suspect_left > 0) {
-    p->suspect_step =
-        p->singles_left > 0 || p->suspect_step > o->batch_messages / 2 ? p->suspect_step : p->suspect_step * 2;
-    p->singles_left = p->singles_left > count ? p->singles_left - count : 0;
-    p->suspect_left = p->suspect_left > count ? p->suspect_left - count : 0;
-    p->suspect_offset = -1;
-    p->suspect_deaths = 0;
-  }
-  /* Only a batch of about the present size says anything about it. */
-  if (count < p->limit / 2)
-    return;
-  p->good++;
-  if (p->limit < o->batch_messages && p->good >= p->grow_after) {
-    p->limit = p->limit > o->batch_messages / 2 ? o->batch_messages : p->limit * 2;
-    p->good = 0;
-  } else if (p->limit == o->batch_messages && p->good >= GROW_AFTER_MAX) {
-    p->grow_after = GROW_AFTER_FIRST;
-    p->good = 0;
-  }
-}
-
-static void halve(struct txb_partition *p, int32_t count) {
-  p->limit = count > 1 ? count / 2 : 1;
-  p->good = 0;
-  p->grow_after = p->grow_after < GROW_AFTER_MAX / 2 ? p->grow_after * 2 : GROW_AFTER_MAX;
-}
-
-void txb_partition_failed(struct txb_partition *p, const struct txb_worker_core_options *o, int32_t count,
-                          enum txb_failure failure, int32_t at_index, int64_t after_ms, int64_t now_us,
-                          uint64_t random) {
-  TXB_ASSERT(count >= 1 && (size_t)count <= p->count && at_index < count);
-  bool retried = at(p, 0)->offset == p->stalled_offset;
-  bool free = count == 1 && failure == TXB_FAILURE_CONFLICT && p->conflicts < CONFLICTS_FREE;
-  p->conflicts = free ? p->conflicts + 1 : 0;
-  if (free) { /* somebody else's transaction was in the way, which has gone on by now */
-    if (p->conflicts == 1 && !retried)
-      halve(p, count);
-    return;
-  }
-  if (count == 1 && o->bug_error_skips) {
-    p->skip_head = true;
-  } else if (count == 1) { /* alone, so it is this message: only now does it count as an attempt */
-    stall(p, o, failure, after_ms, now_us, random);
-  } else if (at_index >= 0) {
-    p->isolate_offset = at(p, (size_t)at_index)->offset;
-  }
-  if (count > 1 || !retried)
-    halve(p, count);
-}
-
-void txb_partition_interrupted(struct txb_partition *p, int32_t count) {
-  int64_t head = p->count == 0 ? -1 : at(p, 0)->offset;
-  if (count == 1) {
-    p->lost_alone = p->lost_alone_offset == head ? p->lost_alone + 1 : 1;
-    p->lost_alone_offset = head;
-  }
-  halve(p, count);
-}
-
-/* Suspect mode (W10): the last owner died on this partition without having got anywhere. It is gone through under
- * markers that are committed before the messages run: one by one where a marker over several is known to have died,
- * else in doubling steps. */
-static void suspect(struct txb_partition *p, const struct txb_worker_core_options *o, const struct txb_position *row) {
-  p->suspect_left = row->suspect ? o->batch_messages : 0;
-  p->suspect_offset = row->suspect ? row->suspect_offset : -1;
-  p->suspect_deaths = row->suspect ? row->suspect_deaths : 0;
-  p->suspect_step = 1;
-  p->singles_left = row->suspect && row->suspect_offset >= 0 ? row->suspect_count : 0;
-}
-
-void txb_partition_taken(struct txb_partition *p, const struct txb_worker_core_options *o,
-                         const struct txb_position *row, int64_t now_us, uint64_t random) {
-  p->own = TXB_OWN_OWNED;
-  p->taken = true;
-  p->epoch = row->epoch;
-  p->due_us = p->take_since_us = 0;
-  p->refusals = 0;
-  p->look_us = now_us + o->look_us;
-  p->has_last = row->has_last;
-  p->last_id = row->last_id;
-  p->last_timestamp_ms = row->last_timestamp_ms;
-  p->last_offset = row->last_offset;
-  p->marked_offset = -1;
-  p->stall_unrecorded = false;
-  p->stalled_offset = row->stalled_offset;
-  p->attempts = row->stalled_offset >= 0 ? row->attempts : 0;
-  p->stall_due_us = now_us + (row->stalled_offset >= 0 ? row->due_ms * 1000 : 0);
-  suspect(p, o, row);
-
-  /* What is buffered goes on being right when the position lies within it: records don't change. Else Kafka is asked
-   * from the position on, and first for the record below it (W9). */
-  int64_t from = p->count > 0 ? p->next_offset : p->fetch_offset; /* there may be a gap before the first record */
-  bool within = p->fetching && !p->probing && row->next_offset >= from && row->next_offset <= p->fetch_offset;
-  size_t old = 0;
-  while (old < p->count && (!within || at(p, old)->offset < row->next_offset))
-    old++;
-  txb_partition_pop(p, o, old, now_us);
-  p->next_offset = row->next_offset;
-  if (!within) {
-    p->heard_us = now_us;
-    p->fetching = p->paused = false; /* worker_core asks for it */
-    p->probing = row->has_last;
-    p->fetch_offset = p->probing ? row->last_offset : row->next_offset;
-    p->end_offset = -1;
-  }
-  bool head_known = p->count > 0;
-  /* lost_alone counts on until that is recorded: this connection may go too. */
-  if (head_known && p->lost_alone >= 2 && at(p, 0)->offset == p->lost_alone_offset) {
-    stall(p, o, TXB_FAILURE_CRASH, 0, now_us, random);
-  } else if (row->suspect_died && row->suspect_deaths >= 2) {
-    p->attempts = p->stalled_offset == row->suspect_offset ? p->attempts + 1 : 1;
-    p->stalled_offset = row->suspect_offset;
-    p->stall_failure = TXB_FAILURE_CRASH;
-    p->stall_delay_ms =
-        retry_delay_ms(o, row->suspect_deaths - 1 > p->attempts ? row->suspect_deaths - 1 : p->attempts, random);
-    p->stall_due_us = now_us + p->stall_delay_ms * 1000;
-    p->stall_unrecorded = true;
-  }
 }
 
 void txb_partition_stop(struct txb_partition *p, const struct txb_worker_core_options *o, enum txb_stop why,
@@ -349,7 +190,7 @@ void txb_partition_stop(struct txb_partition *p, const struct txb_worker_core_op
 
 bool txb_partition_idle(const struct txb_partition *p) {
   return p->own == TXB_OWN_OWNED && !p->leaving && p->fetching && !p->probing && p->count == 0 && p->end_offset >= 0 &&
-         p->fetch_offset >= p->end_offset && p->next_offset >= p->end_offset;
+         p->next_offset >= p->end_offset;
 }
 
 bool txb_partition_passes(const struct txb_partition *p) {

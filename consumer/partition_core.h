@@ -13,6 +13,8 @@
 #include "common/error.h"
 #include "common/uuid.h"
 
+enum { TXB_PARTITION_GROW_AFTER = 4 }; /* commits at a reduced size before it doubles, at first (W8) */
+
 struct txb_worker_core_options {
   int32_t batch_messages; /* of one transaction, at most; >= 1 */
   int64_t batch_bytes;    /* likewise; a single message may be larger */
@@ -63,10 +65,12 @@ enum txb_stop {
 
 /* Why a batch did not commit. */
 enum txb_failure {
-  TXB_FAILURE_ERROR = 0, /* the handler or a statement raised */
-  TXB_FAILURE_OUTCOME,   /* an outcome other than ok */
-  TXB_FAILURE_CONFLICT,  /* 40001 or 40P01: at once again, smaller (W8); alone, a few times, then as an error */
-  TXB_FAILURE_CRASH,     /* the process or its backend died under it, twice (W10) */
+  TXB_FAILURE_ERROR = 0, /* one that counts (TXB_CLASS_COUNT, TXB_CLASS_DEAD): the batch is run again isolated (W5), a
+                            message that ran alone is set aside */
+  TXB_FAILURE_CONFLICT,  /* TXB_CLASS_FREE: at once again, smaller (W8); alone a few times, then it counts */
+  TXB_FAILURE_WAIT,      /* TXB_CLASS_WAIT: the server is in trouble; waits in place */
+  TXB_FAILURE_LIMIT, /* the message at the head may not be held: its key, or the group, has too many; waits in place */
+  TXB_FAILURE_CRASH, /* the process or its backend died under it, twice (W10) */
 };
 
 struct txb_partition {
@@ -103,11 +107,21 @@ struct txb_partition {
   int64_t waiting_since_us; /* arrival of the oldest record that waits */
 
   int32_t limit, good, grow_after; /* messages a batch; commits since it changed; commits until it doubles */
-  int64_t isolate_offset;          /* this one runs alone; -1: none */
   int32_t lost_alone;              /* connections lost in a row while one message ran alone */
   int64_t lost_alone_offset;
   int32_t conflicts; /* of the message at the head, alone, in a row */
 
+  /* Isolated (W5): after a batch failed, and for a while longer the more often it does. */
+  int32_t isolated_left;    /* batches still to run so */
+  bool isolated_again;      /* the batch that failed is not through yet: its own failures are no news */
+  int32_t isolated_stay;    /* how many the next failure makes */
+  int32_t chunk;            /* the first piece's size */
+  int64_t culprit_offset;   /* is known to fail: run alone; -1: none */
+  int64_t condemned_offset; /* set aside without being run; -1: none */
+  enum txb_failure condemned_failure;
+  int64_t condemned_after_ms; /* its handler's own wish */
+
+  /* Standing still in place: WAIT and LIMIT. */
   int64_t stalled_offset; /* -1: none */
   int32_t attempts;
   int64_t stall_due_us;
@@ -117,13 +131,36 @@ struct txb_partition {
   int64_t stall_delay_ms;
   bool skip_head; /* bug_error_skips */
 
+  /* Failed messages: what is held, and what is tried again when. */
+  bool keys_known; /* as of keys_version; else KEYS comes first */
+  int64_t keys_version;
+  int64_t held_count;                   /* rows of this partition that are held */
+  int64_t retry_due_us;                 /* INT64_MAX: nothing is to be retried */
+  int32_t retry_marked;                 /* rows under a committed marker now; 0: none */
+  bool retry_mark_out;                  /* a marker of retries may be out, whatever became of its rows */
+  int64_t retry_version;                /* keys_version as the marker saw it */
+  int64_t retry_number;                 /* of the row when it is one */
+  int32_t retry_singles;                /* rows still to be run one at a time */
+  bool retry_suspects;                  /* those that the last owner died on come first */
+  int32_t retry_conflicts, retry_waits; /* in a row */
+  int32_t retry_lost_alone;             /* connections lost in a row while one row ran alone */
+  int64_t retry_lost_number;
+  int64_t retry_condemned;    /* a row that is to be set dead without being run; -1: none */
+  bool retry_condemn_attempt; /* the row under the marker failed at its COMMIT: settle it without running it */
+  int64_t retry_after_ms;
+  int32_t retry_limit; /* rows a retry, at most */
+  bool live_turn;      /* a batch goes before the next retry */
+
   int32_t suspect_left; /* suspect mode: records still to be gone through under markers */
   int32_t singles_left; /* of those, to be run one at a time */
   int32_t suspect_step; /* records under the next marker */
   int64_t suspect_offset;
-  int32_t suspect_deaths;
+  bool suspects;     /* an owner died, or a connection was lost while a batch ran, and that is not gone through yet */
+  int64_t lost_next; /* the position when that connection went, if nothing was suspected before; else -1 */
   int64_t marked_offset; /* under a committed marker now; -1: none */
   int32_t marked_count;
+
+  bool handed_on; /* what is suspected was marked for the next owner */
 
   int64_t copied_offset;
 };
@@ -152,24 +189,75 @@ struct txb_position {
   bool has_last;
   struct txb_uuid last_id;
   int64_t last_timestamp_ms, last_offset;
-  bool suspect;           /* its last owner died on it without progress, or a suspect is still open */
+  bool suspect;           /* its last owner died on it, or a suspect is still open */
   int64_t suspect_offset; /* -1: none */
   int32_t suspect_count, suspect_deaths;
   bool suspect_died;      /* a death was added by this take */
   int64_t stalled_offset; /* -1: none */
   int32_t attempts;
   int64_t due_ms; /* until the next attempt */
+  int64_t keys_version;
+  int32_t suspect_failed_count;  /* the marker was about so many failed messages; 0: about records, or there was none */
+  int64_t suspect_failed_number; /* that one, when it is one */
 };
 void txb_partition_taken(struct txb_partition *p, const struct txb_worker_core_options *o,
-                         const struct txb_position *row, int64_t now_us, uint64_t random);
-/* `count` records were committed, or not (`at`: index of the one to blame, -1 when unknown; after_ms: the handler's own
- * wish, 0: none). */
-void txb_partition_committed(struct txb_partition *p, const struct txb_worker_core_options *o, int32_t count,
-                             int64_t new_next, int64_t now_us);
-void txb_partition_failed(struct txb_partition *p, const struct txb_worker_core_options *o, int32_t count,
-                          enum txb_failure failure, int32_t at, int64_t after_ms, int64_t now_us, uint64_t random);
-/* The connection went while `count` records ran: nobody knows whose fault, or whether they are committed. */
-void txb_partition_interrupted(struct txb_partition *p, int32_t count);
+                         const struct txb_position *row, int64_t now_us);
+/* The connection is gone, the epoch doubtful, or somebody else wrote: nothing is known of what is held, marked or due. */
+void txb_partition_forget(struct txb_partition *p);
+
+/* How a batch was run and what came of it. */
+struct txb_partition_ran {
+  int32_t count; /* records that it took */
+  bool isolated, condemn;
+  /* committed */
+  int32_t settled, failed; /* a prefix of it; failed messages in that */
+  int64_t new_next;        /* behind the settled */
+  int64_t due_ms, held_count;
+  bool transient;
+  int32_t chunk;
+  /* rolled back */
+  enum txb_failure failure;
+  int32_t at; /* index of the record to blame; -1: unknown */
+  int64_t after_ms;
+};
+void txb_partition_committed(struct txb_partition *p, const struct txb_worker_core_options *o,
+                             const struct txb_partition_ran *ran, int64_t now_us);
+void txb_partition_failed(struct txb_partition *p, const struct txb_worker_core_options *o,
+                          const struct txb_partition_ran *ran, int64_t now_us, uint64_t random);
+/* The connection went while `count` records ran: nobody knows whose fault, or whether they are committed. `given_up`: by
+ * our own doing. */
+void txb_partition_interrupted(struct txb_partition *p, int32_t count, bool given_up);
+/* Whether a message that met only passing failures, alone, has used up its patience: from then on they count. */
+bool txb_partition_impatient(int32_t conflicts);
+
+/* ---- retries (partition_retry_core.c) ---- */
+/* Which keys are held is known, as of a version; something is due in due_ms (-1: nothing). */
+void txb_partition_keys(struct txb_partition *p, int64_t keys_version, int64_t due_ms, int64_t held_count,
+                        int64_t now_us);
+/* Something of a retry must be done before anything else of this partition. */
+bool txb_partition_retry_first(const struct txb_partition *p);
+/* When a retry may begin; INT64_MAX: not, or not before an event. */
+int64_t txb_partition_retry_us(const struct txb_partition *p);
+/* Rows that the next marker takes: 0 takes in an older one. */
+int32_t txb_partition_retry_rows(const struct txb_partition *p, int64_t now_us);
+/* `asked`: the rows of the mark. */
+void txb_partition_retry_marked(struct txb_partition *p, int32_t asked, int32_t count, int64_t number,
+                                int64_t keys_version, int64_t due_ms, int64_t now_us);
+void txb_partition_retried(struct txb_partition *p, const struct txb_worker_core_options *o,
+                           const struct txb_partition_ran *ran, int64_t now_us);
+void txb_partition_retry_failed(struct txb_partition *p, const struct txb_worker_core_options *o,
+                                const struct txb_partition_ran *ran, int64_t now_us, uint64_t random);
+/* The keys were changed by somebody else: what was marked is to be marked anew. */
+void txb_partition_retry_again(struct txb_partition *p);
+/* The connection went while a single row ran. */
+void txb_partition_retry_interrupted(struct txb_partition *p);
+void txb_partition_condemned(struct txb_partition *p, int64_t due_ms, int64_t held_count, int64_t now_us);
+/* What the row of a new owner says of retries. */
+void txb_partition_retry_taken(struct txb_partition *p, const struct txb_position *row);
+void txb_partition_due(struct txb_partition *p, int64_t due_ms, int64_t now_us);
+/* A partition that stands still because too many are held looks again: some went. */
+void txb_partition_released(struct txb_partition *p, int64_t now_us);
+
 void txb_partition_stop(struct txb_partition *p, const struct txb_worker_core_options *o, enum txb_stop why,
                         int64_t now_us);
 /* Kafka has told an end that lies above the position, and every record below it is applied: what is left are ends of

@@ -20,7 +20,8 @@ static const struct txb_pg_statement lookup = {"txb_worker_lookup", txb_text_wor
                                      release = {"txb_worker_release", txb_text_worker_release},
                                      pass = {"txb_worker_pass", txb_text_worker_pass},
                                      mark = {"txb_worker_mark", txb_text_worker_mark},
-                                     stall = {"txb_worker_stall", txb_text_worker_stall};
+                                     stall = {"txb_worker_stall", txb_text_worker_stall},
+                                     keys = {"txb_worker_keys", txb_text_worker_keys};
 
 static const char *const stop_texts[] = {
     [TXB_STOP_NONE] = "",
@@ -103,20 +104,18 @@ static enum txb_rc register_start(txb_worker_t *w, int64_t known, struct txb_err
 
 /* ---- sending --------------------------------------------------------------------------------- */
 
-static const char *const failure_outcomes[] = {
-    [TXB_FAILURE_ERROR] = "error", [TXB_FAILURE_CONFLICT] = "error", [TXB_FAILURE_CRASH] = "crash"};
+static const char *const failure_outcomes[] = {[TXB_FAILURE_ERROR] = "error",
+                                               [TXB_FAILURE_CONFLICT] = "error",
+                                               [TXB_FAILURE_WAIT] = "error",
+                                               [TXB_FAILURE_LIMIT] = "held_limit",
+                                               [TXB_FAILURE_CRASH] = "crash"};
 
 /* Writes down what stands still and why; the log gets the same line. */
 static void stall_params(txb_worker_t *w) {
   const struct txb_worker_action *a = &w->operation.action;
   const struct txb_worker_place *place = &w->places[a->slot];
-  const char *outcome = a->failure == TXB_FAILURE_OUTCOME ? place->outcome : failure_outcomes[a->failure],
-             *text = place->error.message, *sqlstate = place->error.sqlstate;
+  const char *outcome = failure_outcomes[a->failure], *text = place->error.message, *sqlstate = place->error.sqlstate;
   char stop[800];
-  if (a->failure == TXB_FAILURE_CRASH && a->stop == TXB_STOP_NONE) {
-    text = "the process or its database session died while this message ran alone";
-    sqlstate = "";
-  }
   if (a->stop != TXB_STOP_NONE) {
     snprintf(stop, sizeof stop, "%s; %s", a->stop == TXB_STOP_REFUSED ? place->error.message : stop_texts[a->stop],
              DECIDE);
@@ -125,8 +124,9 @@ static void stall_params(txb_worker_t *w) {
     sqlstate = "";
   }
   txb_log(a->stop != TXB_STOP_NONE ? TXB_LOG_ERROR : TXB_LOG_WARN,
-          TXB_MSG(a->stop != TXB_STOP_NONE ? "partition stopped: a person must decide"
-                                           : "message not applied: its partition waits and it is tried again"),
+          TXB_MSG(a->stop != TXB_STOP_NONE          ? "partition stopped: a person must decide"
+                  : a->failure == TXB_FAILURE_LIMIT ? "partition waits: no more messages may be held behind failed ones"
+                                                    : "message not applied: its partition waits and it is tried again"),
           TXB_F("group", w->settings->group), TXB_F("topic", place->topic), TXB_FI("partition", place->partition),
           TXB_FI("offset", a->offset), TXB_FI("attempts", a->attempts), TXB_FI("again_ms", a->delay_ms),
           TXB_F("outcome", outcome), TXB_F("sqlstate", sqlstate[0] != '\0' ? sqlstate : NULL), TXB_F("error", text));
@@ -138,7 +138,7 @@ static void stall_params(txb_worker_t *w) {
   else
     txb_pg_add_int8(&w->params, a->delay_ms);
   txb_pg_add_text(&w->params, txb_slice_text(outcome));
-  txb_pg_add_text(&w->params, txb_slice_text(text));
+  txb_pg_add_text(&w->params, txb_worker_safe_text(txb_slice_text(text), &w->text));
   txb_pg_add_text(&w->params, txb_slice_text(sqlstate[0] != '\0' ? sqlstate : NULL));
   txb_pg_add_bool(&w->params, a->keep_suspect);
 }
@@ -178,6 +178,10 @@ enum txb_rc txb_worker_position_begin(txb_worker_t *w, struct txb_error *err) {
     txb_pg_add_int8(&w->params, a->epoch);
     txb_pg_add_int8(&w->params, a->expected_next);
     txb_pg_add_int8(&w->params, a->new_next);
+    break;
+  case TXB_WA_KEYS:
+    statement = &keys;
+    txb_pg_add_int4(&w->params, INT32_MAX);
     break;
   case TXB_WA_MARK:
     statement = &mark;
@@ -227,9 +231,11 @@ static void on_taken(txb_worker_t *w, const struct txb_pg_result *r) {
   p->stalled_offset = int8_or(r, 9, -1);
   p->attempts = txb_pg_int4(r, 0, 10);
   p->due_ms = int8_or(r, 11, 0);
+  p->keys_version = txb_pg_int8(r, 0, 13);
+  p->suspect_failed_count = txb_pg_int4(r, 0, 14);
+  p->suspect_failed_number = int8_or(r, 15, 0);
   txb_log(TXB_LOG_INFO,
-          TXB_MSG(p->suspect ? "partition taken; its last owner died without progress: going carefully"
-                             : "partition taken"),
+          TXB_MSG(p->suspect ? "partition taken; its last owner died: going carefully" : "partition taken"),
           TXB_F("group", w->settings->group), TXB_F("topic", place->topic), TXB_FI("partition", place->partition),
           TXB_FI("offset", p->next_offset), TXB_FI("epoch", p->epoch));
   txb_worker_step(w, &e);
@@ -241,7 +247,7 @@ static bool ends_the_process(const struct txb_error *error) {
   return error->rc == TXB_REFUSED && strncmp(error->sqlstate, "42", 2) == 0;
 }
 
-static enum txb_rc on_failed(txb_worker_t *w, struct txb_error *err) {
+enum txb_rc txb_worker_position_failed(txb_worker_t *w, struct txb_error *err) {
   const struct txb_worker_action *a = &w->operation.action;
   const struct txb_error *error = &w->operation.error;
   struct txb_worker_event e = txb_worker_event_now(TXB_WE_FAILED, a->slot);
@@ -288,12 +294,14 @@ enum txb_rc txb_worker_position_end(txb_worker_t *w, struct txb_error *err) {
   const struct txb_worker_operation *o = &w->operation;
   const struct txb_worker_action *a = &o->action;
   if (o->failed)
-    return on_failed(w, err);
+    return txb_worker_position_failed(w, err);
   const struct txb_pg_result *r = o->results[o->answers - 1];
   if (a->kind == TXB_WA_TAKE) {
     on_taken(w, r);
     return TXB_OK;
   }
+  if (a->kind == TXB_WA_KEYS)
+    return txb_worker_keys_end(w, err);
   if (a->kind == TXB_WA_START && o->phase == 0 && txb_pg_is_null(r, 0, 0))
     return register_start(w, txb_pg_int8(r, 0, 1), err);
   struct txb_worker_event e = txb_worker_event_now(TXB_WE_STARTED, a->slot);
@@ -301,6 +309,7 @@ enum txb_rc txb_worker_position_end(txb_worker_t *w, struct txb_error *err) {
     e.kind = TXB_WE_LOOKED_UP;
     e.found = !txb_pg_is_null(r, 0, 0);
     e.offset = e.found ? txb_pg_int8(r, 0, 0) : 0;
+    e.keys_version = e.found ? txb_pg_int8(r, 0, 2) : 0;
   } else if (a->kind == TXB_WA_START) {
     e.found = true;
   } else {

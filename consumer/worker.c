@@ -39,6 +39,11 @@ void txb_worker_settings_init(struct txb_worker_settings *s) {
                                     .session_timeout_ms = 45000,
                                     .retry_first_ms = 200,
                                     .retry_cap_ms = 60000,
+                                    .retry_factor = 2,
+                                    .retry_attempts_max = 8,
+                                    .handler_timeout_ms = 60000,
+                                    .held_per_key_max = 10000,
+                                    .held_per_group_max = 100000,
                                     .inbox_keep_ms = INT64_C(14) * 86400000};
 }
 
@@ -232,7 +237,7 @@ static enum txb_rc watch_operation(txb_worker_t *w, struct txb_error *err) {
   if (must_give_back(w))
     return TXB_FAIL_FROM(err, TXB_RETRY, TXB_ORIGIN_POSTGRES,
                          "the group asks for partitions back, and the statement under way does not end");
-  if (o->action.kind != TXB_WA_RUN || o->told_slow || now_us < slow_us(w))
+  if ((o->action.kind != TXB_WA_RUN && o->action.kind != TXB_WA_RETRY) || o->told_slow || now_us < slow_us(w))
     return TXB_OK;
   const struct txb_worker_place *place = &w->places[o->action.slot];
   o->told_slow = true;
@@ -269,7 +274,8 @@ static int64_t earlier(int64_t a, int64_t b) {
 
 static int64_t pause_us(const txb_worker_t *w) {
   int64_t due = upkeep_runs(w) ? INT64_MAX : txb_worker_core_due_us(&w->core);
-  if (w->operation.active && w->operation.action.kind == TXB_WA_RUN && !w->operation.told_slow)
+  enum txb_worker_action_kind kind = w->operation.action.kind;
+  if (w->operation.active && (kind == TXB_WA_RUN || kind == TXB_WA_RETRY) && !w->operation.told_slow)
     due = earlier(due, slow_us(w));
   if (w->operation.active && w->giving_back)
     due = earlier(due, w->give_back_due_us);
@@ -373,10 +379,18 @@ enum txb_rc txb_worker_settings_check(const struct txb_worker_settings *s, struc
     const char *key;
     int64_t value;
   } numbers[] = {
-      {"batch_messages", s->batch_messages}, {"batch_bytes", s->batch_bytes},
-      {"batch_wait_ms", s->batch_wait_ms},   {"session_timeout_ms", s->session_timeout_ms},
-      {"inbox_keep_ms", s->inbox_keep_ms},   {"retry.first_ms", s->retry_first_ms},
+      {"batch_messages", s->batch_messages},
+      {"batch_bytes", s->batch_bytes},
+      {"batch_wait_ms", s->batch_wait_ms},
+      {"session_timeout_ms", s->session_timeout_ms},
+      {"inbox_keep_ms", s->inbox_keep_ms},
+      {"retry.first_ms", s->retry_first_ms},
       {"retry.cap_ms", s->retry_cap_ms},
+      {"retry.factor", s->retry_factor},
+      {"retry.attempts_max", s->retry_attempts_max},
+      {"handler.timeout_ms", s->handler_timeout_ms},
+      {"held_per_key_max", s->held_per_key_max},
+      {"held_per_group_max", s->held_per_group_max},
   };
   if (s->group == NULL)
     return TXB_FAIL_FROM(err, TXB_REFUSED, TXB_ORIGIN_USAGE, "a worker needs a group of 1 to 255 bytes");
@@ -423,6 +437,9 @@ static void process_init(txb_worker_t *w, const struct txb_worker_settings *s) {
   txb_buffer_init(&w->text);
   for (size_t i = 0; i < TXB_ARRAY_SIZE(w->batches); i++)
     txb_pg_params_init(&w->batches[i].apply);
+  for (size_t i = 0; i < TXB_ARRAY_SIZE(w->batches); i++)
+    txb_pg_params_init(&w->batches[i].add);
+  txb_worker_isolated_init(&w->isolated);
 }
 
 static void process_fini(txb_worker_t *w) {
@@ -433,6 +450,8 @@ static void process_fini(txb_worker_t *w) {
   txb_worker_places_fini(w);
   txb_worker_handler_plugin_close(w);
   txb_worker_batches_fini(w);
+  txb_worker_isolated_fini(&w->isolated);
+  txb_worker_retry_fini(w);
   txb_pg_params_fini(&w->params);
   txb_buffer_fini(&w->text);
   txb_free(w->apply_sql);

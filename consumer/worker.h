@@ -28,6 +28,10 @@ struct txb_worker_settings {
   int batch_messages, batch_bytes, batch_wait_ms;
   int session_timeout_ms;
   int64_t retry_first_ms, retry_cap_ms;
+  int retry_factor, retry_attempts_max;
+  enum txb_on_dead retry_on_dead;
+  int64_t handler_timeout_ms; /* of a statement with a SQL handler; 0: none */
+  int64_t held_per_key_max, held_per_group_max;
   int64_t inbox_keep_ms; /* how long ids are remembered; must exceed the topics' retention (doctor compares) */
   bool exit_when_idle;   /* tests and benchmarks: end once every assigned partition is applied to its end */
 };

@@ -1,6 +1,8 @@
 /* What the files of the worker process share: worker.c (the loop), assignment.c (Kafka and the core), operation.c (one
- * database operation at a time), position.c (positions, markers, stalls), batch.c (a batch into a transaction),
- * message.c (a record as PostgreSQL gets it), handler_sql.c and handler_plugin.c (what is called), inbox_upkeep.c.
+ * database operation at a time), position.c (positions, markers, stalls), keys.c (held keys), batch.c (a batch into a
+ * transaction), isolated.c (chunks under savepoints), aside.c (a batch run again so), retry.c (failed messages tried
+ * again so), apply.c (messages as parameters), message.c (a record as PostgreSQL gets it), handler_sql.c and
+ * handler_plugin.c (what is called), inbox_upkeep.c.
  *
  * Nothing here outlives the process, and nothing must: see worker.h.
  */
@@ -11,10 +13,14 @@
 #include "common/event.h"
 #include "common/kafka_consumer.h"
 #include "common/pg.h"
+#include "consumer/failed_core.h"
+#include "consumer/failure_class.h"
+#include "consumer/held_keys.h"
+#include "consumer/isolate_core.h"
 #include "consumer/worker.h"
 #include "consumer/worker_core.h"
 
-enum { TXB_OPERATION_RESULTS = 8 };
+enum { TXB_OPERATION_RESULTS = 16 };
 
 /* The partition behind a slot of the core. */
 struct txb_worker_place {
@@ -25,7 +31,46 @@ struct txb_worker_place {
   bool giving_back;         /* part of the REVOKED or LOST notice at hand */
   struct txb_error error;   /* what went wrong with it last: for its stall record and the log */
   const char *told_problem; /* of a foreign message, for the log; static storage */
-  char outcome[16];         /* likewise: error, refuse, retry, dead, crash */
+  char outcome[16];         /* likewise: error, refuse, retry, dead, crash, held_limit */
+  const char *error_class;  /* likewise, as in txb.failed; static storage; NULL: nothing went wrong yet */
+  enum txb_failure_class failure_class;
+
+  struct txb_held_keys keys;   /* of this partition; only this worker adds to it, or its version changes */
+  int64_t keys_version;        /* that it belongs to */
+  uint32_t keys_change;        /* how often it changed: a batch made ahead goes by it */
+  int64_t held, group_held;    /* held messages, here and in the whole group, when it was told last */
+  struct txb_pg_result *retry; /* the failed messages under the marker; NULL: none */
+};
+
+/* Where messages come from: a batch of records, or rows of txb.failed that are tried again. */
+struct txb_worker_source {
+  const struct txb_worker_batch *batch;
+  const struct txb_pg_result *rows;
+};
+
+/* A message as handlers and txb.failed get it. Borrowed from its source. */
+struct txb_worker_item {
+  struct txb_uuid id;
+  int64_t offset, time_us;
+  struct txb_slice source, key, type, payload, content_type;
+};
+
+/* What becomes of a message that is not applied. */
+struct txb_worker_aside {
+  uint32_t index; /* in its source */
+  enum { TXB_ASIDE_RETRYING, TXB_ASIDE_HELD, TXB_ASIDE_DEAD } state;
+  bool holds; /* later messages of its key wait */
+  int64_t delay_ms;
+  const char *error_class, *sqlstate, *error; /* NULL: none; borrowed */
+};
+
+/* Why a handler's message, or a whole statement, failed. */
+struct txb_worker_verdict {
+  int32_t at;       /* index in the source; -1: unknown */
+  bool put_off;     /* nobody's fault: the process has something else to do */
+  int64_t after_ms; /* the handler's wish; 0: none */
+  char outcome[16]; /* error, refuse, retry, dead */
+  struct txb_error why;
 };
 
 /* A fetched record: what the core's ref points to. */
@@ -41,8 +86,12 @@ struct txb_worker_batch {
   uint32_t serial;
   int32_t base; /* records of the slot that stand before it */
   int64_t first_offset;
-  int32_t count, candidates;
-  bool planted;               /* a planted bug changed it */
+  int32_t asked, count, candidates; /* records of the action; of those, what the limits on held messages leave */
+  bool planted;                     /* a planted bug changed it */
+  uint32_t keys_change;             /* of the place, when it was made */
+  struct txb_worker_aside *aside;   /* messages of held keys, or all that an isolated run sets aside */
+  int32_t aside_count;
+  struct txb_pg_params add;   /* of txb.failed_add, when there are any */
   struct txb_pg_params apply; /* of the handler's statement, or the ids alone (plugins) */
   uint32_t *order, *wanted;   /* room for count: see txb_batch_candidates; indexes of the candidates in offset order */
   bool *first;
@@ -64,6 +113,65 @@ struct txb_worker_operation {
   int answers;       /* so far, results and errors */
   int sent;          /* statements of this phase */
   int commit_answer; /* which of them is the COMMIT */
+  int add_answer;    /* and which is that of txb.failed_add, -1: none */
+  int failed_answer; /* which failed first */
+  int called;        /* plugin: calls so far */
+  bool own;          /* of the tail of the transaction, only COMMIT runs what is the handler's */
+};
+
+/* A message that failed in an isolated run. */
+struct txb_worker_failure {
+  uint32_t candidate;
+  enum txb_failure_class class;
+  int64_t after_ms;        /* the handler's wish; 0: none */
+  const char *error_class; /* static storage */
+  char sqlstate[6];
+  size_t error_at; /* in `texts`, ended by a NUL */
+};
+
+/* A run in chunks under savepoints: isolated.c. */
+struct txb_worker_isolated {
+  struct txb_isolate core;
+  struct txb_worker_source source;
+  uint32_t *candidates; /* indexes in the source */
+  uint32_t *chunk;      /* likewise, of the chunk under way */
+  int32_t chunk_count;
+  int32_t alone;    /* the candidate, when it is one; else -1 */
+  bool open, fine;  /* there is a savepoint; its chunk went well */
+  int first_answer; /* of the chunk's own statements, in the phase under way */
+  int64_t applied;
+  bool put_off;             /* the process has something else to do: all of it is rolled back */
+  enum txb_failure trouble; /* why it ended early */
+  struct txb_worker_failure *failures;
+  int32_t failure_count;
+  struct txb_buffer texts;
+  struct txb_pg_params apply;
+  uint32_t *segment; /* room of the core */
+  struct txb_isolate_item *items;
+  struct txb_slice *keys;
+  uint8_t *blocked;
+  size_t room;
+};
+
+/* The retry under way: retry.c. */
+struct txb_worker_retry {
+  bool *known;       /* by row: applied already */
+  int32_t *first_of; /* the row that has the same id and comes first */
+  uint32_t *which;   /* the rows to be run */
+  struct txb_uuid *ids;
+  uint32_t *order; /* the rows by id */
+  bool *first;     /* of those that have its id */
+  size_t room;
+  int32_t settled, failed; /* rows that are done with when it commits; those that failed once more */
+};
+
+/* The phases of operations that take several round trips. */
+enum txb_worker_phase {
+  TXB_PHASE_COMMIT = 0, /* everything up to COMMIT is on its way */
+  TXB_PHASE_OPEN,       /* plugins: opened, the inbox asked */
+  TXB_PHASE_ROLLBACK,
+  TXB_PHASE_PLANTED,
+  TXB_PHASE_CHUNK, /* an isolated run */
 };
 
 struct txb_worker_process_state {
@@ -91,6 +199,10 @@ struct txb_worker_process_state {
   struct txb_worker_batch batches[2];
   int running, prepared;           /* indexes: the batch on the server; the one made ahead, -1: none */
   struct txb_worker_event verdict; /* on the batch that is being rolled back */
+  struct txb_worker_isolated isolated;
+  struct txb_worker_retry retry;
+  int64_t told_aside_us; /* when the log was told last that messages were set aside, and how many have been since */
+  int64_t untold_aside;
 
   struct txb_pg_statement apply; /* handler_sql.c: the statement with the function's name in it */
   char *apply_sql;
@@ -149,11 +261,23 @@ void txb_worker_next_phase(txb_worker_t *w, int phase);
 /* $1 group, $2 topic, $3 partition of the action's slot, in w->params. */
 void txb_worker_params_place(txb_worker_t *w, const struct txb_worker_action *action);
 extern const struct txb_pg_statement txb_worker_begin_statement, txb_worker_commit_statement,
-    txb_worker_rollback_statement;
+    txb_worker_rollback_statement, txb_worker_inbox_statement;
 
-/* ---- position.c: LOOKUP, START, TAKE, EVICT, MARK, STALL, RELEASE ---- */
+/* ---- position.c: LOOKUP, START, TAKE, EVICT, KEYS, MARK, STALL, RELEASE ---- */
+/* A statement in a transaction of its own failed. */
+enum txb_rc txb_worker_position_failed(txb_worker_t *w, struct txb_error *err) TXB_MUST_CHECK;
 enum txb_rc txb_worker_position_begin(txb_worker_t *w, struct txb_error *err) TXB_MUST_CHECK;
 enum txb_rc txb_worker_position_end(txb_worker_t *w, struct txb_error *err) TXB_MUST_CHECK;
+
+/* ---- keys.c: KEYS, and what this worker changes of them itself ---- */
+enum txb_rc txb_worker_keys_end(txb_worker_t *w, struct txb_error *err) TXB_MUST_CHECK;
+/* After COMMIT: what was set aside holds its keys from now on. */
+enum txb_rc txb_worker_keys_added(txb_worker_t *w, const struct txb_worker_batch *b,
+                                  struct txb_error *err) TXB_MUST_CHECK;
+/* Takes in the rows of txb.failed_left: the keys that are free, and what is held. Returns when the next message is due;
+ * -1: none. */
+int64_t txb_worker_keys_left(txb_worker_t *w, const struct txb_pg_result *left);
+void txb_worker_keys_forget(struct txb_worker_place *place);
 
 /* ---- batch.c: RUN ---- */
 enum txb_rc txb_worker_batch_begin(txb_worker_t *w, struct txb_error *err) TXB_MUST_CHECK;
@@ -161,15 +285,89 @@ enum txb_rc txb_worker_batch_end(txb_worker_t *w, struct txb_error *err) TXB_MUS
 /* While the server works: makes the batch that comes after it. */
 enum txb_rc txb_worker_batch_ahead(txb_worker_t *w, struct txb_error *err) TXB_MUST_CHECK;
 void txb_worker_batches_fini(txb_worker_t *w);
+bool txb_worker_is_sql(const txb_worker_t *w);
+/* The handler's name, for txb.failed. */
+const char *txb_worker_handler_name(const txb_worker_t *w);
+/* How long a statement may take: one more parameter. */
+void txb_worker_params_timeout(txb_worker_t *w);
+/* BEGIN and batch_open, for the records that b has. */
+enum txb_rc txb_worker_batch_open(txb_worker_t *w, const struct txb_worker_batch *b,
+                                  struct txb_error *err) TXB_MUST_CHECK;
+/* What goes aside, if anything. */
+enum txb_rc txb_worker_batch_add(txb_worker_t *w, const struct txb_worker_batch *b,
+                                 struct txb_error *err) TXB_MUST_CHECK;
 /* The tail of the transaction: batch_close (applied -1: as counted by the apply statement) and COMMIT. */
-enum txb_rc txb_worker_batch_close(txb_worker_t *w, int64_t applied, struct txb_error *err) TXB_MUST_CHECK;
+enum txb_rc txb_worker_batch_close(txb_worker_t *w, const struct txb_worker_batch *b, int64_t applied,
+                                   struct txb_error *err) TXB_MUST_CHECK;
+enum txb_rc txb_worker_commit(txb_worker_t *w, struct txb_error *err) TXB_MUST_CHECK;
 /* RESET SESSION AUTHORIZATION (and so the role), and RESET ALL. */
 enum txb_rc txb_worker_reset_role(txb_worker_t *w, struct txb_error *err) TXB_MUST_CHECK;
 enum txb_rc txb_worker_reset_settings(txb_worker_t *w, struct txb_error *err) TXB_MUST_CHECK;
 enum txb_rc txb_worker_batch_rollback(txb_worker_t *w, struct txb_error *err) TXB_MUST_CHECK;
-/* What a failed batch means to the core. */
-void txb_worker_batch_blame(txb_worker_t *w, enum txb_failure failure, int at, int64_t after_ms, const char *outcome,
-                            const struct txb_error *why);
+
+/* ---- failure.c: what an error means ---- */
+/* Whether the connection is to be given up for it. */
+bool txb_worker_is_away(const txb_worker_t *w, const struct txb_error *error);
+/* What the server said about a handler's statement. */
+void txb_worker_verdict_of(const txb_worker_t *w, const struct txb_worker_source *source, const struct txb_error *error,
+                           struct txb_worker_verdict *out);
+struct txb_failure_meaning txb_worker_meaning(const txb_worker_t *w, const struct txb_worker_verdict *v);
+/* Tells the core with w->verdict, once all is rolled back. */
+void txb_worker_blame(txb_worker_t *w, const struct txb_worker_verdict *v);
+/* A RUN or RETRY failed: rolls back, or gives the connection up. */
+enum txb_rc txb_worker_failed(txb_worker_t *w, const struct txb_worker_source *source,
+                              struct txb_error *err) TXB_MUST_CHECK;
+struct txb_failed_policy txb_worker_policy(const txb_worker_t *w);
+/* A line in the log about a message that was set aside, or one a second about many. */
+void txb_worker_tell_aside(txb_worker_t *w, const struct txb_worker_item *item, const char *state, int32_t attempt,
+                           const char *error_class, const char *error);
+
+/* ---- isolated.c ---- */
+void txb_worker_isolated_init(struct txb_worker_isolated *o);
+void txb_worker_isolated_fini(struct txb_worker_isolated *o);
+/* `which`: the candidates, as indexes of the source; culprit: one of them (its place in `which`) that is known to fail,
+ * or -1. */
+enum txb_rc txb_worker_isolated_begin(txb_worker_t *w, const struct txb_worker_source *source, const uint32_t *which,
+                                      int32_t n, int32_t culprit, struct txb_error *err) TXB_MUST_CHECK;
+/* Sends the end of the last chunk, the next one and a sync; *done_out: there is none, and no sync either. */
+enum txb_rc txb_worker_isolated_next(txb_worker_t *w, bool *done_out, struct txb_error *err) TXB_MUST_CHECK;
+enum txb_rc txb_worker_isolated_end_chunk(txb_worker_t *w, bool last, struct txb_error *err) TXB_MUST_CHECK;
+/* What came of the chunk. TXB_RETRY: the connection is to be given up. */
+enum txb_rc txb_worker_isolated_answer(txb_worker_t *w, struct txb_error *err) TXB_MUST_CHECK;
+/* Why a candidate failed; NULL: it did not, alone. */
+const struct txb_worker_failure *txb_worker_isolated_failure(const struct txb_worker_isolated *o, uint32_t candidate);
+const char *txb_worker_isolated_error(const struct txb_worker_isolated *o, const struct txb_worker_failure *f);
+
+/* ---- aside.c: a batch run again in chunks, or set aside unrun ---- */
+enum txb_rc txb_worker_aside_begin(txb_worker_t *w, struct txb_worker_batch *b, struct txb_error *err) TXB_MUST_CHECK;
+enum txb_rc txb_worker_aside_end(txb_worker_t *w, struct txb_worker_batch *b, struct txb_error *err) TXB_MUST_CHECK;
+
+/* ---- retry.c: RETRY_MARK, RETRY, CONDEMN ---- */
+enum txb_rc txb_worker_retry_begin(txb_worker_t *w, struct txb_error *err) TXB_MUST_CHECK;
+enum txb_rc txb_worker_retry_end(txb_worker_t *w, struct txb_error *err) TXB_MUST_CHECK;
+void txb_worker_retry_fini(txb_worker_t *w);
+
+/* ---- apply.c: messages as parameters ---- */
+void txb_worker_item_of(const txb_worker_t *w, const struct txb_worker_source *s, uint32_t i,
+                        struct txb_worker_item *out);
+/* The attempt that it is at now. */
+int32_t txb_worker_attempt_of(const struct txb_worker_source *s, uint32_t i);
+/* The headers as JSON; lives until w->text is used again. */
+enum txb_rc txb_worker_item_headers(txb_worker_t *w, const struct txb_worker_source *s, uint32_t i,
+                                    struct txb_slice *out, struct txb_error *err) TXB_MUST_CHECK;
+/* The ids of those messages, sorted: one parameter. */
+enum txb_rc txb_worker_apply_ids(txb_worker_t *w, const struct txb_worker_source *s, const uint32_t *which, int32_t n,
+                                 struct txb_pg_params *p, struct txb_error *err) TXB_MUST_CHECK;
+/* $6 and all behind it of worker_apply_message.sql and worker_apply_batch.sql. */
+enum txb_rc txb_worker_apply_columns(txb_worker_t *w, const struct txb_worker_source *s, const uint32_t *which,
+                                     int32_t n, struct txb_pg_params *p, struct txb_error *err) TXB_MUST_CHECK;
+/* All of worker_failed_add.sql. */
+enum txb_rc txb_worker_aside_params(txb_worker_t *w, const struct txb_worker_source *s,
+                                    const struct txb_worker_aside *a, int32_t n, struct txb_pg_params *p,
+                                    struct txb_error *err) TXB_MUST_CHECK;
+/* Text as PostgreSQL takes it: what is not UTF-8 becomes a question mark. Borrowed from `text` or `scratch`. */
+struct txb_slice txb_worker_safe_text(struct txb_slice text, struct txb_buffer *scratch);
+void txb_worker_sort_ids(struct txb_uuid *ids, size_t n);
 
 /* ---- message.c ---- */
 enum txb_rc txb_worker_message_new(void *kafka, const struct txb_record *record, struct txb_worker_message **out,
@@ -185,11 +383,13 @@ enum txb_rc txb_worker_handler_sql_open(txb_worker_t *w, struct txb_error *err) 
 /* ---- handler_plugin.c: plugins and callbacks ---- */
 enum txb_rc txb_worker_handler_plugin_open(txb_worker_t *w, struct txb_error *err) TXB_MUST_CHECK;
 void txb_worker_handler_plugin_close(txb_worker_t *w);
-/* Calls the handler for those candidates of the batch that the inbox took (`fresh`, ids), on the connection's open
- * transaction. TXB_OK      all ok; *applied_out TXB_POISON  one was not: told to the core already
- * (txb_worker_batch_blame); the transaction is to be rolled back TXB_RETRY   the connection is gone or unusable */
-enum txb_rc txb_worker_handler_plugin_run(txb_worker_t *w, struct txb_worker_batch *batch,
-                                          const struct txb_pg_result *fresh, int64_t *applied_out,
+/* Calls the handler for those of the messages that the inbox took (`result`, ids), on the connection's open transaction.
+ *   TXB_OK      all ok; *applied_out
+ *   TXB_POISON  one was not, and *out says which and why: to be rolled back
+ *   TXB_RETRY   the connection is gone or unusable */
+enum txb_rc txb_worker_handler_plugin_run(txb_worker_t *w, const struct txb_worker_source *source,
+                                          const uint32_t *which, int32_t n, const struct txb_pg_result *result,
+                                          int64_t *applied_out, struct txb_worker_verdict *out,
                                           struct txb_error *err) TXB_MUST_CHECK;
 /* What a plugin may have changed of the session is set back (W11): in its transaction, so that batch_close runs as the
  * worker again, and after a rollback. */

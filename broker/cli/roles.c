@@ -127,6 +127,12 @@ enum txb_rc txb_roles_add_worker(struct txb_roles *roles, const struct txb_setti
   o->session_timeout_ms = (int)group->session_timeout_ms;
   o->retry_first_ms = group->retry_first_ms;
   o->retry_cap_ms = group->retry_cap_ms;
+  o->retry_factor = (int)group->retry_factor;
+  o->retry_attempts_max = (int)group->retry_attempts_max;
+  o->retry_on_dead = strcmp(group->retry_on_dead, "release") == 0 ? TXB_ON_DEAD_RELEASE : TXB_ON_DEAD_HOLD;
+  o->handler_timeout_ms = group->handler_timeout_ms;
+  o->held_per_key_max = group->held_per_key_max;
+  o->held_per_group_max = group->held_per_group_max;
   o->inbox_keep_ms = group->inbox_keep_ms;
   return TXB_OK;
 }

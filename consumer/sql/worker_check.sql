@@ -8,8 +8,18 @@ SELECT CASE WHEN to_regnamespace('txb') IS NULL THEN 'the schema txb does not ex
                                       'txb.offset_take(text,text,int,text,uuid,text)',
                                       'txb.offset_release(text,text,int,bigint)',
                                       'txb.offset_pass(text,text,int,bigint,bigint,bigint)',
-                                      'txb.batch_open(text,text,int,bigint,bigint,bigint,int,uuid,bigint)',
+                                      'txb.batch_open(text,text,int,bigint,bigint,bigint,int,uuid,bigint,bigint)',
+                                      'txb.batch_cut(text,text,int,bigint,int,uuid,bigint)',
                                       'txb.batch_close(text,text,int,int,int,int)',
+                                      'txb.failed_add(text,text,int,bigint[],uuid[],text[],bytea[],text[],'
+                                      'timestamptz[],bytea[],text[],jsonb[],text[],int[],bigint[],boolean[],text[],'
+                                      'text[],text[],text,text)',
+                                      'txb.failed_condemn(text,text,int,bigint,bigint,text,boolean,text)',
+                                      'txb.failed_keys(text,text,int,int)',
+                                      'txb.retry_mark(text,text,int,bigint,int,bigint,bigint[])',
+                                      'txb.retry_open(text,text,int,bigint,bigint)',
+                                      'txb.retry_settle(text,text,int,bigint[],text[],bigint[],text[],text[],text[],'
+                                      'boolean,text)',
                                       'txb.batch_stall(text,text,int,bigint,bigint,int,bigint,text,text,text,boolean)',
                                       'txb.suspect_mark(text,text,int,bigint,bigint,int)',
                                       'txb.not_ok(bigint,txb.outcome)', 'txb.inbox_keep(text,interval)',

@@ -70,6 +70,12 @@ enum txb_start {
   TXB_START_ERROR,  /* a new group is refused: positions must exist */
 };
 
+/* What becomes of the later messages of a key whose message is dead. */
+enum txb_on_dead {
+  TXB_ON_DEAD_HOLD = 0, /* they wait until a person has decided about it */
+  TXB_ON_DEAD_RELEASE,  /* they go on without it */
+};
+
 struct txb_worker_options {
   size_t struct_size;        /* sizeof(struct txb_worker_options) */
   const char *group;         /* 1 to 255 of [a-zA-Z0-9._-] */
@@ -90,6 +96,12 @@ struct txb_worker_options {
   txb_log_fn log;               /* NULL: lines with time and level go to standard error */
   void *log_context;            /* must live as long as the worker */
   enum txb_log_level log_level; /* the least that is logged; 0: TXB_LOG_INFO */
+  int retry_factor;             /* 0: 2; up to 10: each pause is so many times as long as the one before it */
+  int retry_attempts_max;       /* 0: 8; up to 1000: a message that has failed so often is dead */
+  enum txb_on_dead retry_on_dead;
+  int64_t handler_timeout_ms; /* of no meaning here: a callback is not interrupted */
+  int64_t held_per_key_max;   /* 0: 10,000; so many messages may wait behind a failed one of their key */
+  int64_t held_per_group_max; /* 0: 100,000; the same for all keys of the group together */
 };
 
 struct txb_worker;

@@ -114,7 +114,7 @@ def test_dump_and_restore_keep_everything_working(server, template, fresh):
         row["instance"],
     )
     db.take(worker)
-    worker.do("BEGIN; SELECT txb.batch_open('g', 't', 0, 1, 0, 1, 1, txb.uuid_v7(), 7)")
+    worker.do("BEGIN; SELECT txb.batch_open('g', 't', 0, 1, 0, 1, 1, txb.uuid_v7(), 7, 0)")
     worker.do(
         "INSERT INTO txb.inbox (group_name, message_id) SELECT 'g', id FROM unnest(ARRAY[txb.uuid_v7(), "
         "txb.uuid_v7_floor('2000-01-01')]) AS id"
@@ -157,7 +157,7 @@ def test_dump_and_restore_keep_everything_working(server, template, fresh):
     assert relay.one("SELECT holes::text FROM txb.relay_holes") == "{[901,905)}"
     assert relay.one("SELECT txb.partition_make(1000, 20)") > 0
     worker.do(
-        "BEGIN; SELECT txb.batch_open('g', 't', 0, 1, 1, 2, 1, txb.uuid_v7(), 7); SELECT txb.batch_close('g', 't', 0, "
+        "BEGIN; SELECT txb.batch_open('g', 't', 0, 1, 1, 2, 1, txb.uuid_v7(), 7, 0); SELECT txb.batch_close('g', 't', 0, "
         "1, 0); COMMIT"
     )
     assert worker.one("SELECT consumed FROM txb.consumer_offset") == 2

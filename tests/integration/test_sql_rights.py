@@ -12,9 +12,13 @@ ALL = set(ROLES)
 # Function -> who may call it. What is missing here may be called by nobody.
 CALLS = {
     "batch_close": WORKER,
+    "batch_cut": WORKER,
     "batch_open": WORKER,
     "batch_stall": WORKER,
     "dead": APP | WORKER | ADMIN,
+    "failed_add": WORKER,
+    "failed_condemn": WORKER,
+    "failed_keys": WORKER,
     "inbox_horizon": WORKER | LOOK,
     "inbox_keep": WORKER | ADMIN,
     "inbox_partition_drop": WORKER | ADMIN,
@@ -46,6 +50,9 @@ CALLS = {
     "relay_release": RELAY,
     "relay_renew": RELAY,
     "retry": APP | WORKER | ADMIN,
+    "retry_mark": WORKER,
+    "retry_open": WORKER,
+    "retry_settle": WORKER,
     "scheduled_move": RELAY,
     "suspect_mark": WORKER,
     "uuid_v7": APP | RELAY | WORKER | ADMIN,
@@ -54,8 +61,10 @@ CALLS = {
 }
 # Relation -> who may SELECT. Partitions and everything missing here: nobody.
 READS = {
+    "audit": LOOK,
     "consumer_offset": WORKER | LOOK,
     "failed": RELAY | LOOK,
+    "failed_history": LOOK,
     "inbox": WORKER | LOOK,
     "inbox_partition": WORKER | LOOK,
     "inbox_state": WORKER | LOOK,
@@ -77,6 +86,13 @@ UUID = "'00000000-0000-4000-8000-000000000001'"
 HELD = "SELECT txb.relay_acquire('bank', 'r1', %s, 30000, NULL)" % UUID
 KNOWN = "SELECT txb.offset_register('g', 't', '{0}', '{0}', 'c1')"
 TAKEN = f"{KNOWN}; SELECT txb.offset_take('g', 't', 0, 'w1', {UUID}, 'c1')"
+OPENED = f"SELECT txb.batch_open('g', 't', 0, 1, 0, 2, 2, '{V7}', 0, 0)"
+ADDED = (
+    f"SELECT txb.failed_add('g', 't', 0, '{{0}}', '{{{V7}}}', '{{s}}', '{{k}}', '{{made}}', '{{now}}', '{{x}}', '{{j}}', "
+    "ARRAY['{}'::jsonb], '{retrying}', '{1}', '{0}', '{true}', '{error}', '{P0001}', '{no}', 'h', 'w')"
+)
+FAILED = [TAKEN, OPENED, ADDED, "SELECT txb.batch_close('g', 't', 0, 1, 0, 1)"]
+MARKED = "SELECT * FROM txb.retry_mark('g', 't', 0, 1, 10, 1000)"
 ROW = "INSERT INTO txb.outbox (topic, key, type) VALUES ('t', 'k', 'made')"
 # (statement, who may run it, what must have been done before it as the superuser)
 STATEMENTS = [
@@ -156,12 +172,25 @@ STATEMENTS = [
     ("SELECT txb.offset_release('g', 't', 0, 1)", WORKER, [TAKEN]),
     ("SELECT txb.batch_stall('g', 't', 0, 1, 0, 1, 1000, 'retry', 'x', NULL, false)", WORKER, [TAKEN]),
     ("SELECT txb.suspect_mark('g', 't', 0, 1, 0, 1)", WORKER, [TAKEN]),
-    (f"SELECT txb.batch_open('g', 't', 0, 1, 0, 1, 1, '{V7}', 0)", WORKER, [TAKEN]),
+    (OPENED, WORKER, [TAKEN]),
+    ("SELECT txb.batch_close('g', 't', 0, 2, 0)", WORKER, [TAKEN, OPENED]),
+    (f"SELECT txb.batch_cut('g', 't', 0, 1, 1, '{V7}', 0)", WORKER, [TAKEN, OPENED]),
+    (ADDED, WORKER, [TAKEN, OPENED]),
+    ("SELECT * FROM txb.failed_keys('g', 't', 0, 10)", WORKER, [TAKEN]),
+    (MARKED, WORKER, [TAKEN]),
+    ("SELECT txb.retry_open('g', 't', 0, 1, 0)", WORKER, FAILED + [MARKED]),
     (
-        "SELECT txb.batch_close('g', 't', 0, 1, 0)",
+        "SELECT txb.retry_settle('g', 't', 0, '{}', '{}', '{}', '{}', '{}', '{}', false, 'w')",
         WORKER,
-        [TAKEN, f"SELECT txb.batch_open('g', 't', 0, 1, 0, 1, 1, '{V7}', 0)"],
+        FAILED + [MARKED, "SELECT txb.retry_open('g', 't', 0, 1, 0)"],
     ),
+    ("SELECT txb.failed_condemn('g', 't', 0, 1, 1, 'x', false, 'w')", WORKER, [TAKEN]),
+    ("SELECT * FROM txb.failed_history, txb.audit", LOOK, []),
+    ("INSERT INTO txb.failed_history (number, event, state) VALUES (1, 'failed', 'dead')", set(), []),
+    ("DELETE FROM txb.failed_history", set(), []),
+    ("INSERT INTO txb.audit (action, matched, changed) VALUES ('x', 1, 1)", set(), []),
+    ("UPDATE txb.audit SET reason = 'x'", set(), []),
+    ("DELETE FROM txb.audit", set(), []),
     ("SELECT txb.offset_set('g', 't', 0, 5, 'c1', 'topic was recreated')", ADMIN, [TAKEN]),
     ("UPDATE txb.consumer_offset SET batch_open = false", set(), [TAKEN]),
     ("UPDATE txb.consumer_offset SET next_offset = 7", set(), [TAKEN]),

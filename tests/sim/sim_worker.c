@@ -34,9 +34,14 @@ struct worker {
   bool paused[PARTITIONS_MAX];
   struct kafka_event events[EVENTS_MAX];
   int event_count;
-  bool awaiting; /* a RUN has been sent */
+  bool awaiting; /* a RUN or RETRY has been sent */
   int awaiting_slot;
+  int held[PARTITIONS_MAX][KEYS]; /* rows that hold each key, as far as it knows */
+  enum txb_failure_class verdict[PARTITIONS_MAX];
+  int marked[PARTITIONS_MAX][BATCH_MAX]; /* the rows of its RETRY_MARK */
+  int64_t marked_us[PARTITIONS_MAX];
   bool waiting; /* `action` waits for a lock */
+  bool quiet;   /* it had nothing to do, and nothing has happened since */
   struct txb_worker_action action;
 };
 
@@ -130,7 +135,7 @@ static void start_worker(struct world *w, int index) {
   k->session = -1;
   for (int p = 0; p < PARTITIONS_MAX; p++)
     k->slot[p] = -1, k->position[p] = -1;
-  struct txb_worker_core_options o = {.batch_messages = 1 + (int32_t)roll(&w->m, BATCH_MAX),
+  struct txb_worker_core_options o = {.batch_messages = w->m.batch_messages,
                                       .batch_bytes = 1000,
                                       .batch_wait_us = 5000,
                                       .buffer_bytes = 1 << 20,
@@ -153,7 +158,7 @@ static void kill_worker(struct world *w, struct worker *k) {
   if (connected(w, k)) {
     struct session *x = &w->m.sessions[k->session];
     x->connected = false;
-    bool goes_on = !x->plugin && !session_idle(&w->m, k->session) && chance(&w->m, 60); /* all was sent: the server may
+    bool goes_on = !x->driven && !session_idle(&w->m, k->session) && chance(&w->m, 60); /* all was sent: the server may
                                                                                            not notice */
     if (!goes_on)
       session_close(&w->m, k->session);
@@ -178,6 +183,14 @@ static void found(struct world *w, struct worker *k, enum txb_worker_event_kind 
   struct txb_worker_event e = event_of(w, kind, slot);
   e.found = yes;
   e.offset = offset;
+  txb_worker_core_step(&k->core, &e);
+}
+
+static void looked_up(struct world *w, struct worker *k, int slot, int p) {
+  struct txb_worker_event e = event_of(w, TXB_WE_LOOKED_UP, slot);
+  e.found = true;
+  e.offset = w->m.rows[p].next_offset;
+  e.keys_version = w->m.rows[p].keys_version;
   txb_worker_core_step(&k->core, &e);
 }
 
@@ -245,16 +258,21 @@ static void take(struct world *w, struct worker *k, int slot, int p) {
                                      .has_last = r->last_id >= 0,
                                      .last_timestamp_ms = r->last_id,
                                      .last_offset = r->last_offset,
-                                     .suspect = (died && r->next_offset == r->taken_offset) || r->suspect_offset >= 0,
+                                     .suspect = died || r->suspect_offset >= 0 || r->suspect_failed_count > 0,
                                      .suspect_offset = r->suspect_offset,
                                      .suspect_count = r->suspect_count,
                                      .suspect_died = died && r->suspect_marked && r->suspect_count == 1,
                                      .stalled_offset = r->stalled_offset,
                                      .attempts = r->attempts,
+                                     .keys_version = r->keys_version,
+                                     .suspect_failed_count = r->suspect_failed_count,
+                                     .suspect_failed_number = r->suspect_failed[0],
                                      .due_ms = r->due_us > w->m.now_us ? (r->due_us - w->m.now_us) / 1000 : 0};
   e.position.last_id.bytes[15] = (unsigned char)r->last_id;
-  r->suspect_deaths += e.position.suspect_died;
-  e.position.suspect_deaths = r->suspect_deaths;
+  failed_taken(&w->m, p, died);
+  r->suspect_deaths += e.position.suspect_died && r->suspect_failed_count == 0;
+  e.position.suspect_deaths =
+      r->suspect_failed_count == 1 ? w->m.failed[r->suspect_failed[0]].deaths : r->suspect_deaths;
   e.position.epoch = ++r->epoch;
   r->instance = k->instance;
   r->busy = true;
@@ -275,7 +293,55 @@ static void evict(struct world *w, struct worker *k, int slot, int p) {
   step(w, k, TXB_WE_EVICTED, slot);
 }
 
-/* MARK, STALL and RELEASE: small fenced transactions. False: waits for the lock. */
+static void keys(struct world *w, struct worker *k, int slot, int p) {
+  struct txb_worker_event e = event_of(w, TXB_WE_KEYS, slot);
+  for (int key = 0; key < KEYS; key++)
+    k->held[p][key] = failed_holding(&w->m, p, key);
+  e.keys_version = w->m.rows[p].keys_version;
+  e.due_ms = failed_due_ms(&w->m, p);
+  e.held_count = failed_held(&w->m, p);
+  say(&w->m, "worker %d reads the keys of partition %d, version %lld", k->index, p, (long long)e.keys_version);
+  txb_worker_core_step(&k->core, &e);
+}
+
+static void retry_mark(struct world *w, struct worker *k, const struct txb_worker_action *a, int p) {
+  struct row *r = &w->m.rows[p];
+  struct txb_worker_event e = event_of(w, TXB_WE_RETRY_MARKED, a->slot);
+  e.count = failed_pick(&w->m, p, a->count < BATCH_MAX ? a->count : BATCH_MAX, k->marked[p]);
+  e.number = k->marked[p][0];
+  e.keys_version = r->keys_version;
+  e.due_ms = failed_due_ms(&w->m, p);
+  e.held_count = failed_held(&w->m, p);
+  k->marked_us[p] = w->m.now_us;
+  r->suspect_marked = false;
+  if (!w->m.bugs.retry_unmarked) {
+    r->suspect_deaths = 0;
+    for (int i = 0; i < e.count; i++)
+      if (!w->m.failed[k->marked[p][i]].suspect)
+        w->m.failed[k->marked[p][i]].deaths = 0;
+    memcpy(r->suspect_failed, k->marked[p], sizeof r->suspect_failed);
+    r->suspect_failed_count = e.count;
+    r->suspect_offset = -1;
+    r->suspect_count = e.count;
+    r->suspect_marked = e.count > 0;
+  }
+  say(&w->m, "worker %d marks %d failed of partition %d, asked for %d", k->index, e.count, p, a->count);
+  txb_worker_core_step(&k->core, &e);
+}
+
+static void condemn(struct world *w, struct worker *k, const struct txb_worker_action *a, int p) {
+  int key = w->m.failed[a->number].key;
+  failed_condemn(&w->m, p, (int)a->number);
+  if (key >= 0)
+    k->held[p][key] = failed_holding(&w->m, p, key);
+  struct txb_worker_event e = event_of(w, TXB_WE_CONDEMNED, a->slot);
+  e.due_ms = failed_due_ms(&w->m, p);
+  e.held_count = failed_held(&w->m, p);
+  say(&w->m, "worker %d condemns failed %lld of partition %d", k->index, (long long)a->number, p);
+  txb_worker_core_step(&k->core, &e);
+}
+
+/* MARK, STALL and RELEASE and the like: small fenced transactions. False: waits for the lock. */
 static bool small(struct world *w, struct worker *k, const struct txb_worker_action *a, int p) {
   struct row *r = &w->m.rows[p];
   if (locked_by_other(w, k, p))
@@ -286,7 +352,8 @@ static bool small(struct world *w, struct worker *k, const struct txb_worker_act
     return true;
   }
   if (a->kind == TXB_WA_MARK) {
-    r->suspect_deaths = r->suspect_offset == a->offset ? r->suspect_deaths : 0;
+    r->suspect_deaths = r->suspect_offset == a->offset && r->suspect_failed_count == 0 ? r->suspect_deaths : 0;
+    r->suspect_failed_count = 0;
     r->suspect_offset = a->offset;
     r->suspect_count = a->count;
     r->suspect_marked = true;
@@ -296,8 +363,11 @@ static bool small(struct world *w, struct worker *k, const struct txb_worker_act
     say(&w->m, "worker %d passes partition %d to %lld", k->index, p, (long long)a->new_next);
     model_passed(&w->m, p, a->new_next);
     step(w, k, TXB_WE_PASSED, a->slot);
+  } else if (a->kind == TXB_WA_RETRY_MARK) {
+    retry_mark(w, k, a, p);
+  } else if (a->kind == TXB_WA_CONDEMN) {
+    condemn(w, k, a, p);
   } else if (a->kind == TXB_WA_STALL) {
-    model_stalled(&w->m, p, a->offset);
     r->stalled_offset = a->offset;
     r->attempts = a->attempts;
     r->due_us = w->m.now_us + a->delay_ms * 1000;
@@ -308,6 +378,8 @@ static bool small(struct world *w, struct worker *k, const struct txb_worker_act
     }
     say(&w->m, "worker %d stalls partition %d at %lld, attempt %d, %lld ms", k->index, p, (long long)a->offset,
         a->attempts, (long long)a->delay_ms);
+    if (a->stop == TXB_STOP_NONE && a->failure != TXB_FAILURE_WAIT && a->failure != TXB_FAILURE_LIMIT)
+      violated(&w->m, "a message stands still that could be set aside");
     if (a->stop != TXB_STOP_NONE)
       violated(&w->m, "W9: a partition was stopped though its topic is the same");
     step(w, k, TXB_WE_STALLED, a->slot);
@@ -319,21 +391,88 @@ static bool small(struct world *w, struct worker *k, const struct txb_worker_act
   return true;
 }
 
+/* Where the batch must be cut because the next one would be one too many of its key. */
+static int limited(const struct world *w, const struct worker *k, const struct session *x, int p) {
+  int more[KEYS] = {0};
+  for (int i = 0; i < x->count; i++) {
+    int key = w->m.subjects[x->ids[i]].key;
+    if (key >= 0 && k->held[p][key] > 0 && k->held[p][key] + ++more[key] > w->m.held_max)
+      return i;
+  }
+  return x->count;
+}
+
 static void run(struct world *w, struct worker *k, const struct txb_worker_action *a, int p) {
   struct session *x = &w->m.sessions[k->session];
+  x->retry = false;
   x->partition = p;
   x->count = a->count;
   x->epoch = a->epoch;
   x->expected = a->expected_next;
   x->new_next = a->new_next;
+  x->keys_version = a->keys_version;
+  x->isolated = a->isolated;
+  x->condemn = a->condemn;
+  x->patience_over = a->patience_over;
+  x->chunk = a->chunk;
+  x->at = a->at;
+  x->crash = a->condemn && a->failure == TXB_FAILURE_CRASH;
+  x->condemn_class = x->crash ? TXB_CLASS_DEAD : k->verdict[p];
   x->skip = a->skip;
-  for (int i = 0; i < a->count; i++)
-    x->ids[i] = txb_worker_core_running(&k->core, a->slot, i)->id.bytes[15];
-  session_run(&w->m, k->session, chance(&w->m, w->m.plugin_percent));
+  for (int i = 0; i < a->count; i++) {
+    const struct txb_worker_record *r = txb_worker_core_running(&k->core, a->slot, i);
+    x->ids[i] = r->id.bytes[15];
+    x->offsets[i] = r->offset;
+  }
+  for (int key = 0; key < KEYS; key++)
+    x->held[key] = k->held[p][key] > 0;
+  int settled = limited(w, k, x, p);
+  if (settled == 0) {
+    struct txb_worker_event e = event_of(w, TXB_WE_FAILED, a->slot);
+    e.failure = TXB_FAILURE_LIMIT;
+    e.at = 0;
+    txb_worker_core_step(&k->core, &e);
+    return;
+  }
+  if (settled < x->count) {
+    x->count = settled;
+    x->new_next = x->offsets[settled - 1] + 1;
+    x->at = a->at < settled ? a->at : -1;
+  }
+  x->plugin = chance(&w->m, w->m.plugin_percent);
+  session_run(&w->m, k->session);
   k->awaiting = true;
   k->awaiting_slot = a->slot;
-  say(&w->m, "worker %d runs partition %d from %lld, %d messages, epoch %lld%s", k->index, p,
-      (long long)a->expected_next, a->count, (long long)a->epoch, x->plugin ? ", plugin" : "");
+  say(&w->m, "worker %d runs partition %d from %lld, %d messages, epoch %lld%s%s%s", k->index, p,
+      (long long)a->expected_next, x->count, (long long)a->epoch, x->plugin ? ", plugin" : "",
+      x->isolated ? ", isolated" : "", x->condemn ? ", condemned" : "");
+}
+
+static void retry(struct world *w, struct worker *k, const struct txb_worker_action *a, int p) {
+  struct session *x = &w->m.sessions[k->session];
+  x->retry = true;
+  x->isolated = x->crash = x->skip = false;
+  x->partition = p;
+  x->count = a->count;
+  x->epoch = a->epoch;
+  x->keys_version = a->keys_version;
+  x->condemn = a->condemn;
+  x->patience_over = a->patience_over;
+  x->chunk = 0;
+  x->at = -1;
+  x->marked_us = k->marked_us[p];
+  memset(x->held, 0, sizeof x->held);
+  for (int i = 0; i < a->count; i++) {
+    x->numbers[i] = k->marked[p][i];
+    x->ids[i] = w->m.failed[x->numbers[i]].id;
+    x->offsets[i] = w->m.failed[x->numbers[i]].offset;
+  }
+  x->plugin = chance(&w->m, w->m.plugin_percent);
+  session_run(&w->m, k->session);
+  k->awaiting = true;
+  k->awaiting_slot = a->slot;
+  say(&w->m, "worker %d retries %d of partition %d, epoch %lld%s%s", k->index, a->count, p, (long long)a->epoch,
+      x->plugin ? ", plugin" : "", x->condemn ? ", condemned" : "");
 }
 
 static void leave(struct world *w, struct worker *k, int p) {
@@ -349,7 +488,8 @@ static void leave(struct world *w, struct worker *k, int p) {
 /* What may fail for a passing reason, and be rolled back: everything but RUN, whose failures session_run plays. */
 static bool is_small(enum txb_worker_action_kind kind) {
   return kind == TXB_WA_LOOKUP || kind == TXB_WA_TAKE || kind == TXB_WA_EVICT || kind == TXB_WA_MARK ||
-         kind == TXB_WA_STALL || kind == TXB_WA_PASS || kind == TXB_WA_RELEASE;
+         kind == TXB_WA_STALL || kind == TXB_WA_PASS || kind == TXB_WA_RELEASE || kind == TXB_WA_KEYS ||
+         kind == TXB_WA_RETRY_MARK || kind == TXB_WA_CONDEMN;
 }
 
 /* Carries out one action. False: it waits for a lock, and is to be tried again. */
@@ -362,7 +502,7 @@ static bool carry_out(struct world *w, struct worker *k, const struct txb_worker
   }
   switch (a->kind) {
   case TXB_WA_LOOKUP:
-    found(w, k, TXB_WE_LOOKED_UP, a->slot, true, w->m.rows[p].next_offset);
+    looked_up(w, k, a->slot, p);
     break;
   case TXB_WA_TAKE:
     take(w, k, a->slot, p);
@@ -374,9 +514,17 @@ static bool carry_out(struct world *w, struct worker *k, const struct txb_worker
   case TXB_WA_STALL:
   case TXB_WA_PASS:
   case TXB_WA_RELEASE:
+  case TXB_WA_RETRY_MARK:
+  case TXB_WA_CONDEMN:
     return small(w, k, a, p);
+  case TXB_WA_KEYS:
+    keys(w, k, a->slot, p);
+    break;
   case TXB_WA_RUN:
     run(w, k, a, p);
+    break;
+  case TXB_WA_RETRY:
+    retry(w, k, a, p);
     break;
   case TXB_WA_CONFIRM: {
     bool accepted = k->member && w->in_group[k->index] && k->generation == w->generation;
@@ -408,25 +556,51 @@ static bool carry_out(struct world *w, struct worker *k, const struct txb_worker
   return true;
 }
 
-/* The answer to a RUN, if it has come. */
+/* The answer to a RUN or RETRY, if it has come. */
 static void collect(struct world *w, struct worker *k) {
   struct session *x = &w->m.sessions[k->session];
-  if (x->plugin && !session_idle(&w->m, k->session))
+  if (x->driven && !session_idle(&w->m, k->session))
     session_advance(&w->m, k->session); /* the client sends the next statement */
   if (!session_idle(&w->m, k->session) || x->answer == A_NONE)
     return;
-  struct txb_worker_event e = event_of(w, TXB_WE_COMMITTED, k->awaiting_slot);
+  int p = x->partition;
+  struct txb_worker_event e = event_of(w, x->retry ? TXB_WE_RETRIED : TXB_WE_COMMITTED, k->awaiting_slot);
   e.tag_commit = x->answer == A_COMMITTED;
+  e.settled = x->settled;
+  e.failed = x->failed_count;
+  e.due_ms = x->due_ms;
+  e.held_count = failed_held(&w->m, p);
+  e.transient = x->transient;
+  e.chunk = x->new_chunk;
+  for (int key = 0; key < KEYS && e.tag_commit; key++)
+    k->held[p][key] += x->gained[key];
   if (x->answer == A_FENCED)
     e.kind = TXB_WE_FENCED;
-  if (x->answer == A_FAILED) {
+  if (x->answer == A_KEYS_CHANGED)
+    e.kind = TXB_WE_KEYS_CHANGED;
+  bool rolled_back = x->answer == A_FAILED || (x->answer == A_ROLLED_BACK_TAG && x->retry);
+  if (rolled_back) {
     e.kind = TXB_WE_FAILED;
-    e.failure = (enum txb_failure)x->failure;
-    e.at = x->failed_at;
+    e.failure = x->answer == A_FAILED ? (enum txb_failure)x->failure : TXB_FAILURE_ERROR;
+    e.at = x->answer == A_FAILED ? x->failed_at : -1;
   }
+  if (rolled_back || x->answer == A_ROLLED_BACK_TAG)
+    k->verdict[p] = x->failed_class == TXB_CLASS_DEAD ? TXB_CLASS_DEAD : TXB_CLASS_COUNT;
   k->awaiting = false;
   x->answer = A_NONE;
   txb_worker_core_step(&k->core, &e);
+}
+
+/* A loop that waits until due_us, and finds something to do then: neither later than it might, nor in vain. */
+static bool wakes(struct world *w, struct worker *k) {
+  int64_t due_us = txb_worker_core_due_us(&k->core);
+  bool wakes = k->quiet && txb_worker_core_next(&k->core, w->m.now_us, &k->action);
+  if (wakes && w->m.now_us < due_us)
+    violated(&w->m, "V: something was due before the time that was told");
+  if (k->quiet && !wakes && w->m.now_us >= due_us)
+    violated(&w->m, "V: nothing is due at the time that was told");
+  k->quiet = false;
+  return wakes;
 }
 
 /* One turn of a worker's loop. */
@@ -434,8 +608,12 @@ static void turn(struct world *w, struct worker *k) {
   if (k->session >= 0 && !connected(w, k)) { /* the connection is gone */
     say(&w->m, "worker %d finds its connection gone", k->index);
     k->session = -1;
-    k->awaiting = k->waiting = false;
+    k->awaiting = k->waiting = k->quiet = false;
     step(w, k, TXB_WE_DOWN, 0);
+    return;
+  }
+  if (wakes(w, k)) {
+    k->waiting = !carry_out(w, k, &k->action);
     return;
   }
   if (k->session < 0 && chance(&w->m, 50) && (k->session = session_open(&w->m)) >= 0) {
@@ -467,6 +645,8 @@ static void turn(struct world *w, struct worker *k) {
   }
   if (k->waiting || txb_worker_core_next(&k->core, w->m.now_us, &k->action))
     k->waiting = !carry_out(w, k, &k->action);
+  else
+    k->quiet = true;
 }
 
 /* ---- faults ---------------------------------------------------------------------------------- */
@@ -509,7 +689,7 @@ static void fault(struct world *w) {
     break;
   case 5: { /* W3: the server ends a session that stands idle in a transaction */
     int s = (int)roll(&w->m, SESSIONS_MAX);
-    if (w->m.sessions[s].used && w->m.sessions[s].plugin && w->m.sessions[s].in_transaction &&
+    if (w->m.sessions[s].used && w->m.sessions[s].driven && w->m.sessions[s].in_transaction &&
         running_in(w, s) != NULL && running_in(w, s)->stopped) {
       session_rollback(&w->m, s);
       w->m.sessions[s].used = false;
@@ -534,7 +714,7 @@ static void fault(struct world *w) {
 static void advance_servers(struct world *w) {
   for (int s = 0; s < SESSIONS_MAX; s++) {
     struct session *x = &w->m.sessions[s];
-    if (!x->used || x->plugin || session_idle(&w->m, s) || chance(&w->m, 25))
+    if (!x->used || x->driven || session_idle(&w->m, s) || chance(&w->m, 25))
       continue;
     session_advance(&w->m, s);
     poison(w);
@@ -543,15 +723,23 @@ static void advance_servers(struct world *w) {
   }
 }
 
+/* When servers are killed every worker loses its connection, and which partition goes where after that is chance: then
+ * one worker has all that kills. */
+static bool is_alone(const struct world *w) {
+  return w->m.poisoned && w->m.plugin_percent == 0;
+}
+
 static void tick(struct world *w, bool faulty) {
   w->m.now_us += 1000 + (int64_t)roll(&w->m, faulty ? 30000 : 60000);
   if (faulty && chance(&w->m, 25))
     model_produce(&w->m);
   if (faulty)
     fault(w);
+  if (chance(&w->m, 4))
+    failed_person(&w->m);
   expire_members(w);
   advance_servers(w);
-  bool alone = !faulty && w->m.poisoned; /* one has all that kills */
+  bool alone = !faulty && is_alone(w);
   for (int i = 0; i < WORKERS; i++) {
     struct worker *k = &w->workers[i];
     if (k->alive && !k->stopped && (!faulty || chance(&w->m, 60)))
@@ -575,12 +763,15 @@ static const char *simulate(uint64_t seed, const struct bugs *bugs, bool verbose
   w.m.healed = true;
   for (int i = 0; i < WORKERS; i++) {
     w.workers[i].stopped = false;
-    if (w.m.poisoned && i > 0 && w.workers[i].alive)
+    if (is_alone(&w) && i > 0 && w.workers[i].alive)
       kill_worker(&w, &w.workers[i]);
   }
+  int64_t calm_us = w.m.now_us + 3 * SESSION_TIMEOUT_US;
   int steps = 0;
-  while (w.m.violation == NULL && !model_settled(&w.m) && steps++ < STEPS_MAX)
+  while (w.m.violation == NULL && !model_settled(&w.m) && steps++ < STEPS_MAX) {
+    w.m.calm = w.m.now_us >= calm_us;
     tick(&w, false);
+  }
   for (int p = 0; p < w.m.partitions; p++)
     say(&w.m, "partition %d: position %lld of %lld, owner %d", p, (long long)w.m.rows[p].next_offset,
         (long long)w.m.logs[p].end, w.owner[p]);
@@ -604,7 +795,16 @@ static bool plant(struct bugs *bugs, const char *name) {
                {"worker_no_inbox", &bugs->no_inbox},
                {"worker_commit_tag_ignored", &bugs->commit_tag_ignored},
                {"worker_batch_duplicate_ids", &bugs->batch_duplicate_ids},
-               {"worker_error_skips", &bugs->error_skips}};
+               {"worker_error_skips", &bugs->error_skips},
+               {"worker_held_out_of_order", &bugs->held_out_of_order},
+               {"worker_attempt_per_replica", &bugs->attempt_per_replica},
+               {"worker_retry_before_due", &bugs->retry_before_due},
+               {"worker_keys_version_ignored", &bugs->keys_version_ignored},
+               {"worker_retry_unmarked", &bugs->retry_unmarked},
+               {"worker_held_not_kept", &bugs->held_not_kept},
+               {"worker_failed_not_recorded", &bugs->failed_not_recorded},
+               {"worker_attempts_forgotten", &bugs->attempts_forgotten},
+               {"worker_behind_applied", &bugs->behind_applied}};
   for (size_t i = 0; i < TXB_ARRAY_SIZE(table); i++)
     if (strcmp(table[i].name, name) == 0)
       return *table[i].flag = true;

@@ -14,8 +14,12 @@ SEEDS = 20000
 
 
 def planted():
+    """Those of the programs, and those that live in a simulator's model alone, where the rule is kept by the database's functions."""
     body = re.search(r"txb_bug_names\[\]\s*=\s*\{(.*?)\};", (ROOT / "common/fault.c").read_text(), re.DOTALL)
-    return re.findall(r'"([^"]+)"', body.group(1))
+    names = re.findall(r'"([^"]+)"', body.group(1))
+    for side in ("relay", "worker"):
+        names += re.findall(r'\{"(%s_[a-z_]+)", &' % side, (ROOT / f"tests/sim/sim_{side}.c").read_text())
+    return list(dict.fromkeys(names))
 
 
 def simulate(bug, *words):

@@ -1,27 +1,37 @@
 /* What the worker core is simulated against: a PostgreSQL of rows, locks and transactions, a Kafka of logs and one
- * consumer group, and the verifier that looks at every commit. No part of it uses the worker's own code, but for the
- * helper that picks candidates (W6). */
+ * consumer group, and the verifier that looks at every commit. No part of it uses the worker's own code, but for what the
+ * process calls in a transaction too: the helper that picks candidates (W6), isolate_core and failed_core. */
 #ifndef TXB_TESTS_SIM_WORKER_MODEL_H
 #define TXB_TESTS_SIM_WORKER_MODEL_H
 
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "consumer/failed_core.h"
+#include "consumer/isolate_core.h"
+
 enum {
   PARTITIONS_MAX = 3,
   WORKERS = 3,
   RECORDS_MAX = 48,
   IDS_MAX = PARTITIONS_MAX * RECORDS_MAX,
+  MESSAGES_MAX = 220, /* with edited copies; a number fits into a byte */
+  FAILED_MAX = 500,
+  KEYS = 4, /* of a partition */
   SESSIONS_MAX = 24,
   BATCH_MAX = 8,
   POISON_KILLS = 60,
-  UNRECORDED_MAX = 12 /* kills of one message before it must be recorded (W10): batches that hold it shrink first */
+  DEATHS_MAX = 4, /* of one message before it is dead (W10) */
+  DEATHS_MIXED_MAX =
+      7, /* when processes and servers die by it in turn: the row counts the one, the process the other */
+  FOR_EVER = 1000
 };
 
 /* The rules that may be broken on purpose. */
 struct bugs {
   bool offset_before_commit, inbox_outside, no_epoch_check, no_inbox, commit_tag_ignored, batch_duplicate_ids,
-      error_skips;
+      error_skips, held_out_of_order, attempt_per_replica, keys_version_ignored, retry_unmarked, behind_applied,
+      retry_before_due, held_not_kept, failed_not_recorded, attempts_forgotten;
 };
 
 /* ---- Kafka: logs ----------------------------------------------------------------------------- */
@@ -34,14 +44,23 @@ struct log {
   int count;
   int64_t end; /* next offset */
 };
+/* How a message fails. The first three do until it has had as many attempts, by the history; the others pass. */
+enum fails { FAILS_RAISE, FAILS_RETRY_NAMED, FAILS_REFUSE, FAILS_AT_COMMIT, PASSES_CONFLICT, PASSES_WAIT, FAILS_KINDS };
+
 /* A message as the handler meets it; what is in here does not roll back. */
 struct subject {
-  int partition;
-  int64_t first_offset;
-  int fails_left, fails_kind; /* 0 raises, 1 answers refuse, 2 deadlocks, 3 answers retry with the index told */
-  int poison_left;            /* kills the process (or the server, by the batch's kind) that many times */
-  int unrecorded;             /* of its kills since the faults ended: those that no stall tells of */
-  int effects;                /* committed */
+  int partition, key; /* key -1: none */
+  int64_t order;      /* offset of its first appearance; an edited copy has that of what it replaces */
+  enum fails kind;
+  int fails;    /* so many attempts; FOR_EVER */
+  int attempts; /* by the history */
+  int passing_left;
+  int poison_left;   /* kills the process (or the server, by the batch's kind) that many times */
+  bool poison_later; /* not before it has failed once */
+  int deaths;        /* since the faults ended, or since it was dead or a person touched it */
+  int effects;       /* committed */
+  bool closed;       /* discarded, or replaced by an edited copy */
+  bool released;     /* dead, and its key went on: it has no place in an order any more */
 };
 
 /* ---- PostgreSQL ------------------------------------------------------------------------------ */
@@ -56,31 +75,86 @@ struct row { /* of txb.consumer_offset */
   bool suspect_marked;
   int64_t stalled_offset, due_us;
   int attempts;
-  int64_t consumed, applied, duplicate;
+  int64_t consumed, applied, duplicate, failed;
+  int64_t keys_version;
+  int suspect_failed[BATCH_MAX], suspect_failed_count;
 };
 
-enum statement { S_BEGIN, S_INBOX, S_OPEN, S_APPLY, S_CLOSE, S_COMMIT, S_END };
-enum answer { A_NONE, A_COMMITTED, A_ROLLED_BACK_TAG, A_FENCED, A_FAILED };
+struct failed { /* a row of txb.failed; its index is its number */
+  int partition, id, key;
+  int64_t offset, place, due_us;
+  enum txb_failed_state state;
+  int attempts;
+  int tried;        /* attempts by the history, since it was set aside or a person wanted it again */
+  bool holds, copy; /* copy: of an edit */
+  int acts;         /* of persons */
+  bool suspect;     /* was under a marker when somebody died, or the connection went: it is run alone (W10) */
+  int deaths;       /* alone */
+};
+/* What a transaction will write of it. */
+struct staged_add {
+  int id;
+  int64_t offset;
+  struct txb_failed_result result; /* state held: attempts 0 */
+  bool attempt, counts;            /* counts: its handler said no just now */
+};
+struct staged_settle {
+  int number;
+  enum { V_UNTOUCHED, V_APPLIED, V_DUPLICATE, V_FAILED } verdict;
+  struct txb_failed_result result;
+  bool counts;
+};
+
+enum statement { S_BEGIN, S_INBOX, S_OPEN, S_APPLY, S_ISOLATED, S_CLOSE, S_COMMIT, S_END };
+enum answer { A_NONE, A_COMMITTED, A_ROLLED_BACK_TAG, A_FENCED, A_FAILED, A_KEYS_CHANGED };
 
 struct session {
   bool used, connected; /* connected: a client is at the other end */
   int serial;           /* which connection this is: places are used again */
-  bool plugin;          /* statements are sent one at a time; else all at once */
+  bool plugin;          /* its handler runs in the client: what kills, kills that */
+  bool driven;          /* statements are sent one at a time; else all at once */
   enum statement script[8];
   int pc;
   enum answer answer;
   int failure, failed_at;
-  /* the batch */
+  enum txb_failure_class failed_class;
+  /* the batch, or the retry */
+  bool retry, isolated, condemn, patience_over, crash;
   int partition, count;
   int ids[BATCH_MAX];
-  int64_t epoch, expected, new_next;
+  int64_t offsets[BATCH_MAX];
+  int numbers[BATCH_MAX]; /* of a retry */
+  int64_t marked_us;
+  int64_t epoch, expected, new_next, keys_version;
+  bool held[KEYS];
   bool skip;
+  int chunk, at;
+  enum txb_failure_class condemn_class;
+  int limit_settled; /* the batch is cut there since a key would have too many */
   /* the transaction */
   bool in_transaction, holds_row;
   struct row staged;
-  int fresh[BATCH_MAX], fresh_count; /* inbox rows of this transaction */
-  int effects[BATCH_MAX], effect_count;
+  int fresh[2 * BATCH_MAX], fresh_count; /* inbox rows of this transaction */
+  int effects[2 * BATCH_MAX], effect_count;
   int allowed[BATCH_MAX], allowed_count; /* planted inbox_outside: what the earlier transaction put in */
+  struct staged_add adds[BATCH_MAX];
+  int add_count;
+  struct staged_settle settles[BATCH_MAX];
+  int settle_count;
+  /* isolated */
+  bool begun;
+  struct txb_isolate iso;
+  struct txb_isolate_item items[BATCH_MAX];
+  uint32_t segment[BATCH_MAX];
+  uint8_t blocked[BATCH_MAX + 1];
+  int candidates[BATCH_MAX]; /* their indexes in the batch */
+  enum txb_failure_class classes[BATCH_MAX];
+  /* what the answer tells */
+  int settled, failed_count;
+  int64_t due_ms;
+  bool transient;
+  int new_chunk;
+  int gained[KEYS]; /* rows that hold the key; lost: negative */
 };
 
 struct model {
@@ -91,14 +165,20 @@ struct model {
   int partitions;
   int64_t now_us;
   struct log logs[PARTITIONS_MAX];
-  struct subject subjects[IDS_MAX];
+  struct subject subjects[MESSAGES_MAX];
   int ids;
+  struct failed failed[FAILED_MAX];
+  int failed_count;
+  struct txb_failed_policy policy;
+  int held_max;           /* of a key */
+  int32_t batch_messages; /* of all workers: suspicion reaches as far as a batch of the one that died (W10) */
   struct row rows[PARTITIONS_MAX];
   int row_lock[PARTITIONS_MAX]; /* session, -1 */
-  bool inbox[IDS_MAX];
-  int inbox_lock[IDS_MAX];
+  bool inbox[MESSAGES_MAX];
+  int inbox_lock[MESSAGES_MAX];
   struct session sessions[SESSIONS_MAX];
   bool healed;           /* no more faults */
+  bool calm;             /* and the group knows who is dead */
   bool poisoned;         /* every partition has a message that kills again and again */
   int plugin_percent;    /* of the batches; in a poisoned world all or none: what kills, kills in the same way */
   const char *violation; /* NULL: none so far */
@@ -120,14 +200,35 @@ void session_rollback(struct model *m, int s);
 void session_close(struct model *m, int s);
 /* Whether the session is free for a new statement. */
 bool session_idle(const struct model *m, int s);
-void session_run(struct model *m, int s, bool plugin);
+/* What it runs is told in its fields; those of the transaction are made empty. */
+void session_run(struct model *m, int s);
 /* Executes the next statement of the script, or waits for a lock. */
 void session_advance(struct model *m, int s);
 void model_crash_server(struct model *m);
 /* The position is moved over offsets that hold nothing. */
 void model_passed(struct model *m, int partition, int64_t new_next);
-/* It is recorded that the message at this offset stands still. */
-void model_stalled(struct model *m, int partition, int64_t offset);
+
+/* ---- failed messages (worker_failed.c) ---- */
+/* Rows that hold a key; -1 for none. */
+int failed_holding(const struct model *m, int partition, int key);
+int failed_held(const struct model *m, int partition);
+/* Milliseconds until something is due; -1: nothing. */
+int64_t failed_due_ms(const struct model *m, int partition);
+/* Rows for a retry: heads that are due and what is held behind each. */
+int failed_pick(const struct model *m, int partition, int rows_max, int *numbers);
+/* A new owner: what is under a marker that is still out is suspected. */
+void failed_taken(struct model *m, int partition, bool died);
+/* What the transaction of a session has staged, at its commit. */
+void failed_commit(struct model *m, struct session *x);
+void failed_condemn(struct model *m, int partition, int number);
+/* The first open row of a key that is only held goes on. */
+void failed_promote(struct model *m, int partition, int key);
+/* A person does something to some row, when the partition's lock is free. */
+void failed_person(struct model *m);
+/* No held row without a head, no key held by nothing, counters. */
+void failed_verify(struct model *m, int partition);
+void failed_verify_end(struct model *m);
+
 /* Everything is applied exactly once, in order, and the counters agree. */
 bool model_settled(const struct model *m);
 void model_verify_end(struct model *m);

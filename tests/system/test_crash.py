@@ -24,7 +24,10 @@ SIDE_BY_SIDE = 5
 FAILPOINTS = fault_names("txb_failpoint_names")
 # How many passes at most are let go by before the kill, where a program passes more than once while it is loaded.
 PASSES = {"relay.after_acquire": 1, "worker.after_assign": 1, "worker.after_take": 3, "worker.on_revoke": 1, "relay.before_record_failed": 1,
-          "relay.after_record_failed": 1, "worker.before_stall_record": 3, "worker.after_stall_record": 3}
+          "relay.after_record_failed": 1, "worker.before_stall_record": 3, "worker.after_stall_record": 3, "worker.before_set_aside": 3,
+          "worker.after_set_aside": 3, "worker.before_retry_mark": 3, "worker.after_retry_mark": 3, "worker.after_retry_open": 3,
+          "worker.before_retry_settle": 3, "worker.after_retry_settle": 3, "worker.before_condemn": 1, "worker.after_condemn": 1}
+FLAKY = ("set_aside", "retry_mark", "retry_open", "retry_settle")
 WORKER = {"session_timeout_ms": 6000, "batch_messages": 50, "retry": {"first_ms": 20, "cap_ms": 100}}
 
 
@@ -55,7 +58,11 @@ class Campaign:
         if self.name in ("worker.after_open", "worker.after_apply"):  # passed with a plugin only
             self.handler = {"handler": {"kind": "plugin", "path": build_plugin("bank_plugin.c")}}
         if self.name.endswith("_stall_record"):
+            self.handler = {"handler": {"kind": "sql", "function": "bank.apply_scarce"}}
+        if self.name.endswith(FLAKY):
             self.handler = {"handler": {"kind": "sql", "function": "bank.apply_flaky"}}
+        if self.name.endswith("_condemn"):
+            self.handler = {"handler": {"kind": "sql", "function": "bank.apply_killing"}}
         if self.name.endswith("_schedule_move"):
             self.mix = {"later": 1, "plain": 1}
         if self.name.endswith("_record_failed"):
@@ -80,11 +87,29 @@ class Campaign:
         survivors = others if self.name == "worker.on_revoke" else others + [self.start(self.role)]
         crew.stop()
         self.system.wait_rest(90)
+        self.cure()
         self.check(number)
         for program in survivors:
             assert program.stop() == 0, program.text()
 
+    def cure(self):
+        """What was set aside is applied in the end; what was condemned, when a person says so and the handler is cured. The next run has its illness back."""
+        target, postgres = self.system.bank.target, self.system.target_postgres
+        open_ones = "SELECT count(*) FROM txb.failed WHERE state NOT IN ('resolved', 'discarded')"
+        if self.name.endswith("_condemn"):
+            process.wait_for(lambda: postgres.value(target, "SELECT count(*) FROM txb.failed WHERE state = 'dead' AND error_class = 'crash'") > 0,
+                             self.system.lag, 90)
+            illness = postgres.value(target, "SELECT pg_get_functiondef('bank.apply_killing'::regproc)")
+            postgres.query(target, "CREATE OR REPLACE FUNCTION bank.apply_killing(m txb.message) RETURNS txb.outcome LANGUAGE sql SECURITY DEFINER AS"
+                           " 'SELECT bank.apply(m)'; UPDATE txb.failed SET state = 'retrying', attempts = 0, next_attempt_at = now() WHERE state = 'dead';"
+                           " UPDATE txb.consumer_offset SET keys_version = keys_version + 1")
+        process.wait_for(lambda: postgres.value(target, open_ones) == 0, self.system.lag, 90)
+        if self.name.endswith("_condemn"):
+            postgres.query(target, illness)
+
     def provoke(self, number, victim, others):
+        if self.name.endswith("_condemn"):
+            self.system.bank.transfer(7)
         if self.name == "worker.on_revoke":  # a second member makes the first give partitions back
             victim.wait_line("partition taken")
             others.append(self.start("worker"))

@@ -114,7 +114,50 @@ def flaky_handler(system, seed, env):
     system.relay()
     system.worker(env=env, worker={"handler": {"kind": "sql", "function": "bank.apply_flaky"}, "retry": {"first_ms": 10, "cap_ms": 50}})
     Writers(system.bank, 2, seed, QUICK, operations=30).start().join()
-    return rest(system)
+    report = rest(system)
+    return report if env else settled(system, report)
+
+
+def failing_heads(system, seed, env):
+    """Long runs of one key, whose first messages fail for a while: what comes behind them is held, and follows in order."""
+    system.bank.bulk(4000, 400)
+    system.relay()
+    system.wait_published()
+    system.worker(env=env, worker={"handler": {"kind": "sql", "function": "bank.apply_flaky"}, "retry": {"first_ms": 10, "cap_ms": 50}})
+    report = rest(system)
+    return settled(system, report)
+
+
+def settled(system, report, deadline_s=60):
+    """What was set aside is applied in the end; then everything is looked at once more."""
+    try:
+        process.wait_for(lambda: system.target_postgres.value(
+            system.bank.target, "SELECT count(*) FROM txb.failed WHERE state NOT IN ('resolved', 'discarded')") == 0, system.lag, deadline_s)
+    except process.Timeout as error:
+        report.add("V", f"still set aside: {str(error)[:1500]}")
+        return report
+    return system.verify()
+
+
+def hopeless(system, seed, env):
+    """A message that always fails is dead after its last attempt, whoever makes them."""
+    target = system.target_postgres
+    target.query(system.bank.target, """CREATE FUNCTION bank.never(m txb.message) RETURNS txb.outcome LANGUAGE plpgsql AS $$ BEGIN
+        IF convert_from(m.key, 'UTF8') = '7' THEN RAISE EXCEPTION 'never'; END IF; RETURN bank.apply(m); END $$""")
+    system.relay()
+    settings = {"handler": {"kind": "sql", "function": "bank.never"}, "retry": {"first_ms": 10, "cap_ms": 50, "attempts_max": 4}}
+    for account in range(1, 12):
+        system.bank.transfer(account)
+    for _ in range(2):
+        system.worker(env=env, worker=settings)
+    system.wait_rest()
+    process.wait_for(lambda: target.value(system.bank.target, "SELECT count(*) FROM txb.failed WHERE state = 'dead'") == 1
+                     or target.value(system.bank.target, "SELECT count(*) FROM txb.failed_history") > 8, system.lag, 60)
+    report = system.verify(effects=False, counters=False)
+    attempts = target.value(system.bank.target, "SELECT count(*) FROM txb.failed_history WHERE event = 'failed'")
+    if attempts != 4:
+        report.add("V", f"{attempts} attempts instead of 4")
+    return report
 
 
 def zombie_worker(system, seed, env):
@@ -150,13 +193,16 @@ SCENARIOS = {
     relay_repeats: ["worker_batch_duplicate_ids"],
     relay_repeats_apart: ["worker_no_inbox"],
     flaky_handler: ["worker_error_skips"],
+    failing_heads: ["worker_behind_applied", "worker_held_not_kept", "worker_held_out_of_order", "worker_failed_not_recorded"],
+    hopeless: ["worker_attempt_per_replica"],
     zombie_worker: ["worker_no_epoch_check"],
 }
 # One batch holds a whole topic only where that has one partition.
 PARTITIONS = {relay_repeats: 1, relay_repeats_apart: 1}
 # Found by the simulators only (tests/sim/test_planted_bugs.py runs all of them): either one interleaving in a million shows it, or a second guard stands
 # behind the rule: the SQL functions compare epochs too, a transaction that failed is noticed before its COMMIT.
-SIMULATED = ["relay_holes_unordered", "relay_last_look_limited", "relay_no_epoch_check", "relay_partition_unproven", "worker_commit_tag_ignored"]
+SIMULATED = ["relay_holes_unordered", "relay_last_look_limited", "relay_no_epoch_check", "relay_partition_unproven", "worker_commit_tag_ignored",
+             "worker_keys_version_ignored", "worker_retry_unmarked"]
 CASES = [(scenario, bug) for scenario, bugs in SCENARIOS.items() for bug in [None] + bugs]
 
 

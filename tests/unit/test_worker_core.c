@@ -180,7 +180,9 @@ Test(worker_core, a_commit_counts_only_if_its_tag_says_so) { /* W1 */
   e.tag_commit = false;
   txb_worker_core_step(&core, &e);
   cr_assert_eq(dropped, 0);
-  cr_assert_eq(run(4).expected_next, 0);
+  struct txb_worker_action a = run(8);
+  cr_assert_eq(a.expected_next, 0);
+  cr_assert(a.isolated);
 }
 
 Test(worker_core, of_equal_ids_in_a_batch_only_the_first_is_a_candidate) { /* W6 */
@@ -207,60 +209,182 @@ Test(worker_core, serves_its_partitions_in_turn) {
 
 /* ---- failures -------------------------------------------------------------------------------- */
 
-Test(worker_core, halves_a_failing_batch_until_the_good_part_commits_and_the_bad_message_is_alone) { /* W5 */
+Test(worker_core, runs_a_failing_batch_again_isolated_and_then_fast_again) { /* W5 */
+  int slot = owned(0);
+  records(slot, 0, 24);
+  cr_assert_not(run(8).isolated);
+  step_failed(slot, TXB_FAILURE_ERROR, -1);
+  struct txb_worker_action a = run(8);
+  cr_assert(a.isolated);
+  cr_assert_eq(a.chunk, 8);
+  cr_assert_eq(a.at, -1);
+  cr_assert_eq(a.attempt, 1);
+  commit_cut(slot, 8, 1, false);
+  cr_assert_not(run(8).isolated);
+}
+
+Test(worker_core, tells_the_isolated_run_which_message_is_known_to_fail) { /* W5 */
   int slot = owned(0);
   records(slot, 0, 8);
   run(8);
-  step_failed(slot, TXB_FAILURE_ERROR, -1); /* it is message 2 */
-  run(4);
-  step_failed(slot, TXB_FAILURE_ERROR, -1);
-  run(2);
-  commit(slot);
-  run(2);
-  step_failed(slot, TXB_FAILURE_ERROR, -1);
-  cr_assert_eq(run(1).expected_next, 2);
-  step_failed(slot, TXB_FAILURE_ERROR, -1);
-  struct txb_worker_action a = expect(TXB_WA_STALL);
-  cr_assert_eq(a.offset, 2);
-  cr_assert_eq(a.attempts, 1);
+  step_failed(slot, TXB_FAILURE_ERROR, 3);
+  struct txb_worker_action a = run(8);
+  cr_assert(a.isolated);
+  cr_assert_eq(a.at, 3);
 }
 
-Test(worker_core, isolates_the_message_that_is_named) { /* W5 */
+Test(worker_core, goes_on_behind_what_an_isolated_run_has_settled) {
   int slot = owned(0);
   records(slot, 0, 8);
   run(8);
-  step_failed(slot, TXB_FAILURE_OUTCOME, 3);
-  run(3);
-  commit(slot);
-  cr_assert_eq(run(1).expected_next, 3);
+  step_failed(slot, TXB_FAILURE_ERROR, -1);
+  run(8);
+  commit_cut(slot, 5, 1, false);
+  cr_assert_eq(dropped, 5);
+  struct txb_worker_action a = run(3);
+  cr_assert_eq(a.expected_next, 5);
+  cr_assert_eq(a.new_next, 8);
+  cr_assert(a.isolated, "the batch is not through");
 }
 
-Test(worker_core, counts_an_attempt_only_for_a_message_that_ran_alone) {
+Test(worker_core, a_group_that_fails_often_stays_isolated) { /* W5 */
+  int slot = owned(0), fast = 0, isolated = 0;
+  for (int i = 0; i < 40; i++) {
+    records(slot, 8 * i, 8);
+    struct txb_worker_action a = run(8);
+    if (!a.isolated) {
+      fast++;
+      step_failed(slot, TXB_FAILURE_ERROR, -1);
+      a = run(8);
+    }
+    isolated += a.isolated;
+    commit_cut(slot, 8, 1, false);
+  }
+  cr_assert_eq(isolated, 40);
+  cr_assert_leq(fast, 3, "%d batches ran in vain", fast);
+}
+
+Test(worker_core, a_group_that_does_not_fail_any_more_is_fast_again) { /* W5 */
   int slot = owned(0);
-  records(slot, 0, 2);
-  cr_assert_eq(run(2).attempt, 1);
-  step_failed(slot, TXB_FAILURE_OUTCOME, 0);
-  cr_assert_eq(run(1).attempt, 1);
-  step_failed(slot, TXB_FAILURE_OUTCOME, 0);
-  cr_assert_eq(expect(TXB_WA_STALL).attempts, 1);
+  int64_t offset = 0;
+  for (int i = 0; i < 6; i++) {
+    records(slot, offset, 8);
+    offset += 8;
+    if (!run(8).isolated) {
+      step_failed(slot, TXB_FAILURE_ERROR, -1);
+      run(8);
+    }
+    commit_cut(slot, 8, 1, false);
+  }
+  bool isolated = true;
+  for (int i = 0; i < 70 && isolated; i++) {
+    records(slot, offset, 8);
+    offset += 8;
+    isolated = run(8).isolated;
+    commit(slot);
+  }
+  cr_assert_not(isolated);
 }
 
-Test(worker_core, skips_nothing_and_retries_the_failing_message_when_it_is_due) {
+Test(worker_core, the_next_isolated_run_begins_with_pieces_of_the_size_that_was_found) {
+  int slot = owned(0);
+  for (int i = 0; i < 3; i++) {
+    records(slot, 8 * i, 8);
+    if (!run(8).isolated) {
+      step_failed(slot, TXB_FAILURE_ERROR, -1);
+      run(8);
+    }
+    struct txb_worker_event e = event(TXB_WE_COMMITTED, slot);
+    e.settled = 8;
+    e.failed = 2;
+    e.chunk = 3;
+    txb_worker_core_step(&core, &e);
+  }
+  records(slot, 24, 8);
+  struct txb_worker_action a = run(8);
+  cr_assert(a.isolated);
+  cr_assert_eq(a.chunk, 3);
+}
+
+Test(worker_core, sets_a_message_aside_that_failed_alone_without_calling_it_again) {
+  int slot = owned(0);
+  record(slot, 0);
+  run(1);
+  struct txb_worker_event e = event(TXB_WE_FAILED, slot);
+  e.at = 0;
+  e.after_ms = 12345;
+  txb_worker_core_step(&core, &e);
+  struct txb_worker_action a = run(1);
+  cr_assert(a.condemn);
+  cr_assert_not(a.isolated);
+  cr_assert_eq(a.failure, TXB_FAILURE_ERROR);
+  cr_assert_eq(a.after_ms, 12345, "the handler's own wish");
+  commit_cut(slot, 1, 1, false);
+  record(slot, 1);
+  cr_assert_not(run(1).condemn);
+}
+
+/* A deferred constraint: nothing tells which message it was. */
+Test(worker_core, halves_an_isolated_batch_that_fails_as_a_whole_down_to_the_message) {
+  int slot = owned(0);
+  records(slot, 0, 8);
+  run(8);
+  step_failed(slot, TXB_FAILURE_ERROR, -1);
+  for (int n = 8; n > 1; n /= 2) {
+    cr_assert(run(n).isolated);
+    step_failed(slot, TXB_FAILURE_ERROR, -1);
+  }
+  cr_assert_not(run(1).condemn);
+  step_failed(slot, TXB_FAILURE_ERROR, -1);
+  cr_assert(run(1).condemn);
+}
+
+Test(worker_core, a_message_that_can_not_even_be_set_aside_stands_still) {
+  int slot = owned(0);
+  record(slot, 0);
+  run(1);
+  step_failed(slot, TXB_FAILURE_ERROR, -1);
+  cr_assert(run(1).condemn);
+  step_failed(slot, TXB_FAILURE_ERROR, -1);
+  cr_assert_eq(expect(TXB_WA_STALL).failure, TXB_FAILURE_WAIT);
+}
+
+Test(worker_core, waits_in_place_when_the_server_is_in_trouble_and_longer_each_time) {
   int slot = stalled();
   expect(TXB_WA_NONE);
   now_us = txb_worker_core_due_us(&core);
-  struct txb_worker_action a = expect(TXB_WA_MARK); /* W10: retries run under a marker */
-  cr_assert_eq(a.offset, 0);
+  struct txb_worker_action a = expect(TXB_WA_RUN);
   cr_assert_eq(a.count, 1);
-  step(TXB_WE_MARKED, slot);
-  a = expect(TXB_WA_RUN);
-  cr_assert_eq(a.count, 1);
-  cr_assert_eq(a.attempt, 2);
-  step_failed(slot, TXB_FAILURE_ERROR, -1);
+  cr_assert_eq(a.attempt, 1, "it is nobody's fault");
+  step_failed(slot, TXB_FAILURE_WAIT, -1);
   a = expect(TXB_WA_STALL);
+  cr_assert_eq(a.failure, TXB_FAILURE_WAIT);
   cr_assert_eq(a.attempts, 2);
   cr_assert_geq(a.delay_ms, 100);
   cr_assert_leq(a.delay_ms, 200);
+  cr_assert_not(a.keep_suspect);
+  step(TXB_WE_STALLED, slot);
+  now_us = txb_worker_core_due_us(&core);
+  run(1);
+  commit(slot);
+  run(7);
+}
+
+Test(worker_core, waits_in_place_for_a_key_that_has_too_many_held_and_looks_when_some_went) {
+  int slot = owned(0);
+  record(slot, 0);
+  run(1);
+  step_failed(slot, TXB_FAILURE_LIMIT, 0);
+  cr_assert_eq(expect(TXB_WA_STALL).failure, TXB_FAILURE_LIMIT);
+  step(TXB_WE_STALLED, slot);
+  expect(TXB_WA_NONE);
+  core.partitions[slot].keys_known = false; /* as after TXB05 */
+  keys_by_hand = true;
+  expect(TXB_WA_KEYS);
+  struct txb_worker_event e = event(TXB_WE_KEYS, slot);
+  e.keys_version = 1;
+  txb_worker_core_step(&core, &e);
+  cr_assert_eq(expect(TXB_WA_RUN).count, 1);
 }
 
 Test(worker_core, a_stalled_partition_does_not_hold_the_others) {
@@ -284,21 +408,9 @@ Test(worker_core, attempts_and_due_time_outlive_the_owner) {
   now_us += 400 * MS;
   expect(TXB_WA_NONE);
   now_us += 200 * MS;
-  expect(TXB_WA_MARK);
-  step(TXB_WE_MARKED, slot);
-  cr_assert_eq(expect(TXB_WA_RUN).attempt, 4);
-}
-
-Test(worker_core, honours_the_delay_that_the_handler_asks_for) {
-  int slot = owned(0);
-  record(slot, 0);
   run(1);
-  struct txb_worker_event e = event(TXB_WE_FAILED, slot);
-  e.failure = TXB_FAILURE_OUTCOME;
-  e.at = 0;
-  e.after_ms = 12345;
-  txb_worker_core_step(&core, &e);
-  cr_assert_eq(expect(TXB_WA_STALL).delay_ms, 12345);
+  step_failed(slot, TXB_FAILURE_WAIT, -1);
+  cr_assert_eq(expect(TXB_WA_STALL).attempts, 4);
 }
 
 Test(worker_core, a_conflict_is_run_again_at_once_at_half_the_size_and_grows_back_slowly) { /* W8 */
@@ -320,15 +432,31 @@ Test(worker_core, a_message_alone_is_run_again_at_once_after_a_conflict_but_not_
   int slot = owned(0);
   record(slot, 0);
   now_us += 10 * MS;
-  for (int i = 0; i < 6; i++) { /* no time passes */
+  for (int i = 0; i < 5; i++) { /* no time passes */
     struct txb_worker_action a = expect(TXB_WA_RUN);
-    cr_assert_eq(a.attempt, 1);
+    cr_assert_not(a.patience_over);
     step_failed(slot, TXB_FAILURE_CONFLICT, -1);
   }
-  struct txb_worker_action a = expect(TXB_WA_STALL);
-  cr_assert_eq(a.attempts, 1);
-  cr_assert_eq(a.failure, TXB_FAILURE_CONFLICT);
-  cr_assert_gt(a.delay_ms, 0);
+  struct txb_worker_action a = expect(TXB_WA_RUN);
+  cr_assert(a.patience_over);
+  cr_assert(a.isolated, "so that it can be set aside where it fails");
+  commit_cut(slot, 1, 1, false);
+  record(slot, 1);
+  cr_assert_not(run(1).patience_over);
+}
+
+Test(worker_core, runs_the_message_alone_that_cut_a_batch_short_for_a_passing_reason) { /* W8 */
+  int slot = owned(0);
+  records(slot, 0, 8);
+  run(8);
+  step_failed(slot, TXB_FAILURE_ERROR, -1);
+  run(8);
+  commit_cut(slot, 3, 0, true);
+  cr_assert_eq(run(1).expected_next, 3);
+  for (int i = 0; i < 4; i++) {
+    step_failed(slot, TXB_FAILURE_CONFLICT, -1);
+    cr_assert_eq(expect(TXB_WA_RUN).patience_over, i == 3);
+  }
 }
 
 /* Full batches that commit until one is larger than `size`. */
@@ -384,27 +512,27 @@ Test(worker_core, a_stall_that_can_not_be_recorded_still_stands) {
   int slot = owned(0);
   record(slot, 0);
   run(1);
-  step_failed(slot, TXB_FAILURE_ERROR, -1);
+  step_failed(slot, TXB_FAILURE_WAIT, -1);
   for (int i = 0; i < 5; i++) {
     expect(TXB_WA_STALL);
     step_failed(slot, TXB_FAILURE_ERROR, -1);
     expect(TXB_WA_NONE);
     now_us = txb_worker_core_due_us(&core);
   }
-  expect(TXB_WA_MARK);
+  expect(TXB_WA_RUN);
 }
 
 Test(worker_core, records_a_stall_that_could_not_be_recorded_at_first) {
   int slot = owned(0);
   record(slot, 0);
   run(1);
-  step_failed(slot, TXB_FAILURE_ERROR, -1);
+  step_failed(slot, TXB_FAILURE_WAIT, -1);
   expect(TXB_WA_STALL);
   step_failed(slot, TXB_FAILURE_ERROR, -1);
   now_us = txb_worker_core_due_us(&core);
   cr_assert_eq(expect(TXB_WA_STALL).attempts, 1);
   step(TXB_WE_STALLED, slot);
-  expect(TXB_WA_MARK);
+  expect(TXB_WA_RUN);
 }
 
 /* A fetched record may keep the whole answer of Kafka in memory that brought it. */
@@ -416,168 +544,9 @@ Test(worker_core, fetches_little_behind_a_stalled_message) {
   expect(TXB_WA_PAUSE);
   records(slot, 64, 1); /* was on its way */
   now_us = txb_worker_core_due_us(&core);
-  expect(TXB_WA_MARK);
-  step(TXB_WE_MARKED, slot);
   run(1);
   commit(slot);
   cr_assert_eq(expect(TXB_WA_RESUME).offset, 65);
-}
-
-/* ---- suspects (W10) -------------------------------------------------------------------------- */
-
-static int suspect(struct txb_position p) {
-  step(TXB_WE_UP, 0);
-  int slot = assign();
-  p.suspect = true;
-  own(slot, p);
-  return slot;
-}
-
-Test(worker_core, goes_carefully_where_the_last_owner_died_without_progress) {
-  int slot = suspect(plain(0));
-  expect(TXB_WA_FETCH);
-  records(slot, 0, 20);
-  int32_t sizes[] = {1, 2, 4};
-  for (int i = 0; i < 3; i++) { /* each under its own marker, in doubling steps */
-    cr_assert_eq(expect(TXB_WA_MARK).count, sizes[i]);
-    step(TXB_WE_MARKED, slot);
-    run(sizes[i]);
-    commit(slot);
-  }
-  cr_assert_eq(expect(TXB_WA_MARK).count, 8);
-  step(TXB_WE_MARKED, slot);
-  run(8);
-  commit(slot);
-  run(5); /* past what the dead owner can have had in hand */
-}
-
-Test(worker_core, goes_one_by_one_where_a_marker_over_several_died) {
-  struct txb_position p = plain(0);
-  p.suspect_offset = 0;
-  p.suspect_count = 4;
-  int slot = suspect(p);
-  expect(TXB_WA_FETCH);
-  records(slot, 0, 20);
-  for (int i = 0; i < 4; i++) {
-    cr_assert_eq(expect(TXB_WA_MARK).count, 1);
-    step(TXB_WE_MARKED, slot);
-    run(1);
-    commit(slot);
-  }
-}
-
-Test(worker_core, nothing_else_runs_while_a_marker_is_out) {
-  int slot = suspect(plain(0));
-  expect(TXB_WA_FETCH);
-  int other = owned(0);
-  records(slot, 0, 1);
-  records(other, 0, 8);
-  now_us += 10 * MS;
-  struct txb_worker_action a = expect(TXB_WA_MARK);
-  cr_assert_eq(a.slot, slot);
-  step(TXB_WE_MARKED, slot);
-  cr_assert_eq(expect(TXB_WA_RUN).slot, slot);
-  step_failed(slot, TXB_FAILURE_ERROR, -1);
-  cr_assert_eq(expect(TXB_WA_STALL).slot, slot); /* that clears the marker */
-  step(TXB_WE_STALLED, slot);
-  cr_assert_eq(expect(TXB_WA_RUN).slot, other);
-}
-
-Test(worker_core, sets_a_message_back_that_died_twice_under_its_own_marker) {
-  struct txb_position p = plain(0);
-  p.suspect_offset = 0;
-  p.suspect_count = 1;
-  p.suspect_deaths = 2;
-  p.suspect_died = true;
-  int slot = suspect(p);
-  expect(TXB_WA_FETCH);
-  struct txb_worker_action a = expect(TXB_WA_STALL);
-  cr_assert_eq(a.offset, 0);
-  cr_assert_eq(a.failure, TXB_FAILURE_CRASH);
-  cr_assert(a.keep_suspect);
-  cr_assert_gt(a.delay_ms, 0);
-  step(TXB_WE_STALLED, slot);
-  records(slot, 0, 3);
-  now_us += 10 * MS;
-  expect(TXB_WA_NONE);
-  now_us += a.delay_ms * MS;
-  expect(TXB_WA_MARK);
-}
-
-Test(worker_core, a_message_that_takes_the_connection_down_twice_is_a_failing_message) {
-  int slot = owned(0);
-  record(slot, 0);
-  for (int i = 0; i < 2; i++) {
-    run(1);
-    step(TXB_WE_DOWN, 0);
-    step(TXB_WE_UP, 0);
-    own(slot, plain(0));
-  }
-  struct txb_worker_action a = expect(TXB_WA_STALL);
-  cr_assert_eq(a.failure, TXB_FAILURE_CRASH);
-  cr_assert_not(a.keep_suspect);
-}
-
-/* Ends the wait for each of both partitions' ownership. */
-static void own_both(int a, int b, struct txb_position of_a, struct txb_position of_b) {
-  step(TXB_WE_UP, 0);
-  for (int i = 0; i < 2; i++) {
-    struct txb_worker_action look = expect(TXB_WA_LOOKUP);
-    step_found(TXB_WE_LOOKED_UP, look.slot, true, 0);
-    expect(TXB_WA_CONFIRM);
-  }
-  step_found(TXB_WE_CONFIRMED, a, true, 0);
-  step_found(TXB_WE_CONFIRMED, b, true, 0);
-  for (int i = 0; i < 2; i++) {
-    struct txb_worker_event e = event(TXB_WE_TAKEN, expect(TXB_WA_TAKE).slot);
-    e.position = e.slot == a ? of_a : of_b;
-    txb_worker_core_step(&core, &e);
-    if (e.slot == a && a < b && core.partitions[a].stall_unrecorded)
-      return;
-  }
-}
-
-/* Each kills the connection, and so takes with it what only memory knows of the other. */
-Test(worker_core, records_that_a_message_takes_the_connection_down_before_the_next_one_can) { /* W10 */
-  int a = owned(0), b = owned(0);
-  record(a, 0);
-  record(b, 0);
-  for (int i = 0; i < 3; i++) { /* a, b, a */
-    cr_assert_eq(run(1).slot, i == 1 ? b : a);
-    step(TXB_WE_DOWN, 0);
-    own_both(a, b, plain(0), plain(0));
-  }
-  struct txb_worker_action stall = expect(TXB_WA_STALL);
-  cr_assert_eq(stall.slot, a);
-  cr_assert_eq(stall.failure, TXB_FAILURE_CRASH);
-}
-
-Test(worker_core, records_it_after_all_when_the_connection_went_before_it_could) { /* W10 */
-  int slot = owned(0);
-  record(slot, 0);
-  for (int i = 0; i < 2; i++) {
-    run(1);
-    step(TXB_WE_DOWN, 0);
-    step(TXB_WE_UP, 0);
-    own(slot, plain(0));
-  }
-  expect(TXB_WA_STALL);
-  step(TXB_WE_DOWN, 0);
-  step(TXB_WE_UP, 0);
-  own(slot, plain(0));
-  cr_assert_eq(expect(TXB_WA_STALL).attempts, 1);
-  step(TXB_WE_STALLED, slot);
-  now_us += 2000 * MS;
-  expect(TXB_WA_MARK);
-  step(TXB_WE_MARKED, slot);
-  run(1);
-  step(TXB_WE_DOWN, 0);
-  step(TXB_WE_UP, 0);
-  struct txb_position p = plain(0);
-  p.stalled_offset = 0;
-  p.attempts = 1;
-  own(slot, p);
-  expect(TXB_WA_MARK); /* once more: one death says nothing */
 }
 
 /* ---- leaving, losing, ending ----------------------------------------------------------------- */

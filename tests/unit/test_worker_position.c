@@ -310,6 +310,7 @@ Test(worker_position, is_not_idle_with_a_record_that_it_has_seen) {
 Test(worker_position, an_idle_owner_looks_at_its_row_and_goes_on_when_it_stands_there) {
   core.options.look_us = 1000 * MS;
   int slot = owned(5);
+  expect(TXB_WA_NONE); /* the keys are read */
   now_us = txb_worker_core_due_us(&core);
   expect(TXB_WA_LOOKUP);
   step_found(TXB_WE_LOOKED_UP, slot, true, 5);

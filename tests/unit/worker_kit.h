@@ -15,6 +15,7 @@
 static struct txb_worker_core core;
 static int64_t now_us;
 static int dropped;
+static bool keys_by_hand; /* else KEYS is answered by the kit: nothing is held, nothing is due */
 
 UNUSED static void drop(void *context, void *ref) {
   (void)context;
@@ -40,6 +41,7 @@ UNUSED static void begin(void) {
   txb_worker_core_init(&core, &o);
   now_us = 1000000;
   dropped = 0;
+  keys_by_hand = false;
 }
 
 UNUSED static void end(void) {
@@ -53,6 +55,8 @@ UNUSED static struct txb_worker_event event(enum txb_worker_event_kind kind, int
                                    .random = 7,
                                    .at = -1,
                                    .tag_commit = true,
+                                   .due_ms = -1,
+                                   .held_count = -1,
                                    .position = {.suspect_offset = -1, .stalled_offset = -1}};
 }
 
@@ -75,12 +79,18 @@ UNUSED static void step_failed(int slot, enum txb_failure failure, int at) {
   txb_worker_core_step(&core, &e);
 }
 
-/* The next action that is not COPY: that one may come at any time. */
+/* The next action that is not COPY, which may come at any time, nor KEYS. */
 UNUSED static struct txb_worker_action next(void) {
   struct txb_worker_action a = {.kind = TXB_WA_NONE};
+  bool passed;
   do {
     a.kind = TXB_WA_NONE;
-  } while (txb_worker_core_next(&core, now_us, &a) && a.kind == TXB_WA_COPY);
+    (void)txb_worker_core_next(&core, now_us, &a);
+    bool keys = a.kind == TXB_WA_KEYS && !keys_by_hand;
+    if (keys)
+      step(TXB_WE_KEYS, a.slot);
+    passed = keys || a.kind == TXB_WA_COPY;
+  } while (passed);
   return a;
 }
 
@@ -140,8 +150,20 @@ UNUSED static void records(int slot, int64_t from, int count) {
     record(slot, from + i);
 }
 
+/* All of the batch under way. */
 UNUSED static void commit(int slot) {
-  step(TXB_WE_COMMITTED, slot);
+  struct txb_worker_event e = event(TXB_WE_COMMITTED, slot);
+  e.settled = core.busy_count;
+  txb_worker_core_step(&core, &e);
+}
+
+/* The first `settled` of it, of which `failed` were set aside. */
+UNUSED static void commit_cut(int slot, int32_t settled, int32_t failed, bool transient) {
+  struct txb_worker_event e = event(TXB_WE_COMMITTED, slot);
+  e.settled = settled;
+  e.failed = failed;
+  e.transient = transient;
+  txb_worker_core_step(&core, &e);
 }
 
 /* Runs at once whatever is buffered and expects `count`. */
@@ -152,14 +174,12 @@ UNUSED static struct txb_worker_action run(int32_t count) {
   return a;
 }
 
-/* A batch of eight of which the first fails alone. Ends after the stall has been recorded. */
+/* A batch of eight that the server has no room for. Ends after the stall has been recorded. */
 UNUSED static int stalled(void) {
   int slot = owned(0);
   records(slot, 0, 8);
-  for (int n = 8; n >= 1; n /= 2) {
-    run(n);
-    step_failed(slot, TXB_FAILURE_ERROR, -1);
-  }
+  run(8);
+  step_failed(slot, TXB_FAILURE_WAIT, -1);
   struct txb_worker_action a = expect(TXB_WA_STALL);
   cr_assert_eq(a.offset, 0);
   cr_assert_eq(a.attempts, 1);

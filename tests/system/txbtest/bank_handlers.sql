@@ -22,11 +22,31 @@ BEGIN
   RETURN QUERY SELECT (txb.ok()).* FROM unnest(m);
 END $$;
 
--- Fails at first for one message in seven: a partition stalls, and goes on by itself.
+-- Fails at first for one message in seven: it is set aside, and applied when it is tried again.
 CREATE FUNCTION bank.apply_flaky(m txb.message) RETURNS txb.outcome LANGUAGE plpgsql AS $$
 BEGIN
   IF m."offset" % 7 = 3 AND m.attempt < 3 THEN
     RAISE EXCEPTION 'not yet: % % attempt %', m.partition, m."offset", m.attempt;
+  END IF;
+  RETURN bank.apply(m);
+END $$;
+
+-- The server is out of something now and then: nothing is set aside, the partition waits and goes on by itself.
+CREATE FUNCTION bank.apply_scarce(m txb.message) RETURNS txb.outcome LANGUAGE plpgsql AS $$
+BEGIN
+  IF m."offset" % 7 = 3 AND random() < 0.7 THEN
+    RAISE EXCEPTION 'disk full' USING ERRCODE = '53100';
+  END IF;
+  RETURN bank.apply(m);
+END $$;
+
+-- Fails at first for the key '7', and then ends its session whenever it is tried again.
+CREATE FUNCTION bank.apply_killing(m txb.message) RETURNS txb.outcome LANGUAGE plpgsql SECURITY DEFINER AS $$
+BEGIN
+  IF convert_from(m.key, 'UTF8') = '7' AND m.attempt = 1 THEN
+    RAISE EXCEPTION 'not yet';
+  ELSIF convert_from(m.key, 'UTF8') = '7' THEN
+    PERFORM pg_terminate_backend(pg_backend_pid());
   END IF;
   RETURN bank.apply(m);
 END $$;

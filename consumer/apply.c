@@ -1,0 +1,288 @@
+/* Messages as parameters: of the handler's statement, and of txb.failed_add. They come from Kafka, or from txb.failed
+ * when they are tried again, and are the same to a handler. Nothing is sent from here. */
+#include "consumer/worker_internal.h"
+
+/* The columns of worker_retry_mark.sql. */
+enum {
+  ROW_ATTEMPTS = 3,
+  ROW_OFFSET = 6,
+  ROW_ID,
+  ROW_SOURCE,
+  ROW_KEY,
+  ROW_TYPE,
+  ROW_TIME,
+  ROW_PAYLOAD,
+  ROW_CONTENT_TYPE,
+  ROW_HEADERS
+};
+
+static const struct txb_worker_message *message_at(const txb_worker_t *w, const struct txb_worker_batch *b,
+                                                   uint32_t i) {
+  return txb_worker_core_running(&w->core, b->slot, b->base + (int32_t)i)->ref;
+}
+
+static void item_of_row(const struct txb_pg_result *rows, int row, struct txb_worker_item *out) {
+  txb_pg_uuid(rows, row, ROW_ID, &out->id);
+  out->offset = txb_pg_int8(rows, row, ROW_OFFSET);
+  out->source = txb_pg_bytes(rows, row, ROW_SOURCE);
+  out->key = txb_pg_bytes(rows, row, ROW_KEY);
+  out->type = txb_pg_bytes(rows, row, ROW_TYPE);
+  out->time_us = txb_pg_is_null(rows, row, ROW_TIME) ? 0 : txb_pg_timestamptz_us(rows, row, ROW_TIME);
+  out->payload = txb_pg_bytes(rows, row, ROW_PAYLOAD);
+  out->content_type = txb_pg_bytes(rows, row, ROW_CONTENT_TYPE);
+}
+
+void txb_worker_item_of(const txb_worker_t *w, const struct txb_worker_source *s, uint32_t i,
+                        struct txb_worker_item *out) {
+  if (s->rows != NULL) {
+    item_of_row(s->rows, (int)i, out);
+    return;
+  }
+  const struct txb_worker_message *m = message_at(w, s->batch, i);
+  *out = (struct txb_worker_item){.id = s->batch->ids[i],
+                                  .offset = m->record.offset,
+                                  .source = m->event.source,
+                                  .key = m->record.key,
+                                  .type = m->event.type,
+                                  .time_us = m->event.time_us,
+                                  .payload = m->record.value,
+                                  .content_type = m->event.content_type};
+}
+
+int32_t txb_worker_attempt_of(const struct txb_worker_source *s, uint32_t i) {
+  return s->rows == NULL ? 1 : txb_pg_int4(s->rows, (int)i, ROW_ATTEMPTS) + 1;
+}
+
+enum txb_rc txb_worker_item_headers(txb_worker_t *w, const struct txb_worker_source *s, uint32_t i,
+                                    struct txb_slice *out, struct txb_error *err) {
+  if (s->rows != NULL) {
+    *out = txb_pg_jsonb(s->rows, (int)i, ROW_HEADERS);
+    if (out->data == NULL)
+      *out = txb_slice_text("{}");
+    return TXB_OK;
+  }
+  const struct txb_worker_message *m = message_at(w, s->batch, i);
+  struct txb_record record = m->record;
+  TXB_TRY(txb_kafka_consumer_headers(w->kafka, m->kafka, &record, err));
+  txb_buffer_clear(&w->text);
+  txb_worker_headers_json(&record, &m->event, &w->text);
+  TXB_TRY(txb_buffer_check(&w->text, err));
+  *out = txb_slice_of(w->text.data, w->text.size);
+  return TXB_OK;
+}
+
+/* ---- columns --------------------------------------------------------------------------------- */
+
+enum column { COLUMN_ID, COLUMN_SOURCE, COLUMN_KEY, COLUMN_TYPE, COLUMN_PAYLOAD, COLUMN_CONTENT_TYPE };
+
+static struct txb_slice column_of(const struct txb_worker_item *item, enum column column) {
+  switch (column) {
+  case COLUMN_ID:
+    return txb_slice_of(item->id.bytes, sizeof item->id.bytes);
+  case COLUMN_SOURCE:
+    return item->source;
+  case COLUMN_KEY:
+    return item->key;
+  case COLUMN_TYPE:
+    return item->type;
+  case COLUMN_PAYLOAD:
+    return item->payload;
+  case COLUMN_CONTENT_TYPE:
+    return item->content_type;
+  }
+  return txb_slice_of(NULL, 0);
+}
+
+static void add_column(const txb_worker_t *w, const struct txb_worker_source *s, const uint32_t *which, int32_t n,
+                       enum column column, uint32_t oid, struct txb_pg_params *p) {
+  struct txb_worker_item item;
+  txb_pg_array_begin(p, oid);
+  for (int32_t i = 0; i < n; i++) {
+    txb_worker_item_of(w, s, which[i], &item);
+    txb_pg_array_bytes(p, column_of(&item, column));
+  }
+  txb_pg_array_end(p);
+}
+
+static void add_offsets(const txb_worker_t *w, const struct txb_worker_source *s, const uint32_t *which, int32_t n,
+                        struct txb_pg_params *p) {
+  struct txb_worker_item item;
+  txb_pg_array_begin(p, TXB_OID_INT8);
+  for (int32_t i = 0; i < n; i++) {
+    txb_worker_item_of(w, s, which[i], &item);
+    txb_pg_array_int8(p, item.offset);
+  }
+  txb_pg_array_end(p);
+}
+
+static void add_times(const txb_worker_t *w, const struct txb_worker_source *s, const uint32_t *which, int32_t n,
+                      struct txb_pg_params *p) {
+  struct txb_worker_item item;
+  txb_pg_array_begin(p, TXB_OID_TIMESTAMPTZ);
+  for (int32_t i = 0; i < n; i++) {
+    txb_worker_item_of(w, s, which[i], &item);
+    txb_pg_array_timestamptz(p, item.time_us);
+  }
+  txb_pg_array_end(p);
+}
+
+static enum txb_rc add_headers(txb_worker_t *w, const struct txb_worker_source *s, const uint32_t *which, int32_t n,
+                               struct txb_pg_params *p, struct txb_error *err) {
+  txb_pg_array_begin(p, TXB_OID_JSONB);
+  for (int32_t i = 0; i < n; i++) {
+    struct txb_slice json;
+    TXB_TRY(txb_worker_item_headers(w, s, which[i], &json, err));
+    txb_pg_array_jsonb(p, json);
+  }
+  txb_pg_array_end(p);
+  return TXB_OK;
+}
+
+enum txb_rc txb_worker_apply_columns(txb_worker_t *w, const struct txb_worker_source *s, const uint32_t *which,
+                                     int32_t n, struct txb_pg_params *p, struct txb_error *err) {
+  add_column(w, s, which, n, COLUMN_ID, TXB_OID_UUID, p);
+  add_offsets(w, s, which, n, p);
+  add_column(w, s, which, n, COLUMN_SOURCE, TXB_OID_TEXT, p);
+  add_column(w, s, which, n, COLUMN_KEY, TXB_OID_BYTEA, p);
+  add_column(w, s, which, n, COLUMN_TYPE, TXB_OID_TEXT, p);
+  add_times(w, s, which, n, p);
+  add_column(w, s, which, n, COLUMN_PAYLOAD, TXB_OID_BYTEA, p);
+  add_column(w, s, which, n, COLUMN_CONTENT_TYPE, TXB_OID_TEXT, p);
+  TXB_TRY(add_headers(w, s, which, n, p, err));
+  txb_pg_add_int4(p, 1);
+  return txb_buffer_check(&p->bytes, err);
+}
+
+/* A heap sort, since it needs neither memory nor luck. */
+static bool before(const struct txb_uuid *a, const struct txb_uuid *b) {
+  return memcmp(a, b, sizeof *a) < 0;
+}
+
+static void sift(struct txb_uuid *ids, size_t root, size_t end) {
+  for (size_t child; (child = 2 * root + 1) < end; root = child) {
+    if (child + 1 < end && before(&ids[child], &ids[child + 1]))
+      child++;
+    if (!before(&ids[root], &ids[child]))
+      return;
+    struct txb_uuid swap = ids[root];
+    ids[root] = ids[child];
+    ids[child] = swap;
+  }
+}
+
+void txb_worker_sort_ids(struct txb_uuid *ids, size_t n) {
+  for (size_t i = n / 2; i-- > 0;)
+    sift(ids, i, n);
+  for (size_t end = n; end-- > 1;) {
+    struct txb_uuid swap = ids[0];
+    ids[0] = ids[end];
+    ids[end] = swap;
+    sift(ids, 0, end);
+  }
+}
+
+enum txb_rc txb_worker_apply_ids(txb_worker_t *w, const struct txb_worker_source *s, const uint32_t *which, int32_t n,
+                                 struct txb_pg_params *p, struct txb_error *err) {
+  TXB_CLEANUP(txb_free_ptr) struct txb_uuid *ids = NULL;
+  void *memory = NULL;
+  struct txb_worker_item item;
+  TXB_TRY(txb_alloc_array((size_t)n + 1, sizeof *ids, &memory, err));
+  ids = memory;
+  for (int32_t i = 0; i < n; i++) {
+    txb_worker_item_of(w, s, which[i], &item);
+    ids[i] = item.id;
+  }
+  txb_worker_sort_ids(ids, (size_t)n);
+  txb_pg_array_begin(p, TXB_OID_UUID);
+  for (int32_t i = 0; i < n; i++)
+    txb_pg_array_bytes(p, txb_slice_of(ids[i].bytes, sizeof ids[i].bytes));
+  txb_pg_array_end(p);
+  return TXB_OK;
+}
+
+/* ---- setting aside --------------------------------------------------------------------------- */
+
+static const char *const state_names[] = {
+    [TXB_ASIDE_RETRYING] = "retrying", [TXB_ASIDE_HELD] = "held", [TXB_ASIDE_DEAD] = "dead"};
+
+/* Text of a handler or a server, as PostgreSQL takes it. */
+struct txb_slice txb_worker_safe_text(struct txb_slice text, struct txb_buffer *scratch) {
+  if (text.data == NULL || txb_slice_is_text(text))
+    return text;
+  txb_buffer_clear(scratch);
+  const char *bytes = text.data;
+  for (size_t at = 0; at < text.size;) {
+    size_t step = bytes[at] == '\0' ? 0 : txb_utf8_character(txb_slice_of(bytes + at, text.size - at));
+    if (step == 0)
+      txb_buffer_add_text(scratch, "?");
+    else
+      txb_buffer_add(scratch, bytes + at, step);
+    at += step == 0 ? 1 : step;
+  }
+  return txb_slice_text(txb_buffer_text(scratch));
+}
+
+enum aside_text { TEXT_CLASS, TEXT_SQLSTATE, TEXT_ERROR };
+
+static void add_texts(txb_worker_t *w, const struct txb_worker_aside *a, int32_t n, enum aside_text which,
+                      struct txb_pg_params *p) {
+  txb_pg_array_begin(p, TXB_OID_TEXT);
+  for (int32_t i = 0; i < n; i++) {
+    const char *text = which == TEXT_CLASS ? a[i].error_class : which == TEXT_SQLSTATE ? a[i].sqlstate : a[i].error;
+    if (text != NULL && text[0] == '\0')
+      text = NULL;
+    txb_pg_array_bytes(p, txb_worker_safe_text(txb_slice_text(text), &w->text));
+  }
+  txb_pg_array_end(p);
+}
+
+static void add_fates(const struct txb_worker_aside *a, int32_t n, struct txb_pg_params *p) {
+  txb_pg_array_begin(p, TXB_OID_TEXT);
+  for (int32_t i = 0; i < n; i++)
+    txb_pg_array_bytes(p, txb_slice_text(state_names[a[i].state]));
+  txb_pg_array_end(p);
+  txb_pg_array_begin(p, TXB_OID_INT4);
+  for (int32_t i = 0; i < n; i++)
+    txb_pg_array_int4(p, a[i].state == TXB_ASIDE_HELD ? 0 : 1);
+  txb_pg_array_end(p);
+  txb_pg_array_begin(p, TXB_OID_INT8);
+  for (int32_t i = 0; i < n; i++)
+    txb_pg_array_int8(p, a[i].delay_ms);
+  txb_pg_array_end(p);
+  txb_pg_array_begin(p, TXB_OID_BOOL);
+  for (int32_t i = 0; i < n; i++)
+    txb_pg_array_bytes(p, txb_slice_of(a[i].holds ? "\1" : "\0", 1));
+  txb_pg_array_end(p);
+}
+
+enum txb_rc txb_worker_aside_params(txb_worker_t *w, const struct txb_worker_source *s,
+                                    const struct txb_worker_aside *a, int32_t n, struct txb_pg_params *p,
+                                    struct txb_error *err) {
+  TXB_CLEANUP(txb_free_ptr) uint32_t *which = NULL;
+  void *memory = NULL;
+  TXB_TRY(txb_alloc_array((size_t)n + 1, sizeof *which, &memory, err));
+  which = memory;
+  for (int32_t i = 0; i < n; i++)
+    which[i] = a[i].index;
+  const struct txb_worker_place *place = &w->places[s->batch->slot];
+  txb_pg_params_clear(p);
+  txb_pg_add_text(p, txb_slice_text(w->settings->group));
+  txb_pg_add_text(p, txb_slice_text(place->topic));
+  txb_pg_add_int4(p, place->partition);
+  add_offsets(w, s, which, n, p);
+  add_column(w, s, which, n, COLUMN_ID, TXB_OID_UUID, p);
+  add_column(w, s, which, n, COLUMN_SOURCE, TXB_OID_TEXT, p);
+  add_column(w, s, which, n, COLUMN_KEY, TXB_OID_BYTEA, p);
+  add_column(w, s, which, n, COLUMN_TYPE, TXB_OID_TEXT, p);
+  add_times(w, s, which, n, p);
+  add_column(w, s, which, n, COLUMN_PAYLOAD, TXB_OID_BYTEA, p);
+  add_column(w, s, which, n, COLUMN_CONTENT_TYPE, TXB_OID_TEXT, p);
+  TXB_TRY(add_headers(w, s, which, n, p, err));
+  add_fates(a, n, p);
+  add_texts(w, a, n, TEXT_CLASS, p);
+  add_texts(w, a, n, TEXT_SQLSTATE, p);
+  add_texts(w, a, n, TEXT_ERROR, p);
+  txb_pg_add_text(p, txb_slice_text(txb_worker_handler_name(w)));
+  txb_pg_add_text(p, txb_slice_text(w->settings->owner));
+  return txb_buffer_check(&p->bytes, err);
+}

@@ -1,0 +1,1 @@
+SELECT txb.batch_cut($1, $2, $3, $4, $5, $6, $7)

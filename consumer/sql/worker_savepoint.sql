@@ -1,0 +1,1 @@
+SAVEPOINT txb_chunk

@@ -1,0 +1,354 @@
+/* Failed messages in the model: rows, what a transaction does to them, the persons that decide, and the verifier. See
+ * worker_model.h. */
+#include "worker_model.h"
+
+int failed_holding(const struct model *m, int partition, int key) {
+  int rows = 0;
+  for (int i = 0; i < m->failed_count; i++)
+    rows += m->failed[i].partition == partition && m->failed[i].key == key && m->failed[i].holds;
+  return key < 0 ? 0 : rows;
+}
+
+int failed_held(const struct model *m, int partition) {
+  int rows = 0;
+  for (int i = 0; i < m->failed_count; i++)
+    rows += m->failed[i].partition == partition && m->failed[i].state == TXB_FAILED_HELD;
+  return rows;
+}
+
+int64_t failed_due_ms(const struct model *m, int partition) {
+  int64_t due = -1;
+  for (int i = 0; i < m->failed_count; i++) {
+    const struct failed *f = &m->failed[i];
+    if (f->partition != partition || f->state != TXB_FAILED_RETRYING)
+      continue;
+    int64_t ms = f->due_us > m->now_us ? (f->due_us - m->now_us + 999) / 1000 : 0;
+    due = due < 0 || ms < due ? ms : due;
+  }
+  return due;
+}
+
+/* ---- retries --------------------------------------------------------------------------------- */
+
+static bool is_picked(const int *numbers, int count, int number) {
+  for (int i = 0; i < count; i++)
+    if (numbers[i] == number)
+      return true;
+  return false;
+}
+
+/* The next held row behind place `after`; with the planted bug the last one. */
+static int follower(const struct model *m, const struct failed *head, const int *numbers, int count) {
+  int best = -1;
+  for (int i = 0; i < m->failed_count; i++) {
+    const struct failed *f = &m->failed[i];
+    if (f->partition != head->partition || f->key != head->key || f->state != TXB_FAILED_HELD ||
+        is_picked(numbers, count, i))
+      continue;
+    bool later = best >= 0 && f->place > m->failed[best].place;
+    if (best < 0 || later == m->bugs.held_out_of_order)
+      best = i;
+  }
+  return best;
+}
+
+int failed_pick(const struct model *m, int partition, int rows_max, int *numbers) {
+  int count = 0;
+  for (int i = 0; i < m->failed_count && rows_max > 0; i++) {
+    const struct failed *f = &m->failed[i];
+    if (f->suspect && f->partition == partition && f->state == TXB_FAILED_RETRYING && f->due_us <= m->now_us) {
+      numbers[0] = i;
+      return 1;
+    }
+  }
+  while (count < rows_max) {
+    int head = -1;
+    for (int i = 0; i < m->failed_count; i++) {
+      const struct failed *f = &m->failed[i];
+      bool due = f->due_us <= m->now_us || m->bugs.retry_before_due;
+      if (f->partition != partition || f->state != TXB_FAILED_RETRYING || !due || is_picked(numbers, count, i))
+        continue;
+      head = head < 0 || f->due_us < m->failed[head].due_us ? i : head;
+    }
+    if (head < 0)
+      break;
+    numbers[count++] = head;
+    while (count < rows_max && m->failed[head].key >= 0 && m->failed[head].holds) {
+      int next = follower(m, &m->failed[head], numbers, count);
+      if (next < 0 || m->failed[next].suspect)
+        break;
+      numbers[count++] = next;
+    }
+  }
+  return count;
+}
+
+void failed_promote(struct model *m, int partition, int key) {
+  int first = -1;
+  for (int i = 0; i < m->failed_count && key >= 0; i++) {
+    const struct failed *f = &m->failed[i];
+    if (f->partition != partition || f->key != key || !f->holds)
+      continue;
+    bool later = first >= 0 && f->place > m->failed[first].place;
+    if (first < 0 || (m->bugs.held_out_of_order ? later : f->place < m->failed[first].place))
+      first = i;
+  }
+  if (first < 0 || m->failed[first].state != TXB_FAILED_HELD)
+    return;
+  m->failed[first].state = TXB_FAILED_RETRYING;
+  m->failed[first].attempts = m->failed[first].tried = 0;
+  m->failed[first].due_us = m->now_us;
+  say(m, "failed %d (message %d) goes on", first, m->failed[first].id);
+}
+
+/* ---- what a transaction staged --------------------------------------------------------------- */
+
+static void check_transition(struct model *m, enum txb_failed_state from, enum txb_failed_event event,
+                             enum txb_failed_state to) {
+  if (txb_failed_transition_of(from, event, to) == NULL)
+    violated(m, "a transition of a failed message that its table refuses");
+}
+
+static void count_attempt(struct model *m, int id, bool counts) {
+  struct subject *u = &m->subjects[id];
+  u->attempts += counts;
+  if (u->attempts > u->fails)
+    violated(m, "attempts: one more than it failed");
+}
+
+static void die(struct model *m, int id, bool released) {
+  m->subjects[id].deaths = 0;
+  m->subjects[id].released = m->subjects[id].released || released;
+}
+
+static void commit_add(struct model *m, struct session *x, const struct staged_add *a) {
+  const struct subject *u = &m->subjects[a->id];
+  enum txb_failed_event event = a->result.state == TXB_FAILED_HELD ? TXB_FAILED_ON_BEHIND
+                                : a->attempt                       ? TXB_FAILED_ON_FAILED
+                                                                   : TXB_FAILED_ON_CRASHED;
+  check_transition(m, TXB_FAILED_NONE, event, a->result.state);
+  if (m->failed_count == FAILED_MAX) {
+    violated(m, "the model has too few rows");
+    return;
+  }
+  if (a->attempt && a->result.state != TXB_FAILED_HELD)
+    count_attempt(m, a->id, a->counts);
+  if (a->result.state == TXB_FAILED_DEAD)
+    die(m, a->id, u->key >= 0 && !a->result.holds);
+  struct failed *f = &m->failed[m->failed_count++];
+  *f = (struct failed){.partition = x->partition,
+                       .id = a->id,
+                       .key = u->key,
+                       .offset = a->offset,
+                       .place = m->failed_count,
+                       .due_us = m->now_us + a->result.delay_ms * 1000,
+                       .state = a->result.state,
+                       .attempts = a->attempt ? a->result.attempts : 0,
+                       .tried = a->attempt && a->result.state != TXB_FAILED_HELD,
+                       .holds = u->key >= 0 && a->result.holds};
+  if (f->holds)
+    x->gained[f->key]++;
+  if (f->state == TXB_FAILED_RETRYING && (x->due_ms < 0 || a->result.delay_ms < x->due_ms))
+    x->due_ms = a->result.delay_ms;
+  say(m, "failed %d is message %d of partition %d at %lld, key %d, %s, attempts %d", m->failed_count - 1, f->id,
+      f->partition, (long long)f->offset, f->key, txb_failed_state_name(f->state), f->attempts);
+}
+
+static void commit_settle(struct model *m, struct session *x, const struct staged_settle *v) {
+  struct failed *f = &m->failed[v->number];
+  struct row *r = &m->rows[x->partition];
+  bool held_before = f->holds;
+  if (v->verdict == V_UNTOUCHED)
+    return;
+  f->suspect = false;
+  f->deaths = 0;
+  if (v->verdict == V_FAILED) {
+    check_transition(m, f->state, TXB_FAILED_ON_FAILED, v->result.state);
+    if (f->state == TXB_FAILED_RETRYING && f->due_us > x->marked_us)
+      violated(m, "attempts: one before it was due");
+    count_attempt(m, f->id, v->counts);
+    f->tried = f->state == TXB_FAILED_HELD ? 1 : f->tried + 1;
+    f->state = v->result.state;
+    f->attempts = v->result.attempts;
+    f->due_us = m->now_us + v->result.delay_ms * 1000;
+    f->holds = f->holds && v->result.holds;
+    if (f->state == TXB_FAILED_DEAD)
+      die(m, f->id, f->key >= 0 && !f->holds);
+  } else {
+    bool applied = v->verdict == V_APPLIED;
+    check_transition(m, f->state, applied ? TXB_FAILED_ON_APPLIED : TXB_FAILED_ON_DUPLICATE, TXB_FAILED_RESOLVED);
+    f->state = TXB_FAILED_RESOLVED;
+    f->holds = false;
+    r->failed--;
+    r->applied += applied;
+    r->duplicate += !applied;
+  }
+  if (f->tried > m->policy.attempts_max || f->tried != f->attempts)
+    violated(m, "attempts: more than the policy says");
+  if (held_before && !f->holds)
+    x->gained[f->key]--;
+  say(m, "failed %d (message %d) is %s, attempts %d", v->number, f->id, txb_failed_state_name(f->state), f->attempts);
+}
+
+void failed_commit(struct model *m, struct session *x) {
+  bool touched[KEYS] = {false};
+  for (int i = 0; i < x->add_count && !m->bugs.failed_not_recorded; i++) {
+    commit_add(m, x, &x->adds[i]);
+    int key = m->subjects[x->adds[i].id].key;
+    if (key >= 0 && x->adds[i].result.state == TXB_FAILED_DEAD && !x->adds[i].result.holds)
+      touched[key] = true;
+  }
+  for (int i = 0; i < x->settle_count; i++) {
+    commit_settle(m, x, &x->settles[i]);
+    if (m->failed[x->settles[i].number].key >= 0)
+      touched[m->failed[x->settles[i].number].key] = true;
+  }
+  for (int key = 0; key < KEYS; key++)
+    if (touched[key])
+      failed_promote(m, x->partition, key);
+  if (x->retry || touched[0] || touched[1] || touched[2] || touched[3])
+    x->due_ms = failed_due_ms(m, x->partition);
+}
+
+void failed_taken(struct model *m, int partition, bool died) {
+  const struct row *r = &m->rows[partition];
+  for (int i = 0; i < r->suspect_failed_count; i++) {
+    struct failed *f = &m->failed[r->suspect_failed[i]];
+    f->suspect = txb_failed_is_open(f->state);
+    f->deaths += died && r->suspect_marked && r->suspect_failed_count == 1;
+  }
+}
+
+void failed_condemn(struct model *m, int partition, int number) {
+  struct failed *f = &m->failed[number];
+  struct row *r = &m->rows[partition];
+  if (f->state == TXB_FAILED_RETRYING) {
+    check_transition(m, f->state, TXB_FAILED_ON_CRASHED, TXB_FAILED_DEAD);
+    f->state = TXB_FAILED_DEAD;
+    f->holds = f->holds && !m->policy.release;
+    f->suspect = false;
+    f->deaths = 0;
+    die(m, f->id, f->key >= 0 && !f->holds);
+    failed_promote(m, partition, f->key);
+  }
+  r->suspect_marked = false;
+  r->suspect_failed_count = r->suspect_deaths = 0;
+  failed_verify(m, partition);
+}
+
+/* ---- persons --------------------------------------------------------------------------------- */
+
+static void edit(struct model *m, struct failed *old) {
+  int number = m->failed_count, id = m->ids;
+  enum txb_failed_state state = old->state == TXB_FAILED_HELD ? TXB_FAILED_HELD : TXB_FAILED_RETRYING;
+  check_transition(m, old->state, TXB_FAILED_ON_EDIT, TXB_FAILED_RESOLVED);
+  check_transition(m, TXB_FAILED_NONE, TXB_FAILED_ON_EDITED, state);
+  struct subject *u = &m->subjects[m->ids++], *was = &m->subjects[old->id];
+  *u = (struct subject){.partition = was->partition, .key = was->key, .order = old->offset, .released = was->released};
+  u->fails = chance(m, 20);
+  m->failed[m->failed_count++] = (struct failed){.partition = old->partition,
+                                                 .id = id,
+                                                 .key = old->key,
+                                                 .offset = old->offset,
+                                                 .place = old->place,
+                                                 .due_us = m->now_us,
+                                                 .state = state,
+                                                 .holds = old->holds,
+                                                 .copy = true};
+  was->closed = true;
+  m->inbox[old->id] = true;
+  old->state = TXB_FAILED_RESOLVED;
+  old->holds = false;
+  say(m, "a person: failed %d is message %d edited", number, id);
+}
+
+static void discard(struct model *m, struct failed *f) {
+  check_transition(m, f->state, TXB_FAILED_ON_DISCARD, TXB_FAILED_DISCARDED);
+  m->subjects[f->id].closed = true;
+  m->inbox[f->id] = true;
+  f->state = TXB_FAILED_DISCARDED;
+  f->holds = false;
+}
+
+void failed_person(struct model *m) {
+  if (m->failed_count == 0)
+    return;
+  int number = (int)roll(m, (uint64_t)m->failed_count);
+  for (int i = 0; i < m->failed_count && m->healed; i++, number = (number + 1) % m->failed_count)
+    if (m->failed[number].state == TXB_FAILED_DEAD)
+      break;
+  struct failed *f = &m->failed[number];
+  struct row *r = &m->rows[f->partition];
+  if (!txb_failed_is_open(f->state) || m->row_lock[f->partition] >= 0)
+    return;
+  bool applied = m->subjects[f->id].effects > 0; /* of another copy of it */
+  bool may_retry = txb_failed_may(f->state, TXB_FAILED_ON_RETRY) && (f->acts < 3 || applied);
+  bool edits = m->ids < MESSAGES_MAX && m->failed_count < FAILED_MAX - 1 && chance(m, 50);
+  if (f->state != TXB_FAILED_DEAD && chance(m, 70))
+    return;
+  f->acts++;
+  r->keys_version++;
+  for (int i = 0; i < m->ids; i++) /* what is suspected may not be what it was */
+    if (m->subjects[i].partition == f->partition && m->subjects[i].key == m->subjects[f->id].key)
+      m->subjects[i].deaths = 0;
+  if (may_retry && chance(m, 60)) {
+    check_transition(m, f->state, TXB_FAILED_ON_RETRY, TXB_FAILED_RETRYING);
+    f->state = TXB_FAILED_RETRYING;
+    f->attempts = f->tried = 0;
+    f->due_us = m->now_us;
+    say(m, "a person: failed %d (message %d) again", number, f->id);
+  } else if (applied) {
+    return;
+  } else if (edits) {
+    edit(m, f);
+  } else {
+    discard(m, f);
+    say(m, "a person: failed %d (message %d) is discarded", number, f->id);
+  }
+  failed_promote(m, f->partition, f->key);
+  failed_verify(m, f->partition);
+}
+
+/* ---- the verifier ---------------------------------------------------------------------------- */
+
+static void verify_key(struct model *m, int partition, int key) {
+  int first = -1;
+  for (int i = 0; i < m->failed_count; i++) {
+    const struct failed *f = &m->failed[i];
+    if (f->partition != partition || f->key != key || !f->holds)
+      continue;
+    if (!txb_failed_is_open(f->state))
+      violated(m, "a key is held by a message that is closed");
+    if (first < 0 || f->place < m->failed[first].place)
+      first = i;
+  }
+  for (int i = 0; i < m->failed_count; i++) {
+    const struct failed *f = &m->failed[i];
+    if (f->partition == partition && f->key == key && f->state == TXB_FAILED_HELD && (first < 0 || first == i))
+      violated(m, "a held message without a head");
+    if (f->partition == partition && f->key == key && f->state == TXB_FAILED_RETRYING && f->holds && first != i)
+      violated(m, "a message is retried that is not the first of its key");
+  }
+}
+
+void failed_verify(struct model *m, int partition) {
+  const struct row *r = &m->rows[partition];
+  if (m->bugs.offset_before_commit)
+    return;
+  for (int key = 0; key < KEYS; key++)
+    verify_key(m, partition, key);
+  if (r->consumed != r->applied + r->duplicate + r->failed)
+    violated(m, "Q: consumed is not applied + duplicate + failed");
+}
+
+/* What stays failed is what was discarded, as it came or edited. */
+void failed_verify_end(struct model *m) {
+  for (int p = 0; p < m->partitions; p++) {
+    int64_t discarded = 0;
+    for (int i = 0; i < m->failed_count; i++)
+      discarded += m->failed[i].partition == p && m->failed[i].state == TXB_FAILED_DISCARDED;
+    if (m->rows[p].failed != discarded)
+      violated(m, "Q: failed at the end");
+    failed_verify(m, p);
+  }
+}
