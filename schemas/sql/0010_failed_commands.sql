@@ -33,7 +33,7 @@ AS $$
 DECLARE
   other text;
   best text;
-  lowest int := greatest(1, length(word) / 3); -- farther away, another word was meant
+  lowest int := greatest(1, (length(word) + 1) / 3); -- farther away, another word was meant
   above int[];
   line int[];
 BEGIN
