@@ -100,8 +100,8 @@ static enum txb_rc settle_file(char *path, enum txb_rc rc, json_int_t number) {
   if (rc == TXB_OK)
     (void)unlink(path);
   else
-    txb_say("your text of message %" JSON_INTEGER_FORMAT " is kept in %s: mend it, then --payload-file %s", number, path,
-            path);
+    txb_say("your text of message %" JSON_INTEGER_FORMAT " is kept in %s: mend it, then --payload-file %s", number,
+            path, path);
   txb_free(path);
   return rc;
 }
@@ -139,14 +139,17 @@ static enum txb_rc edit_one(const struct txb_failed_choice *choice, const struct
 static enum txb_rc edit_all(const struct txb_failed_choice *choice, const struct wish *wish, json_t *results,
                             struct txb_error *err) {
   if (wish->editor && choice->count > 1)
-    return REFUSE(err, "an editor takes one message, and %zu are meant: give --payload-file, --set-header or "
-                       "--content-type for all of them", choice->count);
+    return REFUSE(err,
+                  "an editor takes one message, and %zu are meant: give --payload-file, --set-header or "
+                  "--content-type for all of them",
+                  choice->count);
   for (size_t i = 0; i < choice->count; i++)
     TXB_TRY(edit_one(choice, wish, choice->numbers[i], results, err));
   return TXB_OK;
 }
 
 int txb_cmd_failed_edit(struct txb_cli *cli) {
+  static const struct txb_failed_words words = {"edit", "is edited", "edited"};
   struct txb_error err;
   struct txb_failed_choice choice = {.code = TXB_EXIT_DONE};
   struct wish wish = {0};
@@ -155,12 +158,12 @@ int txb_cmd_failed_edit(struct txb_cli *cli) {
   txb_buffer_init(&wish.payload);
   enum txb_rc rc = take_wish(&wish, &cli->args, &err);
   if (rc == TXB_OK)
-    rc = txb_failed_choose(cli, "edit", states, &choice, &go, &err);
+    rc = txb_failed_choose(cli, words.verb, states, &choice, &go, &err);
   int code = choice.code;
   if (rc == TXB_OK && go)
     rc = edit_all(&choice, &wish, results, &err);
   if (json_array_size(results) > 0)
-    code = txb_failed_report(cli, cli->args.command->name, "edited", results);
+    code = txb_failed_report(cli, &words, results);
   json_decref(results);
   json_decref(states);
   txb_buffer_fini(&wish.payload);

@@ -11,12 +11,12 @@ struct list {
   json_t *filter;
   const char *by; /* NULL: messages */
   long long page, after;
-  size_t flags;        /* of the filter */
-  bool several;        /* databases */
-  json_t *rows;        /* of all databases */
-  json_t *states;      /* counts of all databases */
+  size_t flags;   /* of the filter */
+  bool several;   /* databases */
+  json_t *rows;   /* of all databases */
+  json_t *states; /* counts of all databases */
   int64_t total;
-  bool more;           /* rows are missing */
+  bool more; /* rows are missing */
 };
 
 static enum txb_rc take_options(struct list *l, const struct txb_targets *targets, struct txb_error *err) {
@@ -33,8 +33,10 @@ static enum txb_rc take_options(struct list *l, const struct txb_targets *target
   if (sort != NULL)
     (void)json_object_set_new(l->filter, "order", json_string(sort));
   if (l->after > 0 && targets->count > 1)
-    return REFUSE(err, "--after goes on in one database, and the configuration has %zu: choose with --group GROUP, "
-                       "--source SOURCE or --database URI", targets->count);
+    return REFUSE(err,
+                  "--after goes on in one database, and the configuration has %zu: choose with --group GROUP, "
+                  "--source SOURCE or --database URI",
+                  targets->count);
   l->several = targets->count > 1;
   return TXB_OK;
 }
@@ -73,17 +75,24 @@ static enum txb_rc look(struct list *l, struct txb_pg *pg, struct txb_error *err
 /* ---- text ------------------------------------------------------------------------------------------------- */
 
 static void print_groups(const struct list *l, const json_t *rows) {
-  struct txb_column columns[] = {{"MESSAGES", TXB_RIGHT}, {"OLDEST", TXB_RIGHT}, {"EXAMPLE", TXB_RIGHT},
-                                 {"ERRORS LIKE", TXB_LEFT}, {"", TXB_LEFT}};
+  struct txb_column columns[] = {{"MESSAGES", TXB_RIGHT},
+                                 {"OLDEST", TXB_RIGHT},
+                                 {"EXAMPLE", TXB_RIGHT},
+                                 {"ERRORS LIKE", TXB_LEFT},
+                                 {"", TXB_LEFT}};
   bool error = strcmp(l->by, "error") == 0;
   struct txb_table table;
   const json_t *row;
   char age[24];
   size_t i;
   json_int_t behind = 0;
-  columns[4].title = error ? "ERROR" : strcmp(l->by, "key") == 0 ? "KEY" : strcmp(l->by, "type") == 0 ? "TYPE"
-                     : strcmp(l->by, "topic") == 0 ? "TOPIC" : strcmp(l->by, "state") == 0 ? "STATE"
-                     : strcmp(l->by, "group") == 0 ? "GROUP" : "SOURCE";
+  columns[4].title = error                         ? "ERROR"
+                     : strcmp(l->by, "key") == 0   ? "KEY"
+                     : strcmp(l->by, "type") == 0  ? "TYPE"
+                     : strcmp(l->by, "topic") == 0 ? "TOPIC"
+                     : strcmp(l->by, "state") == 0 ? "STATE"
+                     : strcmp(l->by, "group") == 0 ? "GROUP"
+                                                   : "SOURCE";
   if (!error)
     columns[3] = columns[4];
   txb_table_init(&table, columns, error ? 5 : 4);
@@ -171,10 +180,10 @@ static void print_json(const struct list *l) {
   }
   size_t count = json_array_size(l->rows);
   bool paged = l->more && l->by == NULL && !l->several && count > 0;
-  json_t *document = json_pack("{s:O, s:I, s:O, s:o}", l->by == NULL ? "messages" : "groups", l->rows, "matched",
-                               (json_int_t)l->total, "states", l->states, "next_after",
-                               paged ? json_incref(json_object_get(json_array_get(l->rows, count - 1), "number"))
-                                     : json_null());
+  json_t *document =
+      json_pack("{s:O, s:I, s:O, s:o}", l->by == NULL ? "messages" : "groups", l->rows, "matched", (json_int_t)l->total,
+                "states", l->states, "next_after",
+                paged ? json_incref(json_object_get(json_array_get(l->rows, count - 1), "number")) : json_null());
   txb_failed_print_json(l->cli, document);
   json_decref(document);
 }

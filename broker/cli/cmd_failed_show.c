@@ -82,6 +82,9 @@ static void print_head(const struct txb_cli *cli, const struct txb_failed_messag
   field(o, "content type", "content_type");
   field(o, "handler", "handler");
   field(o, "attempts", "attempts");
+  field(o, "last error", "error");
+  field(o, "error class", "error_class");
+  field(o, "SQLSTATE", "sqlstate");
   field(o, "errors like", "error_group");
   if (json_is_integer(due) && strcmp(txb_failed_text(o, "state"), "retrying") == 0) {
     txb_format_age(json_integer_value(due), age);
@@ -102,10 +105,9 @@ static void print_headers(const struct txb_cli *cli, const json_t *headers) {
     txb_buffer_init(&safe);
     txb_safe_add(&safe, txb_slice_text(name), 0, TXB_SAFE_LINE);
     txb_buffer_add_text(&safe, ": ");
-    txb_safe_add(&safe,
-                 text != NULL ? txb_slice_text(text)
-                              : txb_slice_of(json_string_value(value), json_string_length(value)),
-                 0, TXB_SAFE_LINE);
+    txb_safe_add(
+        &safe, text != NULL ? txb_slice_text(text) : txb_slice_of(json_string_value(value), json_string_length(value)),
+        0, TXB_SAFE_LINE);
     txb_print("  %s\n", txb_buffer_text(&safe));
     txb_buffer_fini(&safe);
     free(text);
@@ -130,8 +132,8 @@ static void print_payload(const struct txb_cli *cli, struct txb_slice payload) {
 }
 
 static void print_history(const struct txb_cli *cli, const json_t *history) {
-  static const struct txb_column columns[] = {{"WHEN", TXB_LEFT}, {"WHAT", TXB_LEFT},  {"STATE", TXB_LEFT},
-                                              {"ATTEMPT", TXB_RIGHT}, {"WHO", TXB_LEFT}, {"CLASS", TXB_LEFT},
+  static const struct txb_column columns[] = {{"WHEN", TXB_LEFT},     {"WHAT", TXB_LEFT}, {"STATE", TXB_LEFT},
+                                              {"ATTEMPT", TXB_RIGHT}, {"WHO", TXB_LEFT},  {"CLASS", TXB_LEFT},
                                               {"SQLSTATE", TXB_LEFT}, {"WHY", TXB_LEFT}};
   struct txb_table table;
   const json_t *h;

@@ -50,7 +50,7 @@ struct txb_family {
   const char *name;
   const char *summary;
 };
-extern const struct txb_family txb_families[];               /* ended by one without a name */
+extern const struct txb_family txb_families[];              /* ended by one without a name */
 const struct txb_family *txb_family_find(const char *name); /* NULL: none */
 
 struct txb_given {

@@ -67,8 +67,8 @@ struct txb_failed_edition {
   const json_t *filter;
 };
 /* The same for one new edition, with "new_number" and "new_id". */
-enum txb_rc txb_failed_edit(struct txb_pg *pg, int64_t number, const struct txb_failed_edition *edition, json_t *results,
-                            struct txb_error *err) TXB_MUST_CHECK;
+enum txb_rc txb_failed_edit(struct txb_pg *pg, int64_t number, const struct txb_failed_edition *edition,
+                            json_t *results, struct txb_error *err) TXB_MUST_CHECK;
 enum txb_rc txb_audit_list(struct txb_pg *pg, int64_t after, int page, json_t **out,
                            struct txb_error *err) TXB_MUST_CHECK;
 /* Who runs this program, for history and audit. Static storage. */
@@ -101,8 +101,12 @@ struct txb_failed_choice {
 enum txb_rc txb_failed_choose(struct txb_cli *cli, const char *verb, const json_t *states,
                               struct txb_failed_choice *choice, bool *go_out, struct txb_error *err) TXB_MUST_CHECK;
 void txb_failed_choice_fini(struct txb_failed_choice *choice);
-/* Prints what became of each; gives the exit code. `done` is "retried", "discarded", "edited". */
-int txb_failed_report(const struct txb_cli *cli, const char *action, const char *done, const json_t *results);
+/* What a command calls itself, and what it did: "retry", "is due now", "retried". */
+struct txb_failed_words {
+  const char *verb, *one, *many;
+};
+/* Prints what became of each; gives the exit code. */
+int txb_failed_report(const struct txb_cli *cli, const struct txb_failed_words *words, const json_t *results);
 
 /* ---- the editor (editor.c) -------------------------------------------------------------------------------- */
 /* Lets a person edit bytes in a private temporary file with $VISUAL or $EDITOR; *path_out is the file, which the caller

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "broker/cli/failed.h"
+#include "broker/cli/safe_text.h"
 #include "common/memory.h"
 
 #define REFUSE(err, ...) TXB_FAIL_FROM((err), TXB_REFUSED, TXB_ORIGIN_USAGE, __VA_ARGS__)
@@ -105,8 +106,10 @@ enum txb_rc txb_failed_choose(struct txb_cli *cli, const char *verb, const json_
   *go_out = false;
   TXB_TRY(txb_failed_filter(&cli->args, &choice->filter, &flags, err));
   if (flags == 0 && cli->args.operand_count == 0)
-    return REFUSE(err, "%s: which messages? Give a NUMBER, --error-group, --key or another filter; `txbroker failed list` "
-                       "shows them", cli->args.command->name);
+    return REFUSE(err,
+                  "%s: which messages? Give a NUMBER, --error-group, --key or another filter; `txbroker failed list` "
+                  "shows them",
+                  cli->args.command->name);
   if (cli->args.operand_count == 0 && json_object_get(choice->filter, "state") == NULL)
     (void)json_object_set(choice->filter, "state", (json_t *)(uintptr_t)states);
   enum txb_rc rc = txb_failed_targets(cli, &targets, err);
@@ -139,40 +142,55 @@ static void print_json(const struct txb_cli *cli, const char *action, const json
     }
     return;
   }
-  json_t *document = json_pack("{s:s, s:I, s:I, s:O}", "action", action, "matched", (json_int_t)json_array_size(results),
-                               "changed", changed, "messages", results);
+  json_t *document = json_pack("{s:s, s:I, s:I, s:O}", "action", action, "matched",
+                               (json_int_t)json_array_size(results), "changed", changed, "messages", results);
   txb_failed_print_json(cli, document);
   json_decref(document);
 }
 
-static void print_done(const json_t *one, const char *done) {
+static void print_done(const json_t *one, const struct txb_failed_words *words) {
   const json_t *successor = json_object_get(one, "new_number");
   json_int_t number = json_integer_value(json_object_get(one, "number"));
   if (json_is_integer(successor))
-    txb_print("message %" JSON_INTEGER_FORMAT " is %s: message %" JSON_INTEGER_FORMAT " is in its place, with id %s\n",
-              number, done, json_integer_value(successor), txb_failed_text(one, "new_id"));
+    txb_print("message %" JSON_INTEGER_FORMAT " %s: message %" JSON_INTEGER_FORMAT " is in its place, with id %s\n",
+              number, words->one, json_integer_value(successor), txb_failed_text(one, "new_id"));
   else
-    txb_print("message %" JSON_INTEGER_FORMAT " is %s\n", number, done);
+    txb_print("message %" JSON_INTEGER_FORMAT " %s\n", number, words->one);
 }
 
-static void print_text(const json_t *results, const char *done, json_int_t changed) {
+static void say_refused(const json_t *one) {
+  struct txb_buffer why;
+  txb_buffer_init(&why);
+  txb_safe_add(&why, txb_slice_text(txb_failed_text(one, "why")), 0, TXB_SAFE_LINE);
+  txb_say("message %" JSON_INTEGER_FORMAT " %s", json_integer_value(json_object_get(one, "number")),
+          txb_buffer_text(&why));
+  txb_buffer_fini(&why);
+}
+
+static void print_text(const json_t *results, const struct txb_failed_words *words, json_int_t changed) {
   const json_t *one;
-  size_t i, refused = 0, count = json_array_size(results);
+  size_t i, count = json_array_size(results);
   json_array_foreach(results, i, one) {
-    bool ok = json_is_true(json_object_get(one, "done"));
-    if (ok && count <= SHOWN)
-      print_done(one, done);
-    else if (!ok && refused++ < SHOWN)
-      txb_say("message %" JSON_INTEGER_FORMAT " %s", json_integer_value(json_object_get(one, "number")),
-              txb_failed_text(one, "why"));
+    if (count <= SHOWN && json_is_true(json_object_get(one, "done")))
+      print_done(one, words);
+  }
+  if (count > SHOWN)
+    txb_print("%s %" JSON_INTEGER_FORMAT " of %zu messages\n", words->many, changed, count);
+}
+
+/* On standard error, whatever the results are printed as. */
+static void say_all_refused(const json_t *results) {
+  const json_t *one;
+  size_t i, refused = 0;
+  json_array_foreach(results, i, one) {
+    if (!json_is_true(json_object_get(one, "done")) && refused++ < SHOWN)
+      say_refused(one);
   }
   if (refused > SHOWN)
-    txb_say("... and %zu more were not %s", refused - SHOWN, done);
-  if (count > SHOWN)
-    txb_print("%s %" JSON_INTEGER_FORMAT " of %zu messages\n", done, changed, count);
+    txb_say("... and %zu more could not be changed; -o json tells of each", refused - SHOWN);
 }
 
-int txb_failed_report(const struct txb_cli *cli, const char *action, const char *done, const json_t *results) {
+int txb_failed_report(const struct txb_cli *cli, const struct txb_failed_words *words, const json_t *results) {
   const json_t *one;
   size_t i;
   json_int_t changed = 0;
@@ -180,8 +198,9 @@ int txb_failed_report(const struct txb_cli *cli, const char *action, const char 
     changed += json_is_true(json_object_get(one, "done"));
   }
   if (cli->output == TXB_OUTPUT_TEXT)
-    print_text(results, done, changed);
+    print_text(results, words, changed);
   else
-    print_json(cli, action, results, changed);
+    print_json(cli, cli->args.command->name, results, changed);
+  say_all_refused(results);
   return (size_t)changed == json_array_size(results) ? TXB_EXIT_DONE : TXB_EXIT_FAILED;
 }

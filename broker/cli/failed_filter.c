@@ -13,12 +13,18 @@
 static const struct {
   const char *flag, *key;
 } keys[] = {
-    {"group", "group"},           {"source", "source"},
-    {"topic", "topic"},           {"partition", "partition"},
-    {"key", "key"},               {"type", "type"},
-    {"id", "id"},                 {"error-group", "error"},
-    {"error-class", "error_class"}, {"text", "text"},
-    {"older-than", "older_than"}, {"newer-than", "newer_than"},
+    {"group", "group"},
+    {"source", "source"},
+    {"topic", "topic"},
+    {"partition", "partition"},
+    {"key", "key"},
+    {"type", "type"},
+    {"id", "id"},
+    {"error-group", "error"},
+    {"error-class", "error_class"},
+    {"text", "text"},
+    {"older-than", "older_than"},
+    {"newer-than", "newer_than"},
 };
 
 static enum txb_rc number_of(const char *text, int64_t *out, struct txb_error *err) {
@@ -52,7 +58,8 @@ static enum txb_rc add_flags(const struct txb_args *args, json_t *filter, size_t
     if (text == NULL)
       continue;
     if (!txb_slice_is_text(txb_slice_text(text)))
-      return REFUSE(err, "--%s is not UTF-8; a key that is no text is given as \\x and hexadecimal digits", keys[i].flag);
+      return REFUSE(err, "--%s is not UTF-8; a key that is no text is given as \\x and hexadecimal digits",
+                    keys[i].flag);
     (void)json_object_set_new(filter, keys[i].key, json_string(text));
     *flags += i > 1;
   }
@@ -118,14 +125,36 @@ static enum txb_rc narrow(struct txb_targets *targets, const char *uri, struct t
   return TXB_OK;
 }
 
+/* A database that a source and a group reach as different users is one. */
+static void drop_doubles(struct txb_targets *targets) {
+  char name[300], other[300];
+  size_t kept = 0;
+  for (size_t i = 0; i < targets->count; i++) {
+    bool seen = false;
+    txb_pg_describe_uri(targets->items[i].uri, name, sizeof(name));
+    for (size_t k = 0; k < kept && !seen; k++) {
+      txb_pg_describe_uri(targets->items[k].uri, other, sizeof(other));
+      seen = strcmp(name, other) == 0;
+    }
+    if (seen)
+      txb_free(targets->items[i].sources);
+    else
+      targets->items[kept++] = targets->items[i];
+  }
+  targets->count = kept;
+}
+
 enum txb_rc txb_failed_targets(const struct txb_cli *cli, struct txb_targets *out, struct txb_error *err) {
   const struct txb_args *args = &cli->args;
   const char *uri = txb_args_text(args, "database"), *group = txb_args_text(args, "group"),
              *source = txb_args_text(args, "source");
   if (uri == NULL)
     uri = database_of(&cli->settings, group, source);
-  if (uri == NULL)
-    return txb_targets_init(out, cli, err); /* a group that has gone may still have failed messages somewhere */
+  if (uri == NULL) {
+    enum txb_rc rc = txb_targets_init(out, cli, err);
+    drop_doubles(out);
+    return rc;
+  }
   *out = (struct txb_targets){NULL, 0};
   return narrow(out, uri, err);
 }

@@ -50,8 +50,8 @@ static void age_cell(struct txb_table *table, const json_t *object, const char *
 
 void txb_failed_print_table(const struct txb_cli *cli, const json_t *messages, int indent) {
   static const struct txb_column columns[] = {
-      {"NUMBER", TXB_RIGHT}, {"STATE", TXB_LEFT},     {"OF", TXB_LEFT},  {"TOPIC", TXB_LEFT},
-      {"KEY", TXB_LEFT},     {"TYPE", TXB_LEFT},      {"AGE", TXB_RIGHT}, {"ATTEMPTS", TXB_RIGHT},
+      {"NUMBER", TXB_RIGHT},  {"STATE", TXB_LEFT},       {"OF", TXB_LEFT},   {"TOPIC", TXB_LEFT},
+      {"KEY", TXB_LEFT},      {"TYPE", TXB_LEFT},        {"AGE", TXB_RIGHT}, {"ATTEMPTS", TXB_RIGHT},
       {"NEXT IN", TXB_RIGHT}, {"ERRORS LIKE", TXB_LEFT}, {"ERROR", TXB_LEFT}};
   struct txb_table table;
   const json_t *m;

@@ -76,7 +76,8 @@ static void add_after(struct txb_pg_params *params, int64_t after) {
 static json_t *json_of(const struct txb_pg_result *rows, int row, int column) {
   struct txb_slice text = txb_pg_jsonb(rows, row, column);
   json_error_t ignored;
-  json_t *value = text.data == NULL ? NULL : json_loadb(text.data, text.size, JSON_DECODE_ANY | JSON_ALLOW_NUL, &ignored);
+  json_t *value =
+      text.data == NULL ? NULL : json_loadb(text.data, text.size, JSON_DECODE_ANY | JSON_ALLOW_NUL, &ignored);
   return value == NULL ? json_null() : value;
 }
 
@@ -205,15 +206,14 @@ enum txb_rc txb_failed_decide(struct txb_pg *pg, const struct txb_failed_decisio
   add_json(&params, d->filter);
   TXB_TRY(ask(pg, d->discard ? &discard_statement : &retry_statement, &params, "txb_admin", &rows, err));
   for (int i = 0; i < txb_pg_rows(rows); i++)
-    (void)json_array_append_new(results,
-                                json_pack("{s:I, s:b, s:o, s:o}", "number", (json_int_t)txb_pg_int8(rows, i, 0), "done",
-                                          txb_pg_bool(rows, i, 1), "state", text_or_null(rows, i, 2), "why",
-                                          text_or_null(rows, i, 3)));
+    (void)json_array_append_new(results, json_pack("{s:I, s:b, s:o, s:o}", "number",
+                                                   (json_int_t)txb_pg_int8(rows, i, 0), "done", txb_pg_bool(rows, i, 1),
+                                                   "state", text_or_null(rows, i, 2), "why", text_or_null(rows, i, 3)));
   return TXB_OK;
 }
 
-enum txb_rc txb_failed_edit(struct txb_pg *pg, int64_t number, const struct txb_failed_edition *edition, json_t *results,
-                            struct txb_error *err) {
+enum txb_rc txb_failed_edit(struct txb_pg *pg, int64_t number, const struct txb_failed_edition *edition,
+                            json_t *results, struct txb_error *err) {
   TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *row = NULL;
   struct txb_pg_params params;
   txb_pg_params_init(&params);
@@ -232,11 +232,11 @@ enum txb_rc txb_failed_edit(struct txb_pg *pg, int64_t number, const struct txb_
     txb_pg_uuid(row, 0, 4, &uuid);
     txb_uuid_format(&uuid, id);
   }
-  (void)json_array_append_new(
-      results, json_pack("{s:I, s:b, s:o, s:o, s:o, s:o}", "number", (json_int_t)number, "done", txb_pg_bool(row, 0, 0),
-                         "state", text_or_null(row, 0, 1), "why", text_or_null(row, 0, 2), "new_number",
-                         has_new ? json_integer(txb_pg_int8(row, 0, 3)) : json_null(), "new_id",
-                         has_new ? json_string(id) : json_null()));
+  (void)json_array_append_new(results, json_pack("{s:I, s:b, s:o, s:o, s:o, s:o}", "number", (json_int_t)number, "done",
+                                                 txb_pg_bool(row, 0, 0), "state", text_or_null(row, 0, 1), "why",
+                                                 text_or_null(row, 0, 2), "new_number",
+                                                 has_new ? json_integer(txb_pg_int8(row, 0, 3)) : json_null(), "new_id",
+                                                 has_new ? json_string(id) : json_null()));
   return TXB_OK;
 }
 

@@ -69,8 +69,8 @@ static const struct txb_family *family_of(const struct txb_command *c) {
 }
 
 void txb_help_family(const struct txb_cli *cli, const struct txb_family *family) {
-  txb_print("txbroker %s: %s\n\nusage: txbroker %s COMMAND [OPTION]...\n\n%sCommands%s\n", family->name, family->summary,
-            family->name, txb_color(cli, "\033[1m"), txb_color(cli, "\033[0m"));
+  txb_print("txbroker %s: %s\n\nusage: txbroker %s COMMAND [OPTION]...\n\n%sCommands%s\n", family->name,
+            family->summary, family->name, txb_color(cli, "\033[1m"), txb_color(cli, "\033[0m"));
   for (const struct txb_command *c = txb_commands; c->name != NULL; c++)
     if (txb_command_is_of(c, family->name))
       txb_print("  %-12s %s\n", txb_command_second(c), c->summary);

@@ -469,6 +469,18 @@ AS $$
 $$;
 COMMENT ON FUNCTION txb.failed_forget(text, uuid) IS 'From now on a later copy of that message is a duplicate for the group';
 
+CREATE FUNCTION txb.failed_due(f txb.failed) RETURNS void
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, txb, pg_temp
+AS $$
+  UPDATE txb.failed AS t
+     SET state = 'retrying', attempts = 0, next_attempt_at = clock_timestamp(), updated_at = clock_timestamp()
+   WHERE t.number = (f).number;
+  UPDATE txb.consumer_offset AS c SET held = greatest(0, c.held - 1)
+   WHERE (f).state = 'held' AND c.group_name = (f).group_name AND c.topic = (f).topic AND c.partition = (f).partition
+$$;
+COMMENT ON FUNCTION txb.failed_due(txb.failed) IS
+  'Makes a message of the consumer''s side due now, with all its attempts before it';
+
 -- Closes a message of the consumer''s side whose partition is locked. What becomes the first of its key runs next,
 -- unless another edition takes the place.
 CREATE FUNCTION txb.failed_close(f txb.failed, state text, resolution text, replaced_by bigint) RETURNS void
@@ -476,7 +488,6 @@ LANGUAGE plpgsql SET search_path = pg_catalog, txb, pg_temp
 AS $$
 DECLARE
   next txb.failed;
-  was_held int := CASE WHEN f.state = 'held' THEN 1 ELSE 0 END;
 BEGIN
   UPDATE txb.failed AS t
      SET state = failed_close.state, resolution = failed_close.resolution, replaced_by = failed_close.replaced_by,
@@ -486,15 +497,12 @@ BEGIN
   IF failed_close.replaced_by IS NULL AND f.holds THEN
     SELECT * INTO next FROM txb.failed_in_key(f) AS o ORDER BY o.place LIMIT 1;
     IF next.state = 'held' THEN
-      UPDATE txb.failed AS t
-         SET state = 'retrying', attempts = 0, next_attempt_at = clock_timestamp(), updated_at = clock_timestamp()
-       WHERE t.number = next.number;
+      PERFORM txb.failed_due(next);
       PERFORM txb.failed_note(next.number, 'ahead_done', 'retrying', NULL, NULL);
-      was_held := was_held + 1;
     END IF;
   END IF;
-  IF failed_close.replaced_by IS NULL AND was_held > 0 THEN
-    UPDATE txb.consumer_offset AS c SET held = greatest(0, c.held - was_held)
+  IF failed_close.replaced_by IS NULL AND f.state = 'held' THEN
+    UPDATE txb.consumer_offset AS c SET held = greatest(0, c.held - 1)
      WHERE c.group_name = f.group_name AND c.topic = f.topic AND c.partition = f.partition;
   END IF;
 END
@@ -544,14 +552,15 @@ BEGIN
       why := format('is due already since %s: %s asked for it', txb.time_text(last.at), coalesce(last.who, 'somebody'));
     ELSIF f.side = 'outbox' THEN
       why := txb.outbox_decide(f.number, 'retry', NULL, NULL, NULL, who, reason);
-    ELSIF f.state = 'held' THEN
-      why := (SELECT format('is held behind %s: retry that one, and it follows', o.number)
-                FROM txb.failed_in_key(f) AS o ORDER BY o.place LIMIT 1);
     ELSE
-      UPDATE txb.failed AS t
-         SET state = 'retrying', attempts = 0, next_attempt_at = clock_timestamp(), updated_at = clock_timestamp()
-       WHERE t.number = f.number;
-      PERFORM txb.failed_note(f.number, 'retry', 'retrying', who, reason);
+      IF f.state = 'held' THEN
+        why := (SELECT format('is held behind %s: retry that one, and it follows', o.number)
+                  FROM txb.failed_in_key(f) AS o WHERE o.place < f.place ORDER BY o.place LIMIT 1);
+      END IF;
+      IF why IS NULL THEN -- also what is held behind nothing, which must not be, and is mended so
+        PERFORM txb.failed_due(f);
+        PERFORM txb.failed_note(f.number, 'retry', 'retrying', who, reason);
+      END IF;
     END IF;
     done := why IS NULL;
     IF done THEN

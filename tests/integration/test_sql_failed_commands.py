@@ -318,6 +318,11 @@ def test_a_retry_that_failed_again_can_be_asked_for_again(db, admin):
     assert retry(admin, number)[0][1] is True
 
 
+def test_what_is_held_behind_nothing_is_mended_by_a_retry(db, admin):
+    held = add(db, state="held")
+    assert retry(admin, held)[0][1:3] == (True, "retrying") and offset(db)["held"] == 0
+
+
 def test_a_decision_waits_for_the_batch_under_way_and_gives_up_with_a_word(db, admin):
     number = add(db)
     worker = db.session("worker", transaction=True)
