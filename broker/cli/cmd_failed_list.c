@@ -222,7 +222,7 @@ int txb_cmd_failed_list(struct txb_cli *cli) {
       code = txb_fail(&err);
     else if (one != TXB_OK)
       (void)txb_fail(&err);
-    if (one == TXB_REFUSED && err.origin == TXB_ORIGIN_USAGE)
+    if (one == TXB_REFUSED && strncmp(err.sqlstate, "22", 2) == 0)
       break; /* the filter is wrong everywhere */
   }
   if (rc == TXB_OK && (code == TXB_EXIT_DONE || l.total > 0)) {
