@@ -380,10 +380,7 @@ BEGIN
                                    'age_ms', floor(extract(epoch FROM clock_timestamp() - f.created_at) * 1000),
                                    'due_in_ms', floor(extract(epoch FROM f.next_attempt_at - clock_timestamp()) * 1000));
   key := f.key;
-  payload := f.payload;
-  IF f.side = 'outbox' AND f.payload IS NULL THEN
-    SELECT o.payload INTO payload FROM txb.outbox AS o WHERE o.seq = f.seq;
-  END IF;
+  payload := txb.failed_payload(f);
   SELECT coalesce(jsonb_agg(to_jsonb(h) - 'number' ORDER BY h.at), '[]') INTO history
     FROM txb.failed_history AS h WHERE h.number = f.number;
   WITH RECURSIVE
@@ -434,6 +431,33 @@ END
 $$;
 COMMENT ON FUNCTION txb.failed_lock(bigint[]) IS
   'Locks the positions of these messages'' partitions in their order, a statement of its own (W2); 55P03: try again';
+
+-- Rows of the publishing side are not locked here: a relay writes them, and must not wait for a session that decides and
+-- stays open. txb.outbox_decide locks what it may.
+CREATE FUNCTION txb.failed_read(number bigint) RETURNS txb.failed
+LANGUAGE plpgsql SET search_path = pg_catalog, txb, pg_temp
+AS $$
+DECLARE
+  f txb.failed;
+BEGIN
+  SELECT * INTO f FROM txb.failed AS t WHERE t.number = failed_read.number AND t.side = 'consumer' FOR UPDATE;
+  IF f.number IS NULL THEN
+    SELECT * INTO f FROM txb.failed AS t WHERE t.number = failed_read.number AND t.side = 'outbox';
+  END IF;
+  RETURN f;
+END
+$$;
+COMMENT ON FUNCTION txb.failed_read(bigint) IS 'A failed message to decide on, as it is now; null: there is none';
+
+-- The whole of a refused intent stays in the outbox; an edition of one keeps its own.
+CREATE FUNCTION txb.failed_payload(f txb.failed) RETURNS bytea
+LANGUAGE sql STABLE SET search_path = pg_catalog, txb, pg_temp
+AS $$
+  SELECT CASE WHEN (f).side = 'outbox' AND (f).payload IS NULL AND (f).replaces IS NULL
+              THEN (SELECT o.payload FROM txb.outbox AS o WHERE o.seq = (f).seq)
+              ELSE (f).payload END
+$$;
+COMMENT ON FUNCTION txb.failed_payload(txb.failed) IS 'The payload of a failed message, wherever it is kept';
 
 CREATE FUNCTION txb.failed_closed_text(f txb.failed) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, txb, pg_temp
@@ -540,7 +564,7 @@ DECLARE
 BEGIN
   PERFORM txb.failed_lock(numbers);
   FOREACH number IN ARRAY wanted LOOP
-    SELECT * INTO f FROM txb.failed AS t WHERE t.number = failed_retry.number FOR UPDATE;
+    f := txb.failed_read(failed_retry.number);
     SELECT * INTO last FROM txb.failed_history AS h WHERE h.number = failed_retry.number ORDER BY h.at DESC LIMIT 1;
     state := f.state;
     why := NULL;
@@ -591,7 +615,7 @@ BEGIN
   END IF;
   PERFORM txb.failed_lock(numbers);
   FOREACH number IN ARRAY wanted LOOP
-    SELECT * INTO f FROM txb.failed AS t WHERE t.number = failed_discard.number FOR UPDATE;
+    f := txb.failed_read(failed_discard.number);
     state := f.state;
     why := NULL;
     IF f.number IS NULL THEN
@@ -653,10 +677,9 @@ DECLARE
   who text := txb.person_text(person);
   f txb.failed;
   problem text;
-  stored bytea;
 BEGIN
   PERFORM txb.failed_lock(ARRAY[failed_edit.number]);
-  SELECT * INTO f FROM txb.failed AS t WHERE t.number = failed_edit.number FOR UPDATE;
+  f := txb.failed_read(failed_edit.number);
   IF f.number IS NULL THEN
     RAISE EXCEPTION 'there is no failed message %', failed_edit.number USING ERRCODE = 'P0002';
   END IF;
@@ -669,11 +692,7 @@ BEGIN
     IF problem IS NOT NULL THEN
       RAISE EXCEPTION '%; nothing was changed', problem USING ERRCODE = '22023';
     END IF;
-    stored := f.payload;
-    IF f.side = 'outbox' AND stored IS NULL THEN
-      SELECT o.payload INTO stored FROM txb.outbox AS o WHERE o.seq = f.seq;
-    END IF;
-    IF payload IS NOT DISTINCT FROM stored AND content_type IS NOT DISTINCT FROM f.content_type
+    IF payload IS NOT DISTINCT FROM txb.failed_payload(f) AND content_type IS NOT DISTINCT FROM f.content_type
        AND headers IS NOT DISTINCT FROM nullif(f.headers, '{}') THEN
       why := 'is the same as before: nothing was changed';
     ELSIF f.side = 'outbox' THEN
