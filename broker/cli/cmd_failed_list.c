@@ -113,7 +113,7 @@ static void print_groups(const struct list *l, const json_t *rows) {
     txb_table_print(&table, l->cli, 0);
   txb_table_fini(&table);
   if (behind > 0)
-    txb_print("%" JSON_INTEGER_FORMAT " wait behind others of their key and have no error of their own\n", behind);
+    txb_print("%" JSON_INTEGER_FORMAT " have no error of their own: they wait behind others, or were edited\n", behind);
 }
 
 static void print_rows(const struct list *l, const json_t *rows) {

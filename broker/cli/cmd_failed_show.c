@@ -132,9 +132,9 @@ static void print_payload(const struct txb_cli *cli, struct txb_slice payload) {
 }
 
 static void print_history(const struct txb_cli *cli, const json_t *history) {
-  static const struct txb_column columns[] = {{"WHEN", TXB_LEFT},     {"WHAT", TXB_LEFT}, {"STATE", TXB_LEFT},
-                                              {"ATTEMPT", TXB_RIGHT}, {"WHO", TXB_LEFT},  {"CLASS", TXB_LEFT},
-                                              {"SQLSTATE", TXB_LEFT}, {"WHY", TXB_LEFT}};
+  static const struct txb_column columns[] = {{"WHEN (UTC)", TXB_LEFT}, {"WHAT", TXB_LEFT}, {"STATE", TXB_LEFT},
+                                              {"ATTEMPT", TXB_RIGHT},   {"WHO", TXB_LEFT},  {"CLASS", TXB_LEFT},
+                                              {"SQLSTATE", TXB_LEFT},   {"WHY", TXB_LEFT}};
   struct txb_table table;
   const json_t *h;
   size_t i;
@@ -158,7 +158,7 @@ static void print_history(const struct txb_cli *cli, const json_t *history) {
 
 static void print_editions(const struct txb_cli *cli, const json_t *editions, json_int_t number) {
   static const struct txb_column columns[] = {
-      {"NUMBER", TXB_RIGHT}, {"ID", TXB_LEFT}, {"STATE", TXB_LEFT}, {"", TXB_LEFT}};
+      {"NUMBER", TXB_RIGHT}, {"ID", TXB_LEFT}, {"STATE", TXB_LEFT}, {"MADE", TXB_LEFT}};
   struct txb_table table;
   const json_t *e;
   size_t i;

@@ -128,7 +128,7 @@ def test_equal_errors_are_one_line_and_its_group_is_a_filter(desk):
     desk.add("held", key="a1")
     text = desk.ok("failed", "list", "--group-by", "error")
     assert re.search(rf"^ +5 .* {closed[0]}  [0-9a-f]{{8}} +error P0001 account \? is closed$", text, re.M)
-    assert "1 wait behind others of their key" in text and "9 messages: 1 held, 8 dead" in text
+    assert "1 have no error of their own" in text and "9 messages: 1 held, 8 dead" in text
     groups = desk.json("failed", "list", "--group-by", "error")["groups"]
     assert [g["messages"] for g in groups] == [5, 3, 1]
     listed = desk.json("failed", "list", "--error-group", groups[1]["error_group"])["messages"]
