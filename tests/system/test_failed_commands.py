@@ -41,11 +41,11 @@ class Desk:
     def do(self, sql, *args):
         return self.server.query(self.database, sql, args or None)
 
-    def add(self, state="dead", key="k", payload=b'{"n": 1}', error="account 17 is closed", headers=None, content_type="application/json", group="ledger"):
+    def add(self, state="dead", key="k", payload=b'{"n": 1}', error="account 17 is closed", headers=None, content_type="application/json", group="ledger", partition=0):
         """Its number."""
         is_open, failed = state in ("retrying", "held", "dead"), state != "held"
         row = {
-            "side": "consumer", "state": state, "group_name": group, "topic": "transfers", "partition": 0, "offset": 7,
+            "side": "consumer", "state": state, "group_name": group, "topic": "transfers", "partition": partition, "offset": 7,
             "key": key.encode() if isinstance(key, str) else key, "type": "transfer.made", "payload": payload, "content_type": content_type,
             "headers": json.dumps(headers) if headers else None, "attempts": 8 if failed else 0, "error_class": "error" if failed else None,
             "sqlstate": "P0001" if failed else None, "error": error if failed else None, "holds": is_open and key is not None,
@@ -309,6 +309,25 @@ def test_a_chunk_that_fails_leaves_those_before_it_and_the_command_goes_on(desk)
     assert desk.json("failed", "list")["states"] == {"dead": 100, "retrying": 500}
     desk.do("DROP TRIGGER refuse ON txb.failed")
     assert "retried 100 of 100" in desk.ok("failed", "retry", "--state", "dead", "--yes")
+
+
+def test_a_command_that_is_killed_leaves_whole_chunks_and_goes_on(server, desk):
+    first, second = [desk.add(key=f"a{n}") for n in range(500)], [desk.add(key=f"b{n}", partition=1) for n in range(100)]
+    desk.do("INSERT INTO txb.consumer_offset (group_name, topic, partition, next_offset, epoch) VALUES ('ledger', 'transfers', 1, 100, 1)")
+    with server.session(desk.database, autocommit=False) as worker, worker.cursor() as cursor:
+        cursor.execute("SELECT 1 FROM txb.consumer_offset WHERE partition = 1 FOR UPDATE")
+        running = subprocess.Popen([binary(), "-d", desk.uri, "failed", "discard", "--state", "dead", "--reason", "x", "--yes"])
+        process.wait_for(lambda: desk.do("SELECT 1 FROM pg_stat_activity WHERE application_name = 'txbroker failed discard' AND wait_event_type = 'Lock'"),
+                         "the second chunk to wait", 60)
+        running.kill()
+        running.wait(60)
+        worker.rollback()
+    process.wait_for(lambda: not desk.do("SELECT 1 FROM pg_stat_activity WHERE application_name = 'txbroker failed discard'"), "its session to end", 60)
+    # What the server had begun for it may be done or not; nothing is half done.
+    assert set(desk.states(*first)) == {"discarded"} and len(set(desk.states(*second))) == 1
+    assert desk.do("SELECT sum(changed) FROM txb.audit")[0][0] == desk.do("SELECT count(*) FROM txb.failed WHERE state = 'discarded'")[0][0]
+    desk.run("failed", "discard", "--state", "dead", "--reason", "x", "--yes")
+    assert desk.json("failed", "list", "--state", "any")["states"] == {"discarded": 600}
 
 
 def test_what_is_closed_is_told_with_when_and_by_whom(desk):
