@@ -697,7 +697,7 @@ BEGIN
       why := 'is the same as before: nothing was changed';
     ELSIF f.side = 'outbox' THEN
       why := txb.outbox_decide(f.number, 'edit', payload, content_type, headers, who, reason);
-      SELECT t.replaced_by, n.id INTO new_number, new_id
+      SELECT n.number, n.id, coalesce(n.state, t.state) INTO new_number, new_id, state
         FROM txb.failed AS t LEFT JOIN txb.failed AS n ON n.number = t.replaced_by WHERE t.number = f.number;
     ELSE
       INSERT INTO txb.failed (side, state, run, source, group_name, topic, partition, "offset", key, id, type, "time",

@@ -327,9 +327,8 @@ def test_what_is_held_behind_nothing_is_mended_by_a_retry(db, admin):
 
 def test_a_decision_waits_for_the_batch_under_way_and_gives_up_with_a_word(db, admin):
     number = add(db)
-    worker = db.session("worker", transaction=True)
-    db.root.do("UPDATE txb.consumer_offset SET epoch = 1")
-    worker.do("SELECT txb.batch_open('g', 't', 0, 1, 100, 101, 1, NULL, NULL)")
+    worker = db.session(transaction=True)
+    worker.do("SELECT 1 FROM txb.consumer_offset FOR UPDATE")  # as the first statement of every batch does
     with refused("55P03", "a batch of that partition is under way", "nothing was changed; try again"):
         retry(admin, number)
     running = admin.start("SELECT done FROM txb.failed_retry(%s, 'alice')", [number])
@@ -490,6 +489,7 @@ def test_the_publishing_side_is_handed_to_the_relay(db, admin):
     """What it answers is told; txb.outbox_decide is the relay's own."""
     db.root.do(
         """CREATE TABLE asked (number bigint, action text, payload bytea, who text, reason text);
+           GRANT INSERT ON asked TO txb_owner;
            CREATE OR REPLACE FUNCTION txb.outbox_decide(number bigint, action text, payload bytea, content_type text,
                                                         headers jsonb, who text, reason text) RETURNS text
            LANGUAGE plpgsql SECURITY DEFINER AS $$
@@ -589,6 +589,6 @@ def test_what_follows_in_a_key_is_found_by_its_index(many, admin):
     """failed_in_key over 100,000 open messages: a few pages, not all."""
     number = many.root.one("SELECT min(number) FROM txb.failed")
     many.root.do("INSERT INTO txb.consumer_offset (group_name, topic, partition, next_offset, epoch) SELECT 'g', 't', p, 0, 1 FROM generate_series(0, 7) AS p")
-    admin.do("BEGIN")
-    assert read_buffers(admin, "SELECT * FROM txb.failed_discard(%s, 'x', 'y')", [number]) < 1500
+    admin.do("BEGIN; SELECT txb.failed_discard('{20000}', 'x', 'y')")  # the catalog is read once a session
+    assert read_buffers(admin, "SELECT * FROM txb.failed_discard(%s, 'x', 'y')", [number]) < 500
     admin.do("ROLLBACK")
