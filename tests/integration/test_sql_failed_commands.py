@@ -337,15 +337,17 @@ def test_a_decision_waits_for_the_batch_under_way_and_gives_up_with_a_word(db, a
     assert running.finish() == [(True,)]
 
 
-def test_decisions_about_many_partitions_do_not_deadlock(db):
+def test_partitions_are_locked_in_their_order_so_that_two_decisions_do_not_deadlock(db):
     numbers = [add(db, partition=p, key=f"k{p}", offset=p) for p in range(8)]
-    sessions = [db.session("admin") for _ in range(2)]
-    running = [
-        session.start("SELECT done FROM txb.failed_retry(%s, 'x')", order)
-        for session, order in zip(sessions, (numbers, numbers[::-1]))
-    ]
-    results = [r[0] for one in running for r in one.finish()]
-    assert results.count(True) == 8 and results.count(False) == 8
+    holder, admin = db.session(transaction=True), db.session("admin")
+    holder.do("SELECT 1 FROM txb.consumer_offset WHERE partition = 0 FOR UPDATE")
+    running = admin.start("SELECT done FROM txb.failed_retry(%s, 'x')", numbers[::-1])
+    db.wait_until_waiting(admin)
+    free = db.session(transaction=True)
+    assert len(free.do("SELECT 1 FROM txb.consumer_offset WHERE partition > 0 FOR UPDATE NOWAIT")) == 7
+    free.do("ROLLBACK")
+    holder.do("ROLLBACK")
+    assert running.finish() == [(True,)] * 8
 
 
 def test_numbers_are_asked_for(admin):
