@@ -12,7 +12,7 @@ extern const struct txb_option txb_failed_list_options[], txb_failed_show_option
 
 /* ---- which (failed_filter.c) ------------------------------------------------------------------------------ */
 /* The flags as the filter of txb.failed_find; operands as its numbers. *flags_out tells how many there are besides
- * those that only choose a database. TXB_REFUSED (usage). */
+ * --group and --source, which choose a database too. TXB_REFUSED (usage). */
 enum txb_rc txb_failed_filter(const struct txb_args *args, json_t **out, size_t *flags_out,
                               struct txb_error *err) TXB_MUST_CHECK;
 /* Operands as numbers. */

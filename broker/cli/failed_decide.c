@@ -105,7 +105,7 @@ enum txb_rc txb_failed_choose(struct txb_cli *cli, const char *verb, const json_
   size_t flags;
   *go_out = false;
   TXB_TRY(txb_failed_filter(&cli->args, &choice->filter, &flags, err));
-  if (flags == 0 && cli->args.operand_count == 0)
+  if (flags == 0 && cli->args.operand_count == 0 && json_object_size(choice->filter) == 0)
     return REFUSE(err,
                   "%s: which messages? Give a NUMBER, --error-group, --key or another filter; `txbroker failed list` "
                   "shows them",

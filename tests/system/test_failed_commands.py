@@ -9,6 +9,7 @@ import subprocess
 
 import pytest
 
+from test_planted_objects import PLANTED
 from txbtest import process
 from txbtest.postgres import Postgres
 from txbtest.program import FAILED, POSTGRES_GONE, SAFETY, USAGE, binary, command
@@ -297,6 +298,24 @@ def test_a_group_of_errors_is_retried_and_nothing_else(desk):
     audit = desk.json("audit", "list")["audit"]
     assert [(a["matched"], a["changed"], a["filter"]["error"]) for a in audit] == [(100, 100, group), (500, 500, group)], "500 in a transaction"
     assert audit[0]["role"] == "operator" and audit[0]["person"]
+
+
+def test_a_consumer_group_is_a_filter_too(desk):
+    mine, other = desk.add(), desk.add(group="audit", key="x")
+    desk.ok("failed", "retry", "--group", "audit")
+    assert desk.states(mine, other) == ["dead", "retrying"]
+
+
+def test_nothing_that_was_planted_runs(desk, server):
+    """Whoever may create in schema public can make functions that fit better than the server's own."""
+    number, other = desk.add(), desk.add(key="x")
+    desk.do(PLANTED)
+    for args in (["failed", "list", "--text", "closed", "--older-than", "0s"], ["failed", "list", "--group-by", "error"], ["failed", "show", str(number)],
+                 ["failed", "retry", str(number)], ["failed", "edit", str(number), "--set-header", "a=b"], ["failed", "discard", str(other), "--reason", "x"],
+                 ["audit", "list"], ["status"]):
+        code, _, err = command("-d", server.uri(desk.database), *args)
+        assert code == 0, err
+    assert desk.do("SELECT * FROM public.ran") == []
 
 
 def test_a_chunk_that_fails_leaves_those_before_it_and_the_command_goes_on(desk):
