@@ -15,7 +15,7 @@ from txbtest.postgres import Postgres
 from txbtest.program import FAILED, POSTGRES_GONE, SAFETY, USAGE, binary, command
 
 SECRET = "s3cr3t-word"
-ESCAPES = "\x1b[31mred\x1b]0;title\x07\x9b2J\u202e"
+ESCAPES = "\x1b[31mred\x1b]0;title\x07\x9b2J\u202e\x7f"
 NUMBERS = iter(range(1000))
 
 
@@ -241,7 +241,7 @@ def test_what_a_message_brings_can_not_reach_the_terminal(desk):
         out = desk.ok(*args)
         assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", out), (args, out)
     text = desk.ok("failed", "show", str(number))
-    assert "\\x1b[31mred\\x1b]0;title\\x07\\x9b2J\\u202e\nline two" in text
+    assert "\\x1b[31mred\\x1b]0;title\\x07\\x9b2J\\u202e\\x7f\nline two" in text
     assert desk.json("failed", "show", str(number))["payload_text"] == ESCAPES + "\nline two"
 
 
