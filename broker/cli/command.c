@@ -2,6 +2,7 @@
 #include "broker/cli/command.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "common/memory.h"
@@ -14,6 +15,32 @@ const struct txb_command *txb_command_find(const char *name) {
     if (strcmp(c->name, name) == 0)
       return c;
   return NULL;
+}
+
+const struct txb_family *txb_family_find(const char *name) {
+  for (const struct txb_family *f = txb_families; f->name != NULL; f++)
+    if (strcmp(f->name, name) == 0)
+      return f;
+  return NULL;
+}
+
+bool txb_command_is_of(const struct txb_command *command, const char *family) {
+  size_t size = strlen(family);
+  return strncmp(command->name, family, size) == 0 && command->name[size] == ' ';
+}
+
+const char *txb_command_second(const struct txb_command *command) {
+  const char *space = strchr(command->name, ' ');
+  return space == NULL ? NULL : space + 1;
+}
+
+struct txb_slice txb_command_first(const struct txb_command *command) {
+  return txb_slice_of(command->name, strcspn(command->name, " "));
+}
+
+bool txb_command_leads(const struct txb_command *command) {
+  return command == txb_commands || txb_command_second(command) == NULL ||
+         !txb_slice_equal(txb_command_first(command), txb_command_first(command - 1));
 }
 
 static const struct txb_option *find_in(const struct txb_option *options, const char *name, size_t size) {
@@ -56,16 +83,42 @@ static enum txb_rc unknown_option(const struct txb_command *command, const char 
   return REFUSE(err, "unknown option --%s; `txbroker%s%s --help` lists them", word, of, what);
 }
 
-static enum txb_rc unknown_command(const char *name, struct txb_error *err) {
+/* A first word that nothing begins with. */
+static enum txb_rc unknown_command(const char *word, struct txb_error *err) {
   const char *names[64];
   size_t count = 0;
   for (const struct txb_command *c = txb_commands; c->name != NULL && count < TXB_ARRAY_SIZE(names); c++)
-    if (!c->hidden)
+    if (!c->hidden && txb_command_second(c) == NULL)
       names[count++] = c->name;
-  const char *nearest = txb_nearest(name, names, count);
+  for (const struct txb_family *f = txb_families; f->name != NULL && count < TXB_ARRAY_SIZE(names); f++)
+    names[count++] = f->name;
+  const char *nearest = txb_nearest(word, names, count);
   if (nearest != NULL)
-    return REFUSE(err, "unknown command \"%s\"; did you mean %s?", name, nearest);
-  return REFUSE(err, "unknown command \"%s\"; `txbroker --help` lists them", name);
+    return REFUSE(err, "unknown command \"%s\"; did you mean %s?", word, nearest);
+  return REFUSE(err, "unknown command \"%s\"; `txbroker --help` lists them", word);
+}
+
+/* A second word that is none of the family, or is missing (NULL). */
+static enum txb_rc unknown_of_family(const struct txb_family *family, const char *word, struct txb_error *err) {
+  const char *names[16];
+  size_t count = 0;
+  char all[128];
+  size_t used = 0;
+  for (const struct txb_command *c = txb_commands; c->name != NULL && count < TXB_ARRAY_SIZE(names); c++) {
+    if (!txb_command_is_of(c, family->name))
+      continue;
+    names[count] = txb_command_second(c);
+    int n = snprintf(all + used, sizeof(all) - used, "%s%s", count == 0 ? "" : ", ", names[count]);
+    TXB_ASSERT(n > 0 && (size_t)n < sizeof(all) - used); /* a longer table wants a longer line */
+    used += (size_t)n;
+    count++;
+  }
+  if (word == NULL)
+    return REFUSE(err, "%s: which command of it? %s; `txbroker %s --help` tells more", family->name, all, family->name);
+  const char *nearest = txb_nearest(word, names, count);
+  if (nearest != NULL)
+    return REFUSE(err, "unknown command \"%s %s\"; did you mean %s %s?", family->name, word, family->name, nearest);
+  return REFUSE(err, "unknown command \"%s %s\"; there are %s", family->name, word, all);
 }
 
 static bool is_choice(const char *choices, const char *value) {
@@ -127,8 +180,10 @@ static enum txb_rc parse_letters(struct txb_args *args, const char *word, int ar
 
 static enum txb_rc check_operands(const struct txb_args *args, struct txb_error *err) {
   const struct txb_command *c = args->command;
-  if (c == NULL || txb_args_has(args, "help"))
+  if (txb_args_has(args, "help") || (c == NULL && txb_args_has(args, "version")))
     return TXB_OK;
+  if (c == NULL)
+    return args->family == NULL ? TXB_OK : unknown_of_family(args->family, NULL, err);
   if (args->operand_count > c->operands_max)
     return REFUSE(err, "%s: unexpected \"%s\"; usage: txbroker %s [OPTION]...%s%s", c->name,
                   args->operands[c->operands_max], c->name, c->operands == NULL ? "" : " ",
@@ -139,6 +194,21 @@ static enum txb_rc check_operands(const struct txb_args *args, struct txb_error 
     if (!is_choice(c->choices, args->operands[i]))
       return REFUSE(err, "%s: \"%s\" is not one of %s", c->name, args->operands[i], c->choices);
   return TXB_OK;
+}
+
+/* The first word that is no option names a command or a family, the next one its command. */
+static enum txb_rc take_name(struct txb_args *args, const char *word, struct txb_error *err) {
+  if (args->family == NULL) {
+    args->family = txb_family_find(word);
+    if (args->family != NULL)
+      return TXB_OK;
+    args->command = txb_command_find(word);
+    return args->command == NULL || txb_command_second(args->command) != NULL ? unknown_command(word, err) : TXB_OK;
+  }
+  for (const struct txb_command *c = txb_commands; c->name != NULL; c++)
+    if (txb_command_is_of(c, args->family->name) && strcmp(txb_command_second(c), word) == 0)
+      args->command = c;
+  return args->command == NULL ? unknown_of_family(args->family, word, err) : TXB_OK;
 }
 
 static enum txb_rc parse_words(struct txb_args *args, int argc, char *const *argv, struct txb_error *err) {
@@ -152,9 +222,7 @@ static enum txb_rc parse_words(struct txb_args *args, int argc, char *const *arg
     } else if (!options_end && word[0] == '-' && word[1] != '\0') {
       TXB_TRY(parse_letters(args, word + 1, argc, argv, &i, err));
     } else if (args->command == NULL) {
-      args->command = txb_command_find(word);
-      if (args->command == NULL)
-        return unknown_command(word, err);
+      TXB_TRY(take_name(args, word, err));
     } else {
       args->operands[args->operand_count++] = word;
     }

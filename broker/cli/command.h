@@ -6,6 +6,7 @@
 #include <stddef.h>
 
 #include "common/error.h"
+#include "common/slice.h"
 
 struct txb_cli;
 
@@ -20,7 +21,7 @@ struct txb_option {
 };
 
 struct txb_command {
-  const char *name;
+  const char *name;     /* one word, or two: "failed list" is a command of the family "failed" */
   const char *operands; /* as in its usage line, "[GROUP]..."; NULL: it takes none */
   const char *choices;  /* of its operands */
   size_t operands_min, operands_max;
@@ -35,6 +36,22 @@ struct txb_command {
 extern const struct txb_command txb_commands[];               /* ended by one without a name */
 extern const struct txb_option txb_global_options[];          /* may stand before or after the command */
 const struct txb_command *txb_command_find(const char *name); /* NULL: none */
+/* Whether the first word of a command's name is this family's. */
+bool txb_command_is_of(const struct txb_command *command, const char *family);
+/* The name's second word; NULL: it has only one. Borrowed. */
+const char *txb_command_second(const struct txb_command *command);
+/* Whether it stands for itself in lists of first words, or is the first of its family. */
+bool txb_command_leads(const struct txb_command *command);
+/* The first word of its name. */
+struct txb_slice txb_command_first(const struct txb_command *command);
+
+/* What a family is about, in one line; for lists of commands. */
+struct txb_family {
+  const char *name;
+  const char *summary;
+};
+extern const struct txb_family txb_families[];              /* ended by one without a name */
+const struct txb_family *txb_family_find(const char *name); /* NULL: none */
 
 struct txb_given {
   const struct txb_option *option;
@@ -43,7 +60,8 @@ struct txb_given {
 
 /* A parsed command line. Texts are borrowed from argv. */
 struct txb_args {
-  const struct txb_command *command; /* NULL: none was named */
+  const struct txb_command *command; /* NULL: none was named, or only its family */
+  const struct txb_family *family;   /* of which a command was named, or is still to be */
   struct txb_given *given;
   size_t given_count;
   const char **operands;

@@ -1,5 +1,6 @@
 /* The table of commands. */
 #include "broker/cli/cli.h"
+#include "broker/cli/failed.h"
 
 const struct txb_option txb_global_options[] = {
     {.name = "config", .letter = 'c', .value = "FILE", .help = "JSON configuration; also in TXB_CONFIG."},
@@ -112,6 +113,12 @@ static const struct txb_option demo_options[] = {
     {.name = NULL},
 };
 
+const struct txb_family txb_families[] = {
+    {"failed", "failed messages: list, show, retry, edit, discard"},
+    {"audit", "who decided what"},
+    {NULL, NULL},
+};
+
 const struct txb_command txb_commands[] = {
     {.name = "init",
      .summary = "make or migrate the schema txb and its roles in a database",
@@ -131,12 +138,13 @@ const struct txb_command txb_commands[] = {
      .examples = "  txbroker --config txbroker.json doctor\n  txbroker --database postgresql:///shop --brokers "
                  "127.0.0.1:9092 doctor\n"},
     {.name = "status",
-     .summary = "backlog, oldest hole, lag, stalls",
+     .summary = "backlog, oldest hole, lag, stalls, failed messages",
      .options = status_options,
      .run = txb_cmd_status,
      .details = "Per source: backlog, position, the oldest hole and the sessions that may fill it, who holds the "
                 "lease, what is held. Per group and "
-                "partition: position, lag, and what stalls it. Shows what it can reach, and says what it can't.",
+                "partition: position, lag, and what stalls it. Per group and source: failed messages by state, what is "
+                "due, the key that is held longest. Shows what it can reach, and says what it can't.",
      .examples = "  txbroker --config txbroker.json status\n  txbroker --config txbroker.json status -o json | jq "
                  "'.sources[].backlog'\n"},
     {.name = "config",
@@ -218,6 +226,63 @@ const struct txb_command txb_commands[] = {
      .details = "Reads without a consumer group, so it changes nothing for others. publish --jsonl takes what it "
                 "prints, except of foreign messages that break a limit of intents.",
      .examples = "  txbroker -b 127.0.0.1:9092 tail orders --from end --follow\n"},
+    {.name = "failed list",
+     .summary = "list failed messages, or count them by what they have in common",
+     .options = txb_failed_list_options,
+     .run = txb_cmd_failed_list,
+     .details = "Without --state: the open ones, which are retrying, held or dead. Of several databases all are looked "
+                "at. Exit code 1 if a filter matches nothing.",
+     .examples = "  txbroker --config txbroker.json failed list --group-by error\n"
+                 "  txbroker --config txbroker.json failed list --group ledger --state dead --older-than 2h\n"},
+    {.name = "failed show",
+     .operands = "NUMBER",
+     .operands_min = 1,
+     .operands_max = 1,
+     .summary = "show one failed message: payload, headers, attempts, what waits behind it",
+     .options = txb_failed_show_options,
+     .run = txb_cmd_failed_show,
+     .details = "The payload is shown as text, or as hexadecimal when it is not UTF-8; control characters are made "
+                "harmless. Ends with the commands that go on.",
+     .examples = "  txbroker --config txbroker.json failed show 17\n"},
+    {.name = "failed retry",
+     .operands = "[NUMBER]...",
+     .operands_max = 1000,
+     .summary = "run failed messages again, now",
+     .options = txb_failed_retry_options,
+     .run = txb_cmd_failed_retry,
+     .details = "Takes numbers or a filter, which without --state means those that are retrying or dead. They have all "
+                "their attempts before them again; what is held behind them follows in order. 500 messages are one "
+                "transaction: after a crash the same command goes on.",
+     .examples = "  txbroker --config txbroker.json failed retry 17\n"
+                 "  txbroker --config txbroker.json failed retry --error-group 5ad31c80 --yes\n"},
+    {.name = "failed edit",
+     .operands = "[NUMBER]...",
+     .operands_max = 1000,
+     .summary = "put another payload or other headers in a failed message's place",
+     .options = txb_failed_edit_options,
+     .run = txb_cmd_failed_edit,
+     .details = "Opens $VISUAL or $EDITOR, or takes --payload-file, --set-header and --content-type. Makes a new "
+                "message with a new id in the old one's place in its key, and it is run; the old one is resolved. The "
+                "limits of publish hold.",
+     .examples = "  txbroker --config txbroker.json failed edit 17\n"
+                 "  txbroker --config txbroker.json failed edit 17 --payload-file mended.json --reason 'typo in "
+                 "amount'\n"},
+    {.name = "failed discard",
+     .operands = "[NUMBER]...",
+     .operands_max = 1000,
+     .summary = "give failed messages up",
+     .options = txb_failed_discard_options,
+     .run = txb_cmd_failed_discard,
+     .details = "Takes numbers or a filter. The message is never applied, also when a copy of it comes later; what is "
+                "held behind it goes on. It stays in the table as discarded, with the reason.",
+     .examples = "  txbroker --config txbroker.json failed discard 17 --reason 'test data'\n"},
+    {.name = "audit list",
+     .summary = "list who decided what about messages, the newest first",
+     .options = txb_audit_list_options,
+     .run = txb_cmd_audit_list,
+     .details = "One row for each transaction of a decision: when, database role and system user, command, filter, how "
+                "many messages it meant and changed, why.",
+     .examples = "  txbroker --config txbroker.json audit list -o jsonl\n"},
     {.name = "completion",
      .operands = "bash|zsh|fish",
      .choices = "bash|zsh|fish",
@@ -233,7 +298,7 @@ const struct txb_command txb_commands[] = {
      .examples = "  txbroker man | man -l -\n"},
     {.name = "help",
      .operands = "[COMMAND]",
-     .operands_max = 1,
+     .operands_max = 2,
      .summary = "help for the program or a command",
      .run = txb_cmd_help},
     {.name = "version", .summary = "print the version", .run = txb_cmd_version},

@@ -61,13 +61,34 @@ static void print_options(const struct txb_cli *cli, const char *title, const st
   }
 }
 
+static const struct txb_family *family_of(const struct txb_command *c) {
+  for (const struct txb_family *f = txb_families; f->name != NULL; f++)
+    if (txb_command_is_of(c, f->name))
+      return f;
+  return NULL;
+}
+
+void txb_help_family(const struct txb_cli *cli, const struct txb_family *family) {
+  txb_print("txbroker %s: %s\n\nusage: txbroker %s COMMAND [OPTION]...\n\n%sCommands%s\n", family->name,
+            family->summary, family->name, txb_color(cli, "\033[1m"), txb_color(cli, "\033[0m"));
+  for (const struct txb_command *c = txb_commands; c->name != NULL; c++)
+    if (txb_command_is_of(c, family->name))
+      txb_print("  %-12s %s\n", txb_command_second(c), c->summary);
+  txb_print("\n`txbroker %s COMMAND --help` tells more.\n", family->name);
+}
+
 static void print_program(const struct txb_cli *cli) {
   txb_print("txbroker: transactional messaging for PostgreSQL and Kafka\n\n"
             "usage: txbroker [OPTION]... COMMAND [OPTION]...\n\n%sCommands%s\n",
             txb_color(cli, "\033[1m"), txb_color(cli, "\033[0m"));
-  for (const struct txb_command *c = txb_commands; c->name != NULL; c++)
-    if (!c->hidden)
-      txb_print("  %-12s %s\n", c->name, c->summary);
+  for (const struct txb_command *c = txb_commands; c->name != NULL; c++) {
+    if (c->hidden || !txb_command_leads(c))
+      continue;
+    struct txb_slice first = txb_command_first(c);
+    const struct txb_family *family = txb_command_second(c) == NULL ? NULL : family_of(c);
+    txb_print("  %-12.*s %s\n", (int)first.size, (const char *)first.data,
+              family == NULL ? c->summary : family->summary);
+  }
   print_options(cli, "Options", txb_global_options);
   txb_print("\n%sExit codes%s\n"
             "  0 done, 1 the thing asked about failed, 2 usage or configuration, 3 PostgreSQL unreachable,\n"
@@ -94,17 +115,23 @@ void txb_help_print(const struct txb_cli *cli, const struct txb_command *command
 }
 
 int txb_cmd_help(struct txb_cli *cli) {
+  const char *const *words = cli->args.operands;
   if (cli->args.operand_count == 0) {
     txb_help_print(cli, NULL);
     return TXB_EXIT_DONE;
   }
-  const struct txb_command *command = txb_command_find(cli->args.operands[0]);
-  if (command != NULL) {
+  char name[64];
+  (void)snprintf(name, sizeof(name), "%s%s%s", words[0], cli->args.operand_count > 1 ? " " : "",
+                 cli->args.operand_count > 1 ? words[1] : "");
+  const struct txb_command *command = txb_command_find(name);
+  const struct txb_family *family = txb_family_find(name);
+  if (command != NULL)
     txb_help_print(cli, command);
-    return TXB_EXIT_DONE;
-  }
-  txb_say("unknown command \"%s\"; `txbroker --help` lists them", cli->args.operands[0]);
-  return TXB_EXIT_USAGE;
+  else if (family != NULL)
+    txb_help_family(cli, family);
+  else
+    txb_say("unknown command \"%s\"; `txbroker --help` lists them", name);
+  return command != NULL || family != NULL ? TXB_EXIT_DONE : TXB_EXIT_USAGE;
 }
 
 int txb_cmd_version(struct txb_cli *cli) {

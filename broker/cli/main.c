@@ -24,7 +24,9 @@ static enum txb_rc load_flags(struct txb_cli *cli, struct txb_error *err) {
 
 /* Commands that work with the entries of a configuration. The others live with what the environment sets for these. */
 static bool is_for_entries(const struct txb_command *command) {
-  static const char *const names[] = {"relay", "worker", "run", "config", "doctor", "status"};
+  static const char *const names[] = {"relay",          "worker",      "run",         "config",      "doctor",
+                                      "status",         "failed list", "failed show", "failed edit", "failed retry",
+                                      "failed discard", "audit list"};
   for (size_t i = 0; i < TXB_ARRAY_SIZE(names); i++)
     if (strcmp(command->name, names[i]) == 0)
       return true;
@@ -81,7 +83,10 @@ static int run(struct txb_cli *cli) {
     return txb_cmd_version(cli);
   }
   if (txb_args_has(args, "help")) {
-    txb_help_print(cli, args->command);
+    if (args->command == NULL && args->family != NULL)
+      txb_help_family(cli, args->family);
+    else
+      txb_help_print(cli, args->command);
     return TXB_EXIT_DONE;
   }
   if (args->command == NULL) {

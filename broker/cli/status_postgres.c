@@ -9,6 +9,8 @@ static const struct txb_pg_statement sources_statement = {"cli_status_sources", 
 static const struct txb_pg_statement outbox_statement = {"cli_status_outbox", txb_text_cli_status_outbox};
 static const struct txb_pg_statement holders_statement = {"cli_status_holders", txb_text_cli_status_holders};
 static const struct txb_pg_statement holds_statement = {"cli_status_holds", txb_text_cli_status_holds};
+static const struct txb_pg_statement failed_statement = {"cli_status_failed", txb_text_cli_status_failed};
+static const struct txb_pg_statement failed_key_statement = {"cli_status_failed_key", txb_text_cli_status_failed_key};
 static const struct txb_pg_statement groups_statement = {"cli_status_groups", txb_text_cli_status_groups};
 
 /* ---- cells to JSON --------------------------------------------------------------------------------------- */
@@ -115,6 +117,7 @@ static json_t *source_of_row(const struct txb_pg_result *rows, int row, const ch
   }
   put(source, "oldest_hole", hole);
   put(source, "holds", json_array());
+  put(source, "failed_messages", NULL);
   return source;
 }
 
@@ -260,10 +263,69 @@ static enum txb_rc add_groups(struct txb_status *status, struct txb_pg *pg, stru
       put(group, "group", json_string(name));
       put(group, "database", json_string(txb_pg_name(pg)));
       put(group, "lag", NULL);
+      put(group, "failed_messages", NULL);
       put(group, "partitions", json_array());
       (void)json_array_append_new(status->groups, group);
     }
     (void)json_array_append_new(json_object_get(group, "partitions"), partition_of_row(rows, i));
+  }
+  return TXB_OK;
+}
+
+/* ---- failed messages ------------------------------------------------------------------------------------- */
+
+static json_t *entry_named(const json_t *list, size_t first, const char *kind, const char *name) {
+  for (size_t i = first; i < json_array_size(list); i++) {
+    json_t *entry = json_array_get(list, i);
+    if (strcmp(json_string_value(json_object_get(entry, kind)), name) == 0)
+      return entry;
+  }
+  return NULL;
+}
+
+/* The key whose head failed longest ago. */
+static enum txb_rc oldest_key(struct txb_pg *pg, json_t *failed, int64_t number, struct txb_error *err) {
+  TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *row = NULL;
+  struct txb_pg_params params;
+  txb_pg_params_init(&params);
+  txb_pg_add_int8(&params, number);
+  enum txb_rc rc = txb_pg_query(pg, &failed_key_statement, &params, &row, err);
+  txb_pg_params_fini(&params);
+  if (rc != TXB_OK || txb_pg_rows(row) == 0) /* it was closed since */
+    return rc;
+  json_t *key = json_object();
+  struct cells c = {row, 0, 0};
+  put(key, "number", json_integer(number));
+  put_text(key, "topic", &c);
+  put_text(key, "key", &c);
+  put_text(key, "state", &c);
+  put_int8(key, "age_ms", &c);
+  put(failed, "oldest_key", key);
+  return TXB_OK;
+}
+
+/* What is open of each group and source shown here, from their places `groups` and `sources` on. */
+static enum txb_rc add_failed(struct txb_status *status, struct txb_pg *pg, size_t groups, size_t sources,
+                              struct txb_error *err) {
+  TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *rows = NULL;
+  TXB_TRY(txb_pg_query(pg, &failed_statement, NULL, &rows, err));
+  for (int i = 0; i < txb_pg_rows(rows); i++) {
+    const char *name = txb_pg_text(rows, i, 0);
+    json_t *entry = txb_pg_bool(rows, i, 1) ? entry_named(status->groups, groups, "group", name)
+                                            : entry_named(status->sources, sources, "source", name);
+    if (entry == NULL)
+      continue;
+    json_t *failed = json_object();
+    struct cells c = {rows, i, 2};
+    put_int8(failed, "retrying", &c);
+    put_int8(failed, "held", &c);
+    put_int8(failed, "dead", &c);
+    put_int8(failed, "due", &c);
+    put_int8(failed, "next_due_in_ms", &c);
+    put(failed, "oldest_key", NULL);
+    put(entry, "failed_messages", failed);
+    if (!txb_pg_is_null(rows, i, c.column))
+      TXB_TRY(oldest_key(pg, failed, txb_pg_int8(rows, i, c.column), err));
   }
   return TXB_OK;
 }
@@ -284,6 +346,7 @@ enum txb_rc txb_status_database(struct txb_status *status, struct txb_pg *pg, co
   TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *rights = NULL;
   TXB_TRY(txb_pg_query(pg, &rights_statement, NULL, &rights, err));
   bool sources = txb_pg_bool(rights, 0, 0), groups = txb_pg_bool(rights, 0, 1);
+  size_t first_group = json_array_size(status->groups), first_source = json_array_size(status->sources);
   if (target->source_count > 0 && !sources)
     tell_no_right(status, pg, rights, "sources");
   if (target->worker && !groups)
@@ -292,5 +355,5 @@ enum txb_rc txb_status_database(struct txb_status *status, struct txb_pg *pg, co
     TXB_TRY(add_sources(status, pg, target, txb_pg_bool(rights, 0, 2), err));
   if (target->groups && groups)
     TXB_TRY(add_groups(status, pg, err));
-  return TXB_OK;
+  return txb_pg_bool(rights, 0, 4) ? add_failed(status, pg, first_group, first_source, err) : TXB_OK;
 }

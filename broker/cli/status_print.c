@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "broker/cli/safe_text.h"
 #include "broker/cli/status.h"
 
 static const char *text_of(const json_t *object, const char *name) {
@@ -186,6 +187,55 @@ static void print_groups(const struct txb_status *status, const struct txb_cli *
   }
 }
 
+/* Of one group or source. A source's or topic's key is foreign text: made harmless. */
+static void failed_cells(struct txb_table *table, const char *what, const json_t *entry) {
+  static const char *const numbers[] = {"retrying", "due", "held", "dead"};
+  const json_t *failed = json_object_get(entry, "failed_messages"), *key = json_object_get(failed, "oldest_key");
+  char age[24];
+  txb_table_cell(table, what);
+  txb_table_cell(table, text_of(entry, what));
+  for (size_t n = 0; n < TXB_ARRAY_SIZE(numbers); n++)
+    number_cell(table, failed, numbers[n]);
+  age_cell(table, failed, "next_due_in_ms");
+  if (!json_is_object(key)) {
+    txb_table_cell(table, NULL);
+    return;
+  }
+  struct txb_buffer text;
+  txb_buffer_init(&text);
+  txb_format_age(number_of(key, "age_ms"), age);
+  txb_buffer_addf(&text, "%s key ", text_of(key, "topic"));
+  txb_safe_add(&text, txb_slice_text(text_of(key, "key")), 40, TXB_SAFE_LINE);
+  txb_buffer_addf(&text, ", for %s, by message %" JSON_INTEGER_FORMAT " (%s)", age, number_of(key, "number"),
+                  text_of(key, "state"));
+  txb_table_cell(table, txb_buffer_text(&text));
+  txb_buffer_fini(&text);
+}
+
+static void print_failed(const struct txb_status *status, const struct txb_cli *cli) {
+  static const struct txb_column columns[] = {
+      {"FAILED", TXB_LEFT}, {"OF", TXB_LEFT},    {"RETRYING", TXB_RIGHT}, {"DUE", TXB_RIGHT},
+      {"HELD", TXB_RIGHT},  {"DEAD", TXB_RIGHT}, {"NEXT IN", TXB_RIGHT},  {"HELD LONGEST", TXB_LEFT}};
+  struct txb_table table;
+  const json_t *entry;
+  size_t i;
+  txb_table_init(&table, columns, TXB_ARRAY_SIZE(columns));
+  json_array_foreach(status->sources, i, entry) {
+    if (is_set(entry, "failed_messages"))
+      failed_cells(&table, "source", entry);
+  }
+  json_array_foreach(status->groups, i, entry) {
+    if (is_set(entry, "failed_messages"))
+      failed_cells(&table, "group", entry);
+  }
+  if (table.cell_count > 0) {
+    txb_print("\n");
+    txb_table_print(&table, cli, 0);
+    txb_print("  `txbroker failed list --group-by error` shows the causes\n");
+  }
+  txb_table_fini(&table);
+}
+
 void txb_status_print(const struct txb_status *status, const struct txb_cli *cli) {
   bool sources = json_array_size(status->sources) > 0, groups = json_array_size(status->groups) > 0;
   if (sources)
@@ -194,4 +244,5 @@ void txb_status_print(const struct txb_status *status, const struct txb_cli *cli
     txb_print("\n");
   if (groups)
     print_groups(status, cli);
+  print_failed(status, cli);
 }

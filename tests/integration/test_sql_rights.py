@@ -11,6 +11,7 @@ ALL = set(ROLES)
 
 # Function -> who may call it. What is missing here may be called by nobody.
 CALLS = {
+    "audit_list": LOOK,
     "batch_close": WORKER,
     "batch_cut": WORKER,
     "batch_open": WORKER,
@@ -19,6 +20,12 @@ CALLS = {
     "failed_add": WORKER,
     "failed_condemn": WORKER,
     "failed_keys": WORKER,
+    "failed_count": LOOK,
+    "failed_discard": ADMIN,
+    "failed_edit": ADMIN,
+    "failed_find": LOOK,
+    "failed_retry": ADMIN,
+    "failed_show": LOOK,
     "inbox_horizon": WORKER | LOOK,
     "inbox_keep": WORKER | ADMIN,
     "inbox_partition_drop": WORKER | ADMIN,
@@ -93,6 +100,10 @@ ADDED = (
 )
 FAILED = [TAKEN, OPENED, ADDED, "SELECT txb.batch_close('g', 't', 0, 1, 0, 1)"]
 MARKED = "SELECT * FROM txb.retry_mark('g', 't', 0, 1, 10, 1000)"
+SET_ASIDE = (
+    "INSERT INTO txb.failed (number, side, state, group_name, topic, partition, \"offset\", id, place) "
+    "OVERRIDING SYSTEM VALUE VALUES (777, 'consumer', 'dead', 'g', 't', 0, 1, txb.uuid_v7(), 1)"
+)
 ROW = "INSERT INTO txb.outbox (topic, key, type) VALUES ('t', 'k', 'made')"
 # (statement, who may run it, what must have been done before it as the superuser)
 STATEMENTS = [
@@ -161,6 +172,20 @@ STATEMENTS = [
     ("DELETE FROM txb.relay", set(), [HELD]),
     ("DELETE FROM txb.relay_holes", set(), []),
     ("DELETE FROM txb.relay_hold", set(), []),
+    ("SELECT * FROM txb.failed_find('{}')", LOOK, []),
+    ("SELECT * FROM txb.failed_count('{}', 'error')", LOOK, []),
+    ("SELECT * FROM txb.failed_show(777)", LOOK, [SET_ASIDE]),
+    ("SELECT * FROM txb.failed_retry('{777}', 'me')", ADMIN, [SET_ASIDE]),
+    ("SELECT * FROM txb.failed_discard('{777}', 'me', 'no use')", ADMIN, [SET_ASIDE]),
+    ("SELECT * FROM txb.failed_edit(777, '1', NULL, NULL, 'me')", ADMIN, [SET_ASIDE]),
+    ("SELECT * FROM txb.audit_list()", LOOK, []),
+    ("SELECT * FROM txb.audit, txb.failed_history", LOOK, []),
+    ("INSERT INTO txb.audit (action, matched, changed) VALUES ('x', 0, 0)", set(), []),
+    ("UPDATE txb.audit SET person = 'x'", set(), []),
+    ("DELETE FROM txb.audit", set(), []),
+    ("TRUNCATE txb.audit", set(), []),
+    ("DELETE FROM txb.failed_history", set(), []),
+    ("SELECT txb.failed_close(NULL::txb.failed, 'discarded', 'discarded', NULL)", set(), []),
     ("INSERT INTO txb.failed (side, state, topic) VALUES ('outbox', 'dead', 't')", set(), []),
     ("UPDATE txb.failed SET state = 'resolved'", set(), []),
     ("SELECT * FROM txb.relay, txb.relay_holes, txb.relay_hold, txb.failed", RELAY | LOOK, []),

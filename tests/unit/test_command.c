@@ -64,6 +64,30 @@ Test(command, what_is_unknown_is_refused_with_the_nearest) {
   refused_with(PARSE("-Z"), "unknown option -Z");
 }
 
+Test(command, a_family_is_followed_by_its_command) {
+  cr_assert(PARSE("-o", "json", "failed", "-c", "x.json", "list", "--key", "k", "--state", "dead", "--state=held") ==
+                TXB_OK,
+            "%s", err.message);
+  cr_assert_str_eq(args.command->name, "failed list");
+  cr_assert_str_eq(args.family->name, "failed");
+  cr_assert_str_eq(txb_args_nth(&args, "state", 1), "held");
+  cr_assert(args.operand_count == 0);
+  cr_assert(PARSE("failed", "retry", "17", "18", "-y") == TXB_OK && args.operand_count == 2);
+  cr_assert_str_eq(args.operands[1], "18");
+  cr_assert(PARSE("audit", "list") == TXB_OK && txb_command_is_of(args.command, "audit"));
+  cr_assert(PARSE("help", "failed", "list") == TXB_OK && args.operand_count == 2 && args.family == NULL);
+  cr_assert(PARSE("failed", "--help") == TXB_OK && args.command == NULL && args.family != NULL);
+  refused_with(PARSE("failed"), "failed: which command of it? list, show, retry, edit, discard");
+  refused_with(PARSE("failed", "-o", "json"), "which command of it?");
+  refused_with(PARSE("failed", "lst"), "unknown command \"failed lst\"; did you mean failed list?");
+  refused_with(PARSE("failed", "frobnicate"), "there are list, show, retry, edit, discard");
+  refused_with(PARSE("faild", "list"), "did you mean failed?");
+  refused_with(PARSE("failed list"), "unknown command");
+  refused_with(PARSE("failed", "show"), "failed show: usage: txbroker failed show [OPTION]... NUMBER");
+  refused_with(PARSE("failed", "--key", "k", "list"), "unknown option --key");
+  refused_with(PARSE("failed", "list", "--group-by", "colour"), "not one of error|type|topic|key|state|group|source");
+}
+
 Test(command, values_are_held_to_what_the_table_says) {
   refused_with(PARSE("-o", "yaml", "status"), "not one of text|json|jsonl");
   refused_with(PARSE("status", "--output"), "wants a value");
@@ -79,7 +103,17 @@ Test(command, values_are_held_to_what_the_table_says) {
 }
 
 Test(command, the_tables_are_sound) {
+  for (const struct txb_family *f = txb_families; f->name != NULL; f++) {
+    size_t count = 0, leaders = 0;
+    for (const struct txb_command *c = txb_commands; c->name != NULL; c++) {
+      count += txb_command_is_of(c, f->name);
+      leaders += txb_command_is_of(c, f->name) && txb_command_leads(c);
+    }
+    cr_assert(count > 0 && leaders == 1 && txb_command_find(f->name) == NULL, "%s stands together", f->name);
+  }
   for (const struct txb_command *c = txb_commands; c->name != NULL; c++) {
+    const char *second = txb_command_second(c);
+    cr_assert(second == NULL || strchr(second, ' ') == NULL, "%s", c->name);
     cr_assert(c->run != NULL && c->summary != NULL && strlen(c->summary) < 80, "%s", c->name);
     cr_assert((c->operands == NULL) == (c->operands_max == 0), "%s", c->name);
     for (const struct txb_option *o = c->options; o != NULL && o->name != NULL; o++) {

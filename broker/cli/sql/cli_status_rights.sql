@@ -2,4 +2,6 @@
 SELECT pg_catalog.has_table_privilege('txb.relay', 'SELECT') AS relay,
        pg_catalog.has_table_privilege('txb.consumer_offset', 'SELECT') AS consumer,
        pg_catalog.has_function_privilege('txb.outbox_holders()', 'EXECUTE') AS holders,
-       current_user::text AS who
+       current_user::text AS who,
+       pg_catalog.has_table_privilege('txb.failed', 'SELECT')
+         AND pg_catalog.has_function_privilege('txb.key_text(bytea)', 'EXECUTE') AS failed

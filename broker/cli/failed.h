@@ -1,0 +1,117 @@
+/* What the commands about failed messages share: which database, which messages, what the server answers. */
+#ifndef TXB_BROKER_CLI_FAILED_H
+#define TXB_BROKER_CLI_FAILED_H
+
+#include "broker/cli/targets.h"
+
+/* Options of the commands, for the table. */
+extern const struct txb_option txb_failed_list_options[], txb_failed_show_options[], txb_failed_retry_options[],
+    txb_failed_discard_options[], txb_failed_edit_options[], txb_audit_list_options[];
+
+#define TXB_FAILED_CHUNK 500 /* messages that are decided on in one transaction */
+
+/* ---- which (failed_filter.c) ------------------------------------------------------------------------------ */
+/* The flags as the filter of txb.failed_find; operands as its numbers. *flags_out tells how many there are besides
+ * --group and --source, which choose a database too. TXB_REFUSED (usage). */
+enum txb_rc txb_failed_filter(const struct txb_args *args, json_t **out, size_t *flags_out,
+                              struct txb_error *err) TXB_MUST_CHECK;
+/* Operands as numbers. */
+enum txb_rc txb_failed_numbers(const struct txb_args *args, int64_t **out, struct txb_error *err) TXB_MUST_CHECK;
+/* The databases to look at: --database, else those of --group or --source, else all of the configuration. */
+enum txb_rc txb_failed_targets(const struct txb_cli *cli, struct txb_targets *out,
+                               struct txb_error *err) TXB_MUST_CHECK;
+/* Of these, the one that a number or a decision is about; TXB_REFUSED (usage) when there are several. */
+enum txb_rc txb_failed_one_target(const struct txb_cli *cli, const struct txb_targets *targets, const char **uri_out,
+                                  struct txb_error *err) TXB_MUST_CHECK;
+
+/* ---- the server (failed_store.c) -------------------------------------------------------------------------- */
+/* Connects, and checks the schema. */
+enum txb_rc txb_failed_connect(const struct txb_cli *cli, const char *uri, struct txb_pg **out,
+                               struct txb_error *err) TXB_MUST_CHECK;
+/* Pages of messages as a JSON array; after 0: from the start. */
+enum txb_rc txb_failed_find(struct txb_pg *pg, const json_t *filter, int64_t after, int page, json_t **out,
+                            struct txb_error *err) TXB_MUST_CHECK;
+enum txb_rc txb_failed_count(struct txb_pg *pg, const json_t *filter, const char *by, int top, json_t **out,
+                             struct txb_error *err) TXB_MUST_CHECK;
+/* {"dead": 3, ...} and their sum. */
+enum txb_rc txb_failed_states(struct txb_pg *pg, const json_t *filter, json_t **out, int64_t *total_out,
+                              struct txb_error *err) TXB_MUST_CHECK;
+/* All numbers that match, in order; the caller frees them. */
+enum txb_rc txb_failed_all_numbers(struct txb_pg *pg, const json_t *filter, int64_t **out, size_t *count_out,
+                                   struct txb_error *err) TXB_MUST_CHECK;
+/* Everything about one; the bytes lie in *row_out, which the caller frees. */
+struct txb_failed_message {
+  json_t *message, *history, *editions, *behind_first; /* owned */
+  struct txb_slice key, payload;
+  int64_t head, behind; /* head 0: it waits behind none */
+  bool waits_in_outbox;
+  struct txb_pg_result *row;
+};
+enum txb_rc txb_failed_show(struct txb_pg *pg, int64_t number, struct txb_failed_message *out,
+                            struct txb_error *err) TXB_MUST_CHECK;
+void txb_failed_message_fini(struct txb_failed_message *m);
+
+struct txb_failed_decision {
+  bool discard; /* else retry */
+  const char *person, *reason;
+  const json_t *filter;
+};
+/* One transaction; adds {"number", "done", "state", "why"} per message to `results`. */
+enum txb_rc txb_failed_decide(struct txb_pg *pg, const struct txb_failed_decision *d, const int64_t *numbers,
+                              size_t count, json_t *results, struct txb_error *err) TXB_MUST_CHECK;
+struct txb_failed_edition {
+  struct txb_slice payload;
+  const char *content_type;
+  const json_t *headers; /* NULL: none */
+  const char *person, *reason;
+  const json_t *filter;
+};
+/* The same for one new edition, with "new_number" and "new_id". */
+enum txb_rc txb_failed_edit(struct txb_pg *pg, int64_t number, const struct txb_failed_edition *edition,
+                            json_t *results, struct txb_error *err) TXB_MUST_CHECK;
+enum txb_rc txb_audit_list(struct txb_pg *pg, int64_t after, int page, json_t **out,
+                           struct txb_error *err) TXB_MUST_CHECK;
+/* Who runs this program, for history and audit. Static storage. */
+const char *txb_person(void);
+
+/* ---- printing (failed_print.c) ---------------------------------------------------------------------------- */
+/* Compact or indented as asked for, everything but ASCII escaped. */
+void txb_failed_print_json(const struct txb_cli *cli, const json_t *value);
+/* A cell of foreign text, made safe and at most so wide. */
+void txb_failed_cell(struct txb_table *table, const json_t *object, const char *name, size_t width_max);
+void txb_failed_print_table(const struct txb_cli *cli, const json_t *messages, int indent);
+/* "3 dead, 1 held" */
+void txb_failed_states_text(const json_t *states, struct txb_buffer *out);
+const char *txb_failed_text(const json_t *object, const char *name); /* NULL: none */
+/* "txbroker --config FILE failed show 17": another command about a message, called as this one was, without what might
+ * hold a secret. */
+void txb_failed_called(const struct txb_cli *cli, const char *command, json_int_t number, struct txb_buffer *out);
+
+/* ---- deciding (failed_decide.c) --------------------------------------------------------------------------- */
+/* What a command that changes something was told to work on. */
+struct txb_failed_choice {
+  struct txb_pg *pg;
+  json_t *filter;
+  int64_t *numbers;
+  size_t count;
+  int code; /* when there is nothing to do */
+};
+/* Finds the messages of the command line; with --dry-run shows them, and asks before it goes on with more than one.
+ * `states`: what a filter without --state means. *go_out false: it is done, with choice->code. */
+enum txb_rc txb_failed_choose(struct txb_cli *cli, const char *verb, const json_t *states,
+                              struct txb_failed_choice *choice, bool *go_out, struct txb_error *err) TXB_MUST_CHECK;
+void txb_failed_choice_fini(struct txb_failed_choice *choice);
+/* What a command calls itself, and what it did: "retry", "is due now", "retried". */
+struct txb_failed_words {
+  const char *verb, *one, *many;
+};
+/* Prints what became of each; gives the exit code. */
+int txb_failed_report(const struct txb_cli *cli, const struct txb_failed_words *words, const json_t *results);
+
+/* ---- the editor (editor.c) -------------------------------------------------------------------------------- */
+/* Lets a person edit bytes in a private temporary file with $VISUAL or $EDITOR; *path_out is the file, which the caller
+ * removes or keeps, and frees. TXB_REFUSED when there is no editor, or it failed; then the file is gone. */
+enum txb_rc txb_editor_run(struct txb_slice before, bool json, struct txb_buffer *after, char **path_out,
+                           struct txb_error *err) TXB_MUST_CHECK;
+
+#endif

@@ -1,0 +1,262 @@
+/* What the commands about failed messages ask the server. Every decision is one transaction of the server's functions:
+ * a crash in between leaves it done or not. */
+#include <pwd.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "broker/cli/failed.h"
+#include "broker/cli/migrate.h"
+#include "cli_sql.h"
+#include "common/memory.h"
+
+static const struct txb_pg_statement find_statement = {"cli_failed_find", txb_text_cli_failed_find};
+static const struct txb_pg_statement numbers_statement = {"cli_failed_numbers", txb_text_cli_failed_numbers};
+static const struct txb_pg_statement count_statement = {"cli_failed_count", txb_text_cli_failed_count};
+static const struct txb_pg_statement show_statement = {"cli_failed_show", txb_text_cli_failed_show};
+static const struct txb_pg_statement retry_statement = {"cli_failed_retry", txb_text_cli_failed_retry};
+static const struct txb_pg_statement discard_statement = {"cli_failed_discard", txb_text_cli_failed_discard};
+static const struct txb_pg_statement edit_statement = {"cli_failed_edit", txb_text_cli_failed_edit};
+static const struct txb_pg_statement audit_statement = {"cli_audit_list", txb_text_cli_audit_list};
+
+enum txb_rc txb_failed_connect(const struct txb_cli *cli, const char *uri, struct txb_pg **out, struct txb_error *err) {
+  char name[64];
+  (void)snprintf(name, sizeof(name), "txbroker %s", cli->args.command->name);
+  struct txb_pg_options options = {.uri = uri,
+                                   .application_name = name,
+                                   .stop_fd = -1,
+                                   .settings = "-c TimeZone=UTC -c jit=off",
+                                   .builtins_only = true};
+  struct txb_pg *pg = NULL;
+  TXB_TRY(txb_pg_open(&options, &pg, err));
+  enum txb_rc rc = txb_schema_need(pg, err);
+  if (rc != TXB_OK)
+    txb_pg_close(pg);
+  else
+    *out = pg;
+  return rc;
+}
+
+/* What the server refuses is what it was asked for; a missing right names who could have it. */
+static enum txb_rc explain(struct txb_pg *pg, const char *role, struct txb_error *err) {
+  if (strcmp(err->sqlstate, "42501") == 0)
+    return TXB_FAIL_FROM(err, TXB_REFUSED, TXB_ORIGIN_SAFETY,
+                         "%s: user %s may not do that; allow it: `txbroker init --role %s=%s`", txb_pg_name(pg),
+                         txb_pg_user(pg), txb_pg_user(pg), role);
+  if (err->rc == TXB_REFUSED && err->origin == TXB_ORIGIN_NONE && strncmp(err->sqlstate, "22", 2) == 0)
+    err->origin = TXB_ORIGIN_USAGE;
+  return err->rc;
+}
+
+static enum txb_rc ask(struct txb_pg *pg, const struct txb_pg_statement *statement, struct txb_pg_params *params,
+                       const char *role, struct txb_pg_result **out, struct txb_error *err) {
+  enum txb_rc rc = txb_buffer_check(&params->bytes, err);
+  if (rc == TXB_OK) {
+    rc = txb_pg_query(pg, statement, params, out, err);
+    if (rc != TXB_OK)
+      rc = explain(pg, role, err);
+  }
+  txb_pg_params_fini(params);
+  return rc;
+}
+
+static void add_json(struct txb_pg_params *params, const json_t *value) {
+  char *text = value == NULL ? NULL : json_dumps(value, JSON_COMPACT);
+  txb_pg_add_jsonb(params, txb_slice_text(text));
+  free(text);
+}
+
+static void add_after(struct txb_pg_params *params, int64_t after) {
+  if (after > 0)
+    txb_pg_add_int8(params, after);
+  else
+    txb_pg_add_null(params, TXB_OID_INT8);
+}
+
+static json_t *json_of(const struct txb_pg_result *rows, int row, int column) {
+  struct txb_slice text = txb_pg_jsonb(rows, row, column);
+  json_error_t ignored;
+  json_t *value =
+      text.data == NULL ? NULL : json_loadb(text.data, text.size, JSON_DECODE_ANY | JSON_ALLOW_NUL, &ignored);
+  return value == NULL ? json_null() : value;
+}
+
+static json_t *json_rows(const struct txb_pg_result *rows) {
+  json_t *list = json_array();
+  for (int i = 0; i < txb_pg_rows(rows); i++)
+    (void)json_array_append_new(list, json_of(rows, i, 0));
+  return list;
+}
+
+enum txb_rc txb_failed_find(struct txb_pg *pg, const json_t *filter, int64_t after, int page, json_t **out,
+                            struct txb_error *err) {
+  TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *rows = NULL;
+  struct txb_pg_params params;
+  txb_pg_params_init(&params);
+  add_json(&params, filter);
+  add_after(&params, after);
+  txb_pg_add_int4(&params, page);
+  TXB_TRY(ask(pg, &find_statement, &params, "txb_reader", &rows, err));
+  *out = json_rows(rows);
+  return TXB_OK;
+}
+
+enum txb_rc txb_failed_count(struct txb_pg *pg, const json_t *filter, const char *by, int top, json_t **out,
+                             struct txb_error *err) {
+  TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *rows = NULL;
+  struct txb_pg_params params;
+  txb_pg_params_init(&params);
+  add_json(&params, filter);
+  txb_pg_add_text(&params, txb_slice_text(by));
+  txb_pg_add_int4(&params, top);
+  TXB_TRY(ask(pg, &count_statement, &params, "txb_reader", &rows, err));
+  *out = json_rows(rows);
+  return TXB_OK;
+}
+
+enum txb_rc txb_failed_states(struct txb_pg *pg, const json_t *filter, json_t **out, int64_t *total_out,
+                              struct txb_error *err) {
+  json_t *rows, *row;
+  size_t i;
+  TXB_TRY(txb_failed_count(pg, filter, "state", 10, &rows, err));
+  json_t *states = json_object();
+  *total_out = 0;
+  json_array_foreach(rows, i, row) {
+    json_t *messages = json_object_get(row, "messages");
+    (void)json_object_set(states, json_string_value(json_object_get(row, "value")), messages);
+    *total_out += json_integer_value(messages);
+  }
+  json_decref(rows);
+  *out = states;
+  return TXB_OK;
+}
+
+enum txb_rc txb_failed_all_numbers(struct txb_pg *pg, const json_t *filter, int64_t **out, size_t *count_out,
+                                   struct txb_error *err) {
+  enum { PAGE = 10000 };
+  void *memory = NULL;
+  size_t count = 0;
+  for (int got = PAGE; got == PAGE;) {
+    TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *rows = NULL;
+    struct txb_pg_params params;
+    txb_pg_params_init(&params);
+    add_json(&params, filter);
+    add_after(&params, count == 0 ? 0 : ((int64_t *)memory)[count - 1]);
+    txb_pg_add_int4(&params, PAGE);
+    enum txb_rc rc = ask(pg, &numbers_statement, &params, "txb_reader", &rows, err);
+    got = rc == TXB_OK ? txb_pg_rows(rows) : 0;
+    if (rc == TXB_OK)
+      rc = txb_realloc_array(&memory, count + (size_t)got + 1, sizeof(int64_t), err);
+    if (rc != TXB_OK) {
+      txb_free(memory);
+      return rc;
+    }
+    for (int i = 0; i < got; i++)
+      ((int64_t *)memory)[count++] = txb_pg_int8(rows, i, 0);
+  }
+  *out = memory;
+  *count_out = count;
+  return TXB_OK;
+}
+
+enum txb_rc txb_failed_show(struct txb_pg *pg, int64_t number, struct txb_failed_message *out, struct txb_error *err) {
+  struct txb_pg_result *row = NULL;
+  struct txb_pg_params params;
+  txb_pg_params_init(&params);
+  txb_pg_add_int8(&params, number);
+  TXB_TRY(ask(pg, &show_statement, &params, "txb_reader", &row, err));
+  *out = (struct txb_failed_message){.message = json_of(row, 0, 0),
+                                     .key = txb_pg_bytes(row, 0, 1),
+                                     .payload = txb_pg_bytes(row, 0, 2),
+                                     .history = json_of(row, 0, 3),
+                                     .editions = json_of(row, 0, 4),
+                                     .head = txb_pg_is_null(row, 0, 5) ? 0 : txb_pg_int8(row, 0, 5),
+                                     .behind = txb_pg_int8(row, 0, 6),
+                                     .behind_first = json_of(row, 0, 7),
+                                     .waits_in_outbox = txb_pg_bool(row, 0, 8),
+                                     .row = row};
+  return TXB_OK;
+}
+
+void txb_failed_message_fini(struct txb_failed_message *m) {
+  json_decref(m->message);
+  json_decref(m->history);
+  json_decref(m->editions);
+  json_decref(m->behind_first);
+  txb_pg_result_free(m->row);
+  *m = (struct txb_failed_message){0};
+}
+
+static json_t *text_or_null(const struct txb_pg_result *rows, int row, int column) {
+  const char *text = txb_pg_text(rows, row, column);
+  return text == NULL ? json_null() : json_string(text);
+}
+
+enum txb_rc txb_failed_decide(struct txb_pg *pg, const struct txb_failed_decision *d, const int64_t *numbers,
+                              size_t count, json_t *results, struct txb_error *err) {
+  TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *rows = NULL;
+  struct txb_pg_params params;
+  txb_pg_params_init(&params);
+  txb_pg_array_begin(&params, TXB_OID_INT8);
+  for (size_t i = 0; i < count; i++)
+    txb_pg_array_int8(&params, numbers[i]);
+  txb_pg_array_end(&params);
+  txb_pg_add_text(&params, txb_slice_text(d->person));
+  txb_pg_add_text(&params, txb_slice_text(d->reason));
+  add_json(&params, d->filter);
+  TXB_TRY(ask(pg, d->discard ? &discard_statement : &retry_statement, &params, "txb_admin", &rows, err));
+  for (int i = 0; i < txb_pg_rows(rows); i++)
+    (void)json_array_append_new(results, json_pack("{s:I, s:b, s:o, s:o}", "number",
+                                                   (json_int_t)txb_pg_int8(rows, i, 0), "done", txb_pg_bool(rows, i, 1),
+                                                   "state", text_or_null(rows, i, 2), "why", text_or_null(rows, i, 3)));
+  return TXB_OK;
+}
+
+enum txb_rc txb_failed_edit(struct txb_pg *pg, int64_t number, const struct txb_failed_edition *edition,
+                            json_t *results, struct txb_error *err) {
+  TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *row = NULL;
+  struct txb_pg_params params;
+  txb_pg_params_init(&params);
+  txb_pg_add_int8(&params, number);
+  txb_pg_add_bytea(&params, edition->payload);
+  txb_pg_add_text(&params, txb_slice_text(edition->content_type));
+  add_json(&params, edition->headers);
+  txb_pg_add_text(&params, txb_slice_text(edition->person));
+  txb_pg_add_text(&params, txb_slice_text(edition->reason));
+  add_json(&params, edition->filter);
+  TXB_TRY(ask(pg, &edit_statement, &params, "txb_admin", &row, err));
+  char id[37];
+  struct txb_uuid uuid;
+  bool has_new = !txb_pg_is_null(row, 0, 3);
+  if (has_new) {
+    txb_pg_uuid(row, 0, 4, &uuid);
+    txb_uuid_format(&uuid, id);
+  }
+  (void)json_array_append_new(results, json_pack("{s:I, s:b, s:o, s:o, s:o, s:o}", "number", (json_int_t)number, "done",
+                                                 txb_pg_bool(row, 0, 0), "state", text_or_null(row, 0, 1), "why",
+                                                 text_or_null(row, 0, 2), "new_number",
+                                                 has_new ? json_integer(txb_pg_int8(row, 0, 3)) : json_null(), "new_id",
+                                                 has_new ? json_string(id) : json_null()));
+  return TXB_OK;
+}
+
+enum txb_rc txb_audit_list(struct txb_pg *pg, int64_t after, int page, json_t **out, struct txb_error *err) {
+  TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *rows = NULL;
+  struct txb_pg_params params;
+  txb_pg_params_init(&params);
+  add_after(&params, after);
+  txb_pg_add_int4(&params, page);
+  TXB_TRY(ask(pg, &audit_statement, &params, "txb_reader", &rows, err));
+  *out = json_rows(rows);
+  return TXB_OK;
+}
+
+const char *txb_person(void) {
+  static char name[64];
+  const struct passwd *user = getpwuid(getuid());
+  if (user != NULL && txb_slice_is_text(txb_slice_text(user->pw_name)))
+    (void)snprintf(name, sizeof(name), "%s", user->pw_name);
+  else
+    (void)snprintf(name, sizeof(name), "uid %ld", (long)getuid());
+  return name;
+}

@@ -1,0 +1,1 @@
+SELECT f.number FROM txb.failed_find($1::jsonb, $2::int8, $3::int4) AS f
