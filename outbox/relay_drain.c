@@ -76,7 +76,7 @@ static bool knows_all_failed(const struct txb_relay_core *core) {
 }
 
 static bool may_drain(const struct txb_relay_core *core, const struct txb_key_hold *hold) {
-  return hold->wanted && hold->state == TXB_KEY_HELD && !hold->listed && hold->open == 0 && hold->lo <= core->highest &&
+  return hold->wanted && hold->state == TXB_KEY_HELD && !hold->listed && hold->lo <= core->highest &&
          core->topics[hold->topic].hold == TXB_TOPIC_FREE;
 }
 
@@ -151,8 +151,6 @@ static enum txb_rc take_key_row(struct txb_relay_core *core, const struct txb_re
 
 static enum txb_rc take_keys(struct txb_relay_core *core, const struct txb_relay_read *read, bool *more_out,
                              struct txb_error *err) {
-  if (core->draining == 0) /* all were refused again, or their topics are held */
-    return TXB_OK;
   for (size_t i = 0; i < read->count; i++)
     TXB_TRY(take_key_row(core, &read->rows[i], read->owner, err));
   core->pass_at = read->cut ? read->rows[read->count - 1].seq + 1 : core->read.drain_to + 1;

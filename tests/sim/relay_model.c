@@ -320,6 +320,11 @@ void rm_settle(struct rm_model *m, int64_t epoch, unsigned char instance, int64_
     for (int k = 0; k < RM_KEYS; k++)
       if (key_lo[t][k] >= 0 && s->key_lo[t][k] != 0) {
         s->key_lo[t][k] = key_lo[t][k];
+        bool begins_at_failed = key_lo[t][k] == 0;
+        for (int i = 0; i < m->row_count; i++)
+          begins_at_failed |= m->rows[i].seq == key_lo[t][k] && m->rows[i].failed.state != RM_FINE;
+        if (!begins_at_failed)
+          rm_fail(m, "a key is held from %lld on, which has not failed", (long long)key_lo[t][k]);
         rm_trace(m, "topic %d key %d is held from %lld on", t, k, (long long)key_lo[t][k]);
       }
 }
