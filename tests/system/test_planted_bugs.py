@@ -162,7 +162,8 @@ SCENARIOS = {
 }
 # Found by the simulators only (tests/sim/test_planted_bugs.py runs all of them): either one interleaving in a million shows it, or a second guard stands
 # behind the rule: the SQL functions compare epochs too, a transaction that failed is noticed before its COMMIT.
-SIMULATED = ["relay_holes_unordered", "relay_last_look_limited", "relay_no_epoch_check", "relay_partition_unproven", "worker_commit_tag_ignored"]
+SIMULATED = ["relay_holes_unordered", "relay_last_look_limited", "relay_no_epoch_check", "relay_partition_unproven", "relay_hold_released_early",
+             "relay_failed_read_again", "relay_drain_overtaken", "worker_commit_tag_ignored"]
 CASES = [(scenario, bug) for scenario, bugs in SCENARIOS.items() for bug in [None] + bugs]
 
 
