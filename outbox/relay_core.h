@@ -188,7 +188,7 @@ struct txb_relay_poll { /* what to ask; pointers are valid until the next poll *
   enum txb_relay_drain drain;
   uint32_t drain_topic;
   int64_t drain_from, drain_to;           /* both belong to it */
-  struct txb_key_hold *const *drain_keys; /* those of them that are DRAINING, each from its lo on */
+  struct txb_key_hold *const *drain_keys; /* those of them that are DRAINING */
   size_t drain_key_count;
 };
 

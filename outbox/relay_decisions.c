@@ -64,19 +64,18 @@ enum txb_rc txb_relay_send_keys_page(struct txb_relay *r, const struct txb_relay
   txb_pg_add_int8(p, poll->drain_from);
   txb_pg_add_int8(p, poll->drain_to);
   txb_pg_array_begin(p, TXB_OID_TEXT);
-  for (size_t i = 0; i < poll->drain_key_count; i++)
-    if (poll->drain_keys[i]->state == TXB_KEY_DRAINING)
-      txb_pg_array_bytes(p, topic_name(r, poll->drain_keys[i]->topic));
-  txb_pg_array_end(p);
-  txb_pg_array_begin(p, TXB_OID_TEXT);
-  for (size_t i = 0; i < poll->drain_key_count; i++)
-    if (poll->drain_keys[i]->state == TXB_KEY_DRAINING)
-      txb_pg_array_bytes(p, poll->drain_keys[i]->key);
-  txb_pg_array_end(p);
-  txb_pg_array_begin(p, TXB_OID_INT8);
-  for (size_t i = 0; i < poll->drain_key_count; i++)
-    if (poll->drain_keys[i]->state == TXB_KEY_DRAINING)
-      txb_pg_array_int8(p, poll->drain_keys[i]->lo);
+  for (size_t i = 0; i < poll->drain_key_count; i++) {
+    const struct txb_key_hold *hold = poll->drain_keys[i];
+    if (hold->state != TXB_KEY_DRAINING)
+      continue;
+    struct txb_slice topic = topic_name(r, hold->topic);
+    txb_buffer_clear(&r->scratch);
+    txb_buffer_add(&r->scratch, topic.data, topic.size);
+    txb_buffer_add(&r->scratch, "/", 1);
+    txb_buffer_add(&r->scratch, hold->key.data, hold->key.size);
+    TXB_TRY(txb_buffer_check(&r->scratch, err));
+    txb_pg_array_bytes(p, txb_slice_of(r->scratch.data, r->scratch.size));
+  }
   txb_pg_array_end(p);
   txb_pg_add_int4(p, (int32_t)poll->rows);
   txb_pg_add_int8(p, poll->bytes);

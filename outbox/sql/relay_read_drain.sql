@@ -6,8 +6,10 @@ SELECT w.seq, w.id, w.topic, w.key, w.type, w.payload, w.content_type, w.headers
                          coalesce(octet_length(t.payload), 0) + coalesce(pg_column_size(t.headers), 0) AS size
                   FROM txb.outbox AS t
                  WHERE t.seq BETWEEN $1 AND $2 AND t.topic = $3
-                   AND NOT EXISTS (SELECT FROM txb.failed AS f
-                                    WHERE f.side = 'outbox' AND f.replaced_by IS NULL AND f.source = $6 AND f.seq = t.seq)
+                   AND (SELECT f.number
+                          FROM txb.failed AS f
+                         WHERE f.side = 'outbox' AND f.replaced_by IS NULL AND f.source = $6 AND f.seq = t.seq
+                         LIMIT 1) IS NULL
                  ORDER BY t.seq
                  LIMIT $4) AS o) AS w
  WHERE coalesce(w.before, 0) < $5

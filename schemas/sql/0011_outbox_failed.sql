@@ -198,8 +198,11 @@ BEGIN
   UPDATE txb.relay_hold AS h
      SET lo = u.lo, failed_id = f.number, error = coalesce(f.error, h.error), since = coalesce(f.updated_at, h.since)
     FROM unnest(topics, keys, los) AS u (topic, key, lo)
-    LEFT JOIN txb.failed AS f
-      ON f.source = relay_settle.source AND f.seq = u.lo AND f.side = 'outbox' AND f.replaced_by IS NULL
+    LEFT JOIN LATERAL (SELECT r.number, r.error, r.updated_at
+                         FROM txb.failed AS r
+                        WHERE r.source = relay_settle.source AND r.seq = u.lo AND r.side = 'outbox'
+                          AND r.replaced_by IS NULL
+                        LIMIT 1) AS f ON true
    WHERE h.source = relay_settle.source AND h.kind = 'key' AND h.topic = u.topic AND h.key = u.key AND u.lo > 0;
 END
 $$;

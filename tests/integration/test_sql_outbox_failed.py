@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 from sqltest import ROOT, refused
+from test_sql_partitions import nodes, reader
+from test_sql_partitions import statement as text_of
 
 SQL = Path(ROOT) / "outbox" / "sql"
 V4 = "00000000-0000-4000-8000-000000000002"
@@ -40,13 +42,9 @@ class Relay:
         topics, keys, los = ([h[i] for h in holds] for i in range(3))
         self.session.do("SELECT txb.relay_settle(%s, %s, %s, %s::bigint[], %s::text[], %s::text[], %s::bigint[])", *self.fence, list(published), topics, keys, los)
 
-    def keys_page(self, *holds, first=1, last=1000, rows=100, size=1000000):
+    def keys_page(self, *keys, first=1, last=1000, rows=100, size=1000000):
         """(seq, payload, verdict) of a page."""
-        topics, keys, los = ([h[i] for h in holds] for i in range(3))
-        with self.session.connection.cursor() as cursor:
-            cursor.execute(statement("relay_read_keys").replace("unnest(%(3)s, %(4)s, %(5)s)", "unnest(%(3)s::text[], %(4)s::text[], %(5)s::bigint[])"),
-                           {"1": first, "2": last, "3": topics, "4": keys, "5": los, "6": rows, "7": size, "8": "bank"})
-            return [(r[0], bytes(r[5]).decode() if r[5] is not None else None, r[11]) for r in cursor.fetchall()]
+        return [(r[0], bytes(r[5]).decode() if r[5] is not None else None, r[11]) for r in run(self.session, "relay_read_keys", first, last, list(keys), rows, size, "bank")]
 
     def loose_page(self, after=0, rows=100):
         return [(r[0], bytes(r[5]).decode() if r[5] is not None else None, r[11]) for r in run(self.session, "relay_read_loose", after, rows, 1000000, "bank")]
@@ -110,7 +108,7 @@ def test_a_decision_is_noticed_by_the_poll_until_it_is_taken(db, relay, admin):
 def test_a_retry_is_carried_out_and_resolved(db, relay, admin):
     assert decide(admin, 1, "retry") is None
     assert record_of(db, 1)["state"] == "retrying"
-    assert relay.keys_page(("t", "k", 2)) == [(2, '"2"', 1), (3, '"3"', 0), (4, None, 3), (5, '"5"', 0)]
+    assert relay.keys_page("t/k", first=2) == [(2, '"2"', 1), (3, '"3"', 0), (4, None, 3), (5, '"5"', 0)]
     relay.settle([1], [("t", "k", 4)])
     assert record_of(db, 1) == {"state": "resolved", "resolution": "published", "attempts": 2, "holds": False, "kept": False, "replaces": None, "replaced_by": None}
     assert history(db, 1) == [("failed", "dead", 1, "relay r1"), ("retry", "retrying", None, "boss (anna)"), ("published", "resolved", 2, "relay r1")]
@@ -136,12 +134,12 @@ def test_an_edited_copy_takes_the_place_with_an_id_of_its_own(db, relay, admin):
     old, new = (db.root.row("SELECT source, seq, topic, key, type, \"time\", place, id FROM txb.failed WHERE number = %s", number) for number in (1, 4))
     assert old.pop("id") != new["id"] and str(new.pop("id"))[14] == "7" and old == new
     assert history(db, 1)[-1] == ("edit", "resolved", None, "boss (anna)") and history(db, 4) == [("edited", "retrying", None, "boss (anna)")]
-    assert relay.keys_page(("t", "k", 2))[0] == (2, '"small"', 1)
+    assert relay.keys_page("t/k", first=2)[0] == (2, '"small"', 1)
     assert relay.loaded() == [("k", 2, True)]
     # The edition is refused too, and edited again.
     assert relay.record(2) == 4 and record_of(db, 4)["state"] == "dead"
     assert decide(admin, 4, "edit", b'"tiny"', "application/json") is None
-    assert relay.keys_page(("t", "k", 2))[0] == (2, '"tiny"', 1)
+    assert relay.keys_page("t/k", first=2)[0] == (2, '"tiny"', 1)
     relay.settle([5], [("t", "k", 0)])
     assert record_of(db, 5)["resolution"] == "published"
 
@@ -149,7 +147,7 @@ def test_an_edited_copy_takes_the_place_with_an_id_of_its_own(db, relay, admin):
 def test_a_value_can_be_taken_out(db, relay, admin):
     """A message without a value is a deletion to whoever compacts."""
     assert decide(admin, 1, "edit", None, None) is None
-    assert relay.keys_page(("t", "k", 2))[0] == (2, None, 1)
+    assert relay.keys_page("t/k", first=2)[0] == (2, None, 1)
 
 
 def test_an_edition_keeps_the_limits_of_publishing(db, relay, admin):
@@ -164,7 +162,7 @@ def test_what_is_discarded_never_goes_out_and_its_key_goes_on(db, relay, admin):
     assert decide(admin, 1, "discard") is None and decide(admin, 2, "discard") is None
     assert record_of(db, 1)["state"] == "discarded" and record_of(db, 1)["resolution"] == "discarded" and record_of(db, 1)["holds"] is False
     assert relay.take() == [("t", "k")]
-    assert relay.keys_page(("t", "k", 2)) == [(2, None, 2), (3, '"3"', 0), (4, None, 2), (5, '"5"', 0)]
+    assert relay.keys_page("t/k", first=2) == [(2, None, 2), (3, '"3"', 0), (4, None, 2), (5, '"5"', 0)]
     assert relay.loaded() == [("k", 2, True)]
     assert relay.record(2) == 1 and record_of(db, 1)["state"] == "discarded", "whoever sends it still"
 
@@ -206,7 +204,7 @@ def test_a_session_that_decides_and_stays_open_stops_no_relay(db, relay, admin):
     assert relay.take() == [("t", "k")]
     relay.settle([2], [("t", "k", 2)])
     assert relay.record(5) == 4
-    assert relay.keys_page(("t", "k", 2))[0] == (2, None, 3), "not decided before it is committed"
+    assert relay.keys_page("t/k", first=2)[0] == (2, None, 3), "not decided before it is committed"
     lazy.do("COMMIT")
     assert relay.take() == [("t", "k")]
 
@@ -248,11 +246,26 @@ def test_a_topic_s_drain_leaves_failed_ones_to_their_own(db, relay, admin):
 
 def test_a_page_is_cut_by_rows_and_bytes_and_keeps_the_order_of_several_keys(db, relay, admin):
     decide(admin, 1, "retry")
-    both = (("t", "k", 3), ("t", "o", 1))
-    assert [r[0] for r in relay.keys_page(*both)] == [3, 4, 5, 6]
-    assert [r[0] for r in relay.keys_page(*both, rows=2)] == [3, 4]
-    assert [r[0] for r in relay.keys_page(*both, size=1)] == [3]
+    both = ("t/k", "t/o")
+    assert [r[0] for r in relay.keys_page(*both, first=3)] == [3, 4, 5, 6]
+    assert [r[0] for r in relay.keys_page(*both, first=3, rows=2)] == [3, 4]
+    assert [r[0] for r in relay.keys_page(*both, first=3, size=1)] == [3]
+    assert relay.keys_page("t/", "/k", "t/k/", "k/t") == []
     assert [r[0] for r in relay.keys_page(*both, first=5, last=5)] == [5]
+
+
+def test_a_page_of_keys_is_read_along_the_index_up_to_its_limit(db):
+    """Thousands of keys and a backlog of any size: a page that were joined and sorted would take seconds, and everybody's poll with it."""
+    app = db.session("app")
+    app.do("SELECT count(txb.publish('t', 'k' || i % 2000, 'made', '1'::jsonb)) FROM generate_series(1, 5000) AS i")
+    session = reader(db)
+    session.do(f"PREPARE page(bigint, bigint, text[], int, bigint, text) AS {text_of('relay_read_keys')}")
+    call = "EXECUTE page(1200, 4200, '{%s}', 100, 4000000, 'bank')" % ",".join(f"t/k{n}" for n in range(1000))
+    plan = session.one(f"EXPLAIN (ANALYZE, FORMAT json) {call}")[0]["Plan"]
+    scans = [n for n in nodes(plan) if n.get("Relation Name", "").startswith("outbox")]
+    assert {n["Relation Name"] for n in scans} <= {f"outbox_p00000000{n}001" for n in (1, 2, 3, 4)} and {n["Node Type"] for n in scans} == {"Index Scan"}
+    assert sum(n["Actual Rows"] * n["Actual Loops"] for n in scans) == 100
+    assert len(session.do(call)) == 100
 
 
 # -- retention ------------------------------------------------------------------------------------
