@@ -5,19 +5,15 @@
 
 #include "common/memory.h"
 
-struct txb_key_hold {
-  int64_t lo; /* 0: free */
-  uint64_t hash;
-  char *key;
-  size_t key_size;
-  uint32_t topic;
-};
-
 void txb_key_holds_fini(struct txb_key_holds *holds) {
   for (size_t i = 0; i < holds->capacity; i++)
-    txb_free(holds->slots[i].key);
+    txb_key_hold_free(holds->slots[i]);
   txb_free(holds->slots);
   *holds = (struct txb_key_holds){0};
+}
+
+void txb_key_hold_free(struct txb_key_hold *hold) {
+  txb_free(hold);
 }
 
 /* FNV-1a; the last step spreads it over the low bits, which choose the slot. */
@@ -33,51 +29,70 @@ static uint64_t hash_of(uint32_t topic, struct txb_slice key) {
 static size_t slot_of(const struct txb_key_holds *holds, uint64_t hash, uint32_t topic, struct txb_slice key) {
   size_t i = (size_t)hash & (holds->capacity - 1);
   for (;; i = (i + 1) & (holds->capacity - 1)) {
-    const struct txb_key_hold *s = &holds->slots[i];
-    if (s->lo == 0)
-      return i;
-    if (s->hash == hash && s->topic == topic && s->key_size == key.size && memcmp(s->key, key.data, key.size) == 0)
+    const struct txb_key_hold *s = holds->slots[i];
+    if (s == NULL || (s->hash == hash && s->topic == topic && txb_slice_equal(s->key, key)))
       return i;
   }
 }
 
 static enum txb_rc grow(struct txb_key_holds *holds, struct txb_error *err) {
-  struct txb_key_holds bigger = {.count = holds->count, .capacity = holds->capacity == 0 ? 16 : holds->capacity * 2};
+  struct txb_key_holds bigger = {
+      .count = holds->count, .capacity = holds->capacity == 0 ? 16 : holds->capacity * 2, .wanted = holds->wanted};
   void *slots;
   TXB_TRY(txb_alloc_array(bigger.capacity, sizeof *bigger.slots, &slots, err));
   bigger.slots = slots;
   for (size_t i = 0; i < holds->capacity; i++) {
-    const struct txb_key_hold *s = &holds->slots[i];
-    if (s->lo != 0)
-      bigger.slots[slot_of(&bigger, s->hash, s->topic, txb_slice_of(s->key, s->key_size))] = *s;
+    struct txb_key_hold *s = holds->slots[i];
+    if (s != NULL)
+      bigger.slots[slot_of(&bigger, s->hash, s->topic, s->key)] = s;
   }
   txb_free(holds->slots);
   *holds = bigger;
   return TXB_OK;
 }
 
-enum txb_rc txb_key_holds_add(struct txb_key_holds *holds, uint32_t topic, struct txb_slice key, int64_t lo,
-                              struct txb_error *err) {
-  TXB_ASSERT(lo > 0 && key.data != NULL);
+enum txb_rc txb_key_holds_add(struct txb_key_holds *holds, uint32_t topic, struct txb_slice key,
+                              struct txb_key_hold **out, struct txb_error *err) {
+  TXB_ASSERT(key.data != NULL);
   if (holds->count * 2 >= holds->capacity)
     TXB_TRY(grow(holds, err));
   uint64_t hash = hash_of(topic, key);
-  struct txb_key_hold *s = &holds->slots[slot_of(holds, hash, topic, key)];
-  if (s->lo != 0) {
-    s->lo = lo < s->lo ? lo : s->lo;
-    return TXB_OK;
+  struct txb_key_hold **slot = &holds->slots[slot_of(holds, hash, topic, key)];
+  if (*slot == NULL) {
+    void *p;
+    TXB_TRY(txb_alloc(sizeof **slot + key.size, &p, err));
+    *slot = p;
+    **slot = (struct txb_key_hold){.hash = hash, .topic = topic, .key = txb_slice_of(*slot + 1, key.size)};
+    memcpy(*slot + 1, key.data, key.size);
+    holds->count++;
   }
-  void *copy;
-  TXB_TRY(txb_alloc(key.size, &copy, err));
-  memcpy(copy, key.data, key.size);
-  *s = (struct txb_key_hold){.lo = lo, .hash = hash, .key = copy, .key_size = key.size, .topic = topic};
-  holds->count++;
+  *out = *slot;
   return TXB_OK;
 }
 
-int64_t txb_key_holds_find(const struct txb_key_holds *holds, uint32_t topic, struct txb_slice key) {
+struct txb_key_hold *txb_key_holds_find(const struct txb_key_holds *holds, uint32_t topic, struct txb_slice key) {
   if (holds->count == 0 || key.data == NULL)
-    return INT64_MAX;
-  const struct txb_key_hold *s = &holds->slots[slot_of(holds, hash_of(topic, key), topic, key)];
-  return s->lo == 0 ? INT64_MAX : s->lo;
+    return NULL;
+  return holds->slots[slot_of(holds, hash_of(topic, key), topic, key)];
+}
+
+/* What stands behind the freed slot moves up, as far as a search would otherwise end too early. */
+void txb_key_holds_remove(struct txb_key_holds *holds, struct txb_key_hold *hold) {
+  size_t mask = holds->capacity - 1, free = slot_of(holds, hold->hash, hold->topic, hold->key);
+  TXB_ASSERT(holds->slots[free] == hold);
+  txb_key_holds_want(holds, hold, false);
+  for (size_t i = (free + 1) & mask; holds->slots[i] != NULL; i = (i + 1) & mask) {
+    size_t wanted = (size_t)holds->slots[i]->hash & mask;
+    if (((i - wanted) & mask) < ((i - free) & mask))
+      continue;
+    holds->slots[free] = holds->slots[i];
+    free = i;
+  }
+  holds->slots[free] = NULL;
+  holds->count--;
+}
+
+void txb_key_holds_want(struct txb_key_holds *holds, struct txb_key_hold *hold, bool wanted) {
+  holds->wanted += (size_t)wanted - (size_t)hold->wanted;
+  hold->wanted = wanted;
 }

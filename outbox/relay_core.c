@@ -21,6 +21,7 @@ void txb_relay_core_options_init(struct txb_relay_core_options *options) {
       .poll_idle_us = 20000,
       .span = 1000000,
       .drain_span = 200000,
+      .drain_keys = 1000,
       .gap_max = 1000,
       .list_first_us = 20000,
       .list_cap_us = 250000,
@@ -41,6 +42,7 @@ static void forget(struct txb_relay_core *core) {
   txb_generations_clear(&core->generations);
   core->held = core->dirty = core->everything = core->came_up = false;
   core->poll_out = core->list_out = core->look_out = core->checkpoint_out = core->renew_out = core->probe_out = false;
+  core->decided = core->decide_out = false;
   core->published = 0;
 }
 
@@ -66,7 +68,9 @@ enum txb_rc txb_relay_core_init(struct txb_relay_core *core, const struct txb_re
 
 void txb_relay_core_fini(struct txb_relay_core *core) {
   txb_generations_fini(&core->generations);
+  txb_drain_fini(core);
   txb_key_holds_fini(&core->keys);
+  txb_holes_fini(&core->recorded);
   txb_free(core->slots);
   txb_free(core->sends);
   for (size_t i = 0; i < core->topic_count; i++)
@@ -75,35 +79,48 @@ void txb_relay_core_fini(struct txb_relay_core *core) {
   txb_free(core->view.pages);
   txb_free(core->view.ranges);
   txb_free(core->view.holds);
+  txb_free(core->view.keys);
   *core = (struct txb_relay_core){0};
 }
 
 /* ---- the position ----------------------------------------------------------------------------------------------- */
 
+static enum txb_rc load_holds(struct txb_relay_core *core, const struct txb_relay_position *p, int64_t now_us,
+                              struct txb_error *err) {
+  struct txb_topic *topic;
+  struct txb_key_hold *hold;
+  for (size_t i = 0; i < p->topic_count; i++) {
+    TXB_TRY(txb_flight_topic(core, p->topics[i].topic, &topic, err));
+    topic->hold = TXB_TOPIC_HELD;
+    topic->lo = topic->stored_lo = p->topics[i].lo;
+    topic->pause_us = core->options.probe_first_us;
+    topic->probe_us = now_us;
+    core->hold_count++;
+  }
+  for (size_t i = 0; i < p->key_count; i++) {
+    TXB_TRY(txb_flight_topic(core, p->keys[i].topic, &topic, err));
+    TXB_TRY(txb_key_holds_add(&core->keys, p->keys[i].topic, p->keys[i].key, &hold, err));
+    hold->lo = hold->stored_lo = p->keys[i].lo;
+    txb_key_holds_want(&core->keys, hold, p->keys[i].decided);
+  }
+  return TXB_OK;
+}
+
 static enum txb_rc acquired(struct txb_relay_core *core, const struct txb_relay_event *event, struct txb_error *err) {
   const struct txb_relay_position *p = &event->u.position;
-  struct txb_topic *topic;
   forget(core);
   core->epoch = p->epoch;
   core->instance = p->instance;
   core->checkpoint = p->checkpoint;
   core->highest = p->highest;
   core->span = core->options.span;
-  core->drain_span = core->options.drain_span;
+  core->drain_span = core->key_span = core->options.drain_span;
+  core->loose_wanted = true;
   for (size_t i = 0; i < p->hole_count; i++)
     TXB_TRY(txb_generations_note(&core->generations, p->holes[i].lo, p->holes[i].hi, event->now_us, err));
-  for (size_t i = 0; i < p->topic_count; i++) {
-    TXB_TRY(txb_flight_topic(core, p->topics[i].topic, &topic, err));
-    topic->hold = TXB_TOPIC_HELD;
-    topic->lo = topic->stored_lo = p->topics[i].lo;
-    topic->pause_us = core->options.probe_first_us;
-    topic->probe_us = event->now_us;
-    core->hold_count++;
-  }
-  for (size_t i = 0; i < p->key_count; i++) {
-    TXB_TRY(txb_flight_topic(core, p->keys[i].topic, &topic, err));
-    TXB_TRY(txb_key_holds_add(&core->keys, p->keys[i].topic, p->keys[i].key, p->keys[i].lo, err));
-  }
+  for (size_t i = 0; i < p->recorded_count; i++)
+    TXB_TRY(txb_holes_add(&core->recorded, p->recorded[i], p->recorded[i], NULL, err));
+  TXB_TRY(load_holds(core, p, event->now_us, err));
   core->lease_us = core->lease_sent_us = core->checkpoint_us = event->now_us;
   core->poll_us = event->now_us;
   core->pause_us = core->options.poll_busy_us;
@@ -135,20 +152,6 @@ static enum txb_rc note(struct txb_relay_core *core, int64_t lo, int64_t hi, int
   return txb_generations_note(&core->generations, lo, hi, now_us, err);
 }
 
-/* What was passed over lies in the same result as the rows that were taken, and goes with the last of them: it
- * counts with that one, or a held topic's traffic would fill the memory behind a few unacknowledged rows. */
-static void charge_passed_over(struct txb_relay_core *core, const struct txb_relay_read *read, uint64_t head_before) {
-  int64_t rest = 0;
-  if (core->head == head_before)
-    return;
-  for (size_t i = 0; i < read->count; i++)
-    rest += read->rows[i].bytes;
-  for (uint64_t t = head_before; t < core->head; t++)
-    rest -= txb_flight_slot(core, t)->bytes;
-  txb_flight_slot(core, core->head - 1)->bytes += (uint32_t)rest;
-  core->bytes += rest;
-}
-
 static enum txb_rc take_holes(struct txb_relay_core *core, const struct txb_relay_read *read, struct txb_error *err) {
   uint64_t head = core->head;
   for (size_t i = 0; i < read->count; i++) {
@@ -159,30 +162,7 @@ static enum txb_rc take_holes(struct txb_relay_core *core, const struct txb_rela
     else
       TXB_TRY(txb_flight_take(core, TXB_ROW_HOLE, &read->rows[i], read->owner, err));
   }
-  charge_passed_over(core, read, head);
-  return TXB_OK;
-}
-
-/* Takes a drain's page, if the drain is still where it was when the poll was sent. *more_out: pages follow. */
-static enum txb_rc take_drain(struct txb_relay_core *core, const struct txb_relay_read *read, bool *more_out,
-                              struct txb_error *err) {
-  *more_out = false;
-  if (!core->read.drain)
-    return TXB_OK;
-  uint32_t id = core->read.drain_topic;
-  if (core->topics[id].hold != TXB_TOPIC_DRAINING || core->topics[id].lo != core->read.drain_from)
-    return TXB_OK;
-  uint64_t head = core->head;
-  for (size_t i = 0; i < read->count; i++)
-    TXB_TRY(txb_flight_take(core, TXB_ROW_DRAIN, &read->rows[i], read->owner, err));
-  charge_passed_over(core, read, head);
-  struct txb_topic *topic = &core->topics[id];
-  topic->lo = read->cut ? read->rows[read->count - 1].seq + 1 : core->read.drain_to + 1;
-  core->drain_span = read->count == 0 ? earlier(core->drain_span * 2, SPAN_MAX) : core->options.drain_span;
-  core->dirty = true;
-  *more_out = topic->lo <= core->highest;
-  if (!*more_out)
-    topic->hold = TXB_TOPIC_ENDING; /* this poll's own tail rows of the topic follow in order */
+  txb_flight_charge(core, read, head);
   return TXB_OK;
 }
 
@@ -199,7 +179,7 @@ static enum txb_rc take_tail(struct txb_relay_core *core, const struct txb_relay
     TXB_TRY(txb_flight_take(core, TXB_ROW_TAIL, row, a->tail.owner, err));
     expected = row->seq + 1;
   }
-  charge_passed_over(core, &a->tail, head);
+  txb_flight_charge(core, &a->tail, head);
   bool whole_span = !a->tail.cut && a->drawn >= bound;
   int64_t top = earlier(a->drawn, bound);
   /* Numbers up to `drawn` were drawn by sessions that held the lock by then: they may be holes although no row
@@ -249,6 +229,7 @@ static enum txb_rc polled(struct txb_relay_core *core, const struct txb_relay_ev
     return TXB_OK;
   }
   core->everything = false;
+  core->decided = core->decided || (a->decided && a->poll > core->decide_poll);
   TXB_TRY(take_holes(core, &a->holes, err));
   if (a->holes.cut) {
     /* The rest of this answer may come after hole rows that were cut off. */
@@ -256,7 +237,7 @@ static enum txb_rc polled(struct txb_relay_core *core, const struct txb_relay_ev
     return TXB_OK;
   }
   txb_generations_looked(&core->generations, a->poll);
-  TXB_TRY(take_drain(core, &a->drain, &drain_more, err));
+  TXB_TRY(txb_drain_take(core, &a->drain, &drain_more, err));
   span_more = a->drawn >= core->read.bound && core->read.bound > core->read.after;
   TXB_TRY(take_tail(core, a, event->now_us, err));
   size_t rows = a->holes.count + a->drain.count + a->tail.count;
@@ -271,31 +252,12 @@ static bool lease_is_fresh(const struct txb_relay_core *core, int64_t now_us) {
   return now_us < core->lease_us + core->options.lease_us / 3 * 2;
 }
 
-static void choose_drain(struct txb_relay_core *core) {
-  core->read.drain = false;
-  for (uint32_t id = 0; core->hold_count > 0 && id < core->topic_count; id++) {
-    struct txb_topic *topic = &core->topics[id];
-    if (topic->hold != TXB_TOPIC_DRAINING)
-      continue;
-    if (topic->lo > core->highest) { /* nothing of it is left below the tail that this poll reads */
-      topic->hold = TXB_TOPIC_ENDING;
-      core->dirty = true;
-      continue;
-    }
-    core->read.drain = true;
-    core->read.drain_topic = id;
-    core->read.drain_from = topic->lo;
-    core->read.drain_to = earlier(core->highest, topic->lo + core->drain_span - 1);
-    return;
-  }
-}
-
 static enum txb_rc due_poll(struct txb_relay_core *core, int64_t now_us, struct txb_relay_actions *actions,
                             struct txb_error *err) {
   if (core->poll_out || core->stopping || now_us < core->poll_us)
     return TXB_OK;
-  choose_drain(core);
-  uint32_t branches = 1U + (core->generations.count > 0) + core->read.drain;
+  TXB_TRY(txb_drain_choose(core, err));
+  uint32_t branches = 1U + (core->generations.count > 0) + (core->read.drain != TXB_DRAIN_NONE);
   core->full = !txb_flight_has_room(core, branches);
   if (core->full)
     return TXB_OK;
@@ -365,6 +327,15 @@ static enum txb_rc due_checkpoint(struct txb_relay_core *core, int64_t now_us, s
   return TXB_OK;
 }
 
+/* After the poll, which may still show what is taken now. */
+static void due_decisions(struct txb_relay_core *core, struct txb_relay_actions *actions) {
+  if (!core->decided || core->decide_out || core->stopping)
+    return;
+  core->decided = false;
+  core->decide_poll = core->poll_number;
+  core->decide_out = actions->decide = true;
+}
+
 static void due_probe(struct txb_relay_core *core, int64_t now_us, struct txb_relay_actions *actions) {
   if (core->probe_out) /* one at a time: the process has one place for it */
     return;
@@ -425,13 +396,14 @@ static enum txb_rc due(struct txb_relay_core *core, int64_t now_us, struct txb_r
   TXB_TRY(due_look(core, actions, err));
   TXB_TRY(due_checkpoint(core, now_us, actions, err));
   due_probe(core, now_us, actions);
+  due_decisions(core, actions);
   actions->replace_producer = core->replace;
   if (core->record_ticket != UINT64_MAX && !core->record_out) {
     core->record_out = actions->record = true;
     actions->record_ticket = core->record_ticket;
   }
   bool quiet = !core->dirty && !core->checkpoint_out && core->record_ticket == UINT64_MAX;
-  actions->idle = quiet && core->came_up && core->tail == core->head;
+  actions->idle = quiet && core->came_up && core->tail == core->head && !txb_drain_is_pending(core);
   actions->stopped = quiet && core->stopping && core->sent == 0;
   actions->wake_us = wake_time(core, now_us);
   return TXB_OK;
@@ -478,6 +450,11 @@ static enum txb_rc take_event(struct txb_relay_core *core, const struct txb_rela
   case TXB_RELAY_PROBED:
     core->probe_out = false;
     probed(core, event->u.probe.topic, event->u.probe.there, event->now_us);
+    return TXB_OK;
+  case TXB_RELAY_DECIDED:
+    core->decide_out = false;
+    txb_drain_decided(core, event->u.decisions.keys, event->u.decisions.count, event->u.decisions.loose);
+    core->poll_us = event->now_us;
     return TXB_OK;
   case TXB_RELAY_TICK:
     return TXB_OK;

@@ -12,7 +12,10 @@
  *
  * Holds. A topic that can't be written to (missing, no right) is held: its rows are passed over, by reference to the
  * lowest number held; once it is there it is drained, pages of its rows in seq order as a third branch of the reads,
- * until a page comes up to the tail. A key behind a refused intent is held until an operator decides. Rows of other
+ * until a page comes up to the tail. A key behind a refused intent is held until an operator decides; then it is
+ * drained the same way, with others that were decided about, in one pass over the outbox: what was refused goes out
+ * again, or its edited copy, or nothing, and what waited behind it, up to the next refused intent of the key that
+ * nobody has decided about. A refused intent without a key holds nothing and is read from its record. Rows of other
  * topics and keys go on. The first row of a topic that a new producer gets is sent alone of its topic, and its
  * followers wait aside: were it refused and they accepted because the topic has just come, they would be swapped. Then
  * the same for the first row of each partition: a broker that knows nothing of a producer there takes whatever comes
@@ -33,9 +36,10 @@ struct txb_relay_core_options {
   int64_t inflight_bytes;
   int64_t lease_us, checkpoint_us;
   int64_t poll_busy_us, poll_idle_us; /* the pause after a poll that read something, and what it grows to */
-  int64_t span;       /* numbers above the highest that a read looks at: keeps it to one or two partitions */
-  int64_t drain_span; /* the same for the page of a drain, which is filtered by topic */
-  int64_t gap_max;    /* so many drawn numbers without a visible row become holes before one stands behind them */
+  int64_t span;        /* numbers above the highest that a read looks at: keeps it to one or two partitions */
+  int64_t drain_span;  /* the same for the page of a drain, which is filtered by topic or key */
+  uint32_t drain_keys; /* held keys that are drained in one pass */
+  int64_t gap_max;     /* so many drawn numbers without a visible row become holes before one stands behind them */
   int64_t list_first_us, list_cap_us;   /* between listings of holders */
   int64_t probe_first_us, probe_cap_us; /* between looks whether a held topic is there */
   int64_t proof_us;                     /* so long a broker surely remembers a producer that is silent */
@@ -59,6 +63,7 @@ enum txb_relay_event_kind {
   TXB_RELAY_RENEWED,
   TXB_RELAY_RECORDED, /* the refused intent and its hold are committed */
   TXB_RELAY_PROBED,
+  TXB_RELAY_DECIDED, /* what persons have decided about */
   TXB_RELAY_TICK,
   TXB_RELAY_STOP, /* send nothing more, wait for reports, write the last checkpoint */
 };
@@ -72,7 +77,8 @@ struct txb_relay_topic_hold {
 struct txb_relay_key_hold {
   uint32_t topic;
   struct txb_slice key;
-  int64_t lo;
+  int64_t lo;   /* in a checkpoint: 0 ends it */
+  bool decided; /* in a position: somebody has decided about the intent at its head */
 };
 
 struct txb_relay_position {
@@ -84,6 +90,15 @@ struct txb_relay_position {
   size_t topic_count;
   const struct txb_relay_key_hold *keys;
   size_t key_count;
+  const int64_t *recorded; /* failed messages above `highest` or in holes: done, though they will be read; ascending */
+  size_t recorded_count;
+};
+
+enum txb_relay_verdict {                   /* on a row that was read by a drain of keys or out of the failed messages */
+                         TXB_VERDICT_NONE, /* it never failed */
+                         TXB_VERDICT_RETRY,  /* it goes out, as it was or edited */
+                         TXB_VERDICT_CLOSED, /* published meanwhile, or discarded: nothing goes out */
+                         TXB_VERDICT_DEAD,   /* waits for a person, and its key with it */
 };
 
 struct txb_relay_row {
@@ -91,7 +106,9 @@ struct txb_relay_row {
   struct txb_slice key; /* borrowed until the row is released; absent: no order */
   uint32_t topic;       /* small numbers given by the process, one a topic's name */
   uint32_t bytes;
-  uint32_t row; /* its place in what `owner` is; for the process */
+  uint32_t row;   /* its place in what `owner` is; for the process */
+  int64_t failed; /* its number in txb.failed; 0: none */
+  enum txb_relay_verdict verdict;
 };
 
 struct txb_relay_read {             /* one branch of a poll */
@@ -106,6 +123,7 @@ struct txb_relay_answer {
   int64_t epoch, checkpoint; /* R7: as stored; epoch 0: there is no row */
   struct txb_uuid instance;
   bool recovering;
+  bool decided;  /* somebody has decided about failed messages */
   int64_t drawn; /* highest number drawn so far, read before the rows */
   struct txb_snapshot snapshot;
   struct txb_relay_read holes, drain, tail;
@@ -143,10 +161,22 @@ struct txb_relay_event {
       uint32_t topic;
       bool there;
     } probe;
+    struct {
+      const struct txb_relay_key_hold *keys;
+      size_t count;
+      bool loose; /* also about some without a key */
+    } decisions;
   } u;
 };
 
 /* ---- actions ---------------------------------------------------------------------------------------------------- */
+
+enum txb_relay_drain {
+  TXB_DRAIN_NONE,
+  TXB_DRAIN_TOPIC,
+  TXB_DRAIN_KEYS,
+  TXB_DRAIN_LOOSE, /* failed messages without a key that are to be sent again */
+};
 
 struct txb_relay_poll { /* what to ask; pointers are valid until the next poll */
   uint64_t number;
@@ -155,9 +185,11 @@ struct txb_relay_poll { /* what to ask; pointers are valid until the next poll *
   const struct txb_range *holes;
   size_t hole_count;    /* 0: no hole branch */
   int64_t after, bound; /* tail: after < seq <= bound; bound == after: none */
-  bool drain;
+  enum txb_relay_drain drain;
   uint32_t drain_topic;
-  int64_t drain_from, drain_to; /* both belong to it */
+  int64_t drain_from, drain_to;           /* both belong to it */
+  struct txb_key_hold *const *drain_keys; /* those of them that are DRAINING */
+  size_t drain_key_count;
 };
 
 struct txb_hole_page {
@@ -174,6 +206,10 @@ struct txb_relay_checkpoint {            /* valid until the next one */
   size_t range_count, range_capacity;
   struct txb_relay_topic_hold *holds;
   size_t hold_count, hold_capacity;
+  struct txb_relay_key_hold *keys; /* holds that begin later now, or end; they are there already */
+  size_t key_count, key_capacity;
+  int64_t *settled; /* failed messages that were published */
+  size_t settled_count, settled_capacity;
 };
 
 /* Numbers are counted up from, by spans and pages: near the end of bigint that would overflow. Nobody publishes as many;
@@ -200,6 +236,7 @@ struct txb_relay_actions {
   uint64_t record_ticket;
   bool probe;
   uint32_t probe_topic;
+  bool decide; /* take what persons have decided */
   bool replace_producer;
   bool idle;       /* everything visible is published and checkpointed */
   bool stopped;    /* after STOP: all done */
@@ -208,7 +245,7 @@ struct txb_relay_actions {
 
 /* ---- state ------------------------------------------------------------------------------------------------------ */
 
-enum txb_row_kind { TXB_ROW_TAIL, TXB_ROW_HOLE, TXB_ROW_DRAIN };
+enum txb_row_kind { TXB_ROW_TAIL, TXB_ROW_HOLE, TXB_ROW_DRAIN, TXB_ROW_KEY, TXB_ROW_LOOSE };
 enum txb_slot_state {
   TXB_SLOT_QUEUED,  /* read */
   TXB_SLOT_SENT,    /* given to the producer, or about to be: txb_relay_core_next_send */
@@ -218,6 +255,8 @@ enum txb_slot_state {
 
 struct txb_slot {
   int64_t seq, sent_us;
+  int64_t failed;            /* its number in txb.failed; 0: none */
+  struct txb_key_hold *hold; /* of a KEY row */
   struct txb_slice key;
   void *owner;
   uint32_t row, topic, bytes;
@@ -289,6 +328,22 @@ struct txb_relay_core {
   size_t topic_count;
   size_t hold_count; /* topics that are not FREE */
   struct txb_key_holds keys;
+  struct txb_holes recorded; /* done before this relay began, though it will read them */
+  /* decisions about failed messages */
+  bool decided, decide_out;
+  uint64_t decide_poll;         /* the last poll sent before they were asked for */
+  struct txb_key_hold **drains; /* keys whose drain a checkpoint has not yet ended */
+  size_t drain_count, drain_capacity;
+  size_t draining;                /* those that are DRAINING: the pass */
+  int64_t pass_at, key_span;      /* of the pass: the next number, and how many a page looks at */
+  struct txb_key_hold **released; /* gone with the last checkpoint, which shows their keys */
+  size_t released_count, released_capacity;
+  bool loose_wanted, loose_round; /* a round over those without a key is due, or under way */
+  int64_t loose_after;            /* numbers up to it were read in this round */
+  uint32_t loose_open;            /* rows of it not yet done */
+  enum txb_relay_drain drained;   /* the kind of the last page: kinds take turns */
+  int64_t *settled;               /* failed messages published since the last checkpoint */
+  size_t settled_count, settled_capacity;
   /* checkpoints */
   bool dirty;
   int64_t checkpoint_us; /* when the last one was sent */

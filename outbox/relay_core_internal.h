@@ -24,6 +24,24 @@ void txb_flight_send(struct txb_relay_core *core, int64_t now_us);
 /* Gives done slots at the tail back. */
 void txb_flight_trim(struct txb_relay_core *core);
 
+/* relay_drain.c: what was held and goes out now, by pages that are read beside holes and tail */
+/* Chooses the page that the next poll asks for. */
+enum txb_rc txb_drain_choose(struct txb_relay_core *core, struct txb_error *err) TXB_MUST_CHECK;
+/* Takes the page that came. *more_out: pages follow. */
+enum txb_rc txb_drain_take(struct txb_relay_core *core, const struct txb_relay_read *read, bool *more_out,
+                           struct txb_error *err) TXB_MUST_CHECK;
+/* Drains of keys of this topic begin anew when it is there again. */
+void txb_drain_revert(struct txb_relay_core *core, uint32_t topic);
+/* Persons have decided. */
+void txb_drain_decided(struct txb_relay_core *core, const struct txb_relay_key_hold *keys, size_t count, bool loose);
+bool txb_drain_is_pending(const struct txb_relay_core *core);
+void txb_drain_reset(struct txb_relay_core *core);
+void txb_drain_fini(struct txb_relay_core *core);
+/* A failed message was published. */
+enum txb_rc txb_drain_settle(struct txb_relay_core *core, int64_t failed, struct txb_error *err) TXB_MUST_CHECK;
+/* Charges a read's rows that were passed over to the last one taken since head_before. */
+void txb_flight_charge(struct txb_relay_core *core, const struct txb_relay_read *read, uint64_t head_before);
+
 /* relay_view.c: what a checkpoint says. Fills core->view and takes it as stored: a checkpoint that fails makes the
  * relay forget everything. */
 enum txb_rc txb_view_build(struct txb_relay_core *core, struct txb_error *err) TXB_MUST_CHECK;

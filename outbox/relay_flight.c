@@ -27,7 +27,9 @@ void txb_flight_reset(struct txb_relay_core *core) {
     core->topics[i] = (struct txb_topic){0};
   }
   core->hold_count = 0;
+  txb_drain_reset(core);
   txb_key_holds_fini(&core->keys);
+  txb_holes_clear(&core->recorded);
 }
 
 bool txb_flight_has_room(const struct txb_relay_core *core, uint32_t branches) {
@@ -57,16 +59,45 @@ static enum txb_rc done(struct txb_relay_core *core, struct txb_slot *slot, stru
   core->dirty = true;
   if (slot->kind == TXB_ROW_DRAIN)
     core->topics[slot->topic].draining--;
+  if (slot->kind == TXB_ROW_KEY)
+    slot->hold->open--;
+  if (slot->kind == TXB_ROW_LOOSE)
+    core->loose_open--;
   if (slot->kind != TXB_ROW_HOLE)
     return TXB_OK;
   core->open_holes--;
   return txb_pages_add(&core->generations.changed, txb_hole_page(slot->seq), err);
 }
 
+/* Whether a row is kept by something else than a hold of its topic: by the hold of its key, or as a failed message
+ * that is to be sent again. */
+static bool is_kept(const struct txb_slot *slot) {
+  return slot->kind == TXB_ROW_KEY || slot->kind == TXB_ROW_LOOSE;
+}
+
 static enum txb_rc held_by_reference(struct txb_relay_core *core, struct txb_slot *slot, struct txb_error *err) {
   struct txb_topic *topic = &core->topics[slot->topic];
-  topic->lo = slot->seq < topic->lo ? slot->seq : topic->lo;
+  if (!is_kept(slot))
+    topic->lo = slot->seq < topic->lo ? slot->seq : topic->lo;
   return done(core, slot, err);
+}
+
+/* Whether a row that was read is passed over because its key is held. Of one that is drained, a late row below the
+ * drain's place goes out now, since nothing before it waits; one above it is there for a page to find. */
+static bool is_behind_its_key(const struct txb_relay_core *core, enum txb_row_kind kind,
+                              const struct txb_relay_row *row) {
+  const struct txb_key_hold *hold = txb_key_holds_find(&core->keys, row->topic, row->key);
+  if (hold == NULL || kind == TXB_ROW_KEY)
+    return false;
+  switch (hold->state) {
+  case TXB_KEY_HELD:
+    return row->seq >= hold->lo;
+  case TXB_KEY_DRAINING:
+    return row->seq >= hold->lo && !(kind == TXB_ROW_TAIL && txb_bug("relay_drain_overtaken"));
+  case TXB_KEY_ENDING:
+    return false;
+  }
+  return false;
 }
 
 enum txb_rc txb_flight_take(struct txb_relay_core *core, enum txb_row_kind kind, const struct txb_relay_row *row,
@@ -75,7 +106,10 @@ enum txb_rc txb_flight_take(struct txb_relay_core *core, enum txb_row_kind kind,
   TXB_TRY(txb_flight_topic(core, row->topic, &topic, err));
   core->rows_read++;
   core->dirty = true;
-  if (row->seq >= txb_key_holds_find(&core->keys, row->topic, row->key))
+  if (kind != TXB_ROW_KEY && kind != TXB_ROW_LOOSE && txb_holes_has(&core->recorded, row->seq) &&
+      !txb_bug("relay_failed_read_again"))
+    return TXB_OK;
+  if (is_behind_its_key(core, kind, row))
     return TXB_OK;
   if (topic->hold == TXB_TOPIC_HELD) {
     topic->lo = row->seq < topic->lo ? row->seq : topic->lo;
@@ -97,12 +131,28 @@ enum txb_rc txb_flight_take(struct txb_relay_core *core, enum txb_row_kind kind,
                                                            .row = row->row,
                                                            .topic = row->topic,
                                                            .bytes = row->bytes,
+                                                           .failed = row->failed,
                                                            .kind = (uint8_t)kind,
                                                            .state = TXB_SLOT_QUEUED};
   core->bytes += row->bytes;
   core->open_holes += kind == TXB_ROW_HOLE;
   topic->draining += kind == TXB_ROW_DRAIN;
+  core->loose_open += kind == TXB_ROW_LOOSE;
   return TXB_OK;
+}
+
+/* What was passed over lies in the same result as the rows that were taken, and goes with the last of them: it
+ * counts with that one, or a held topic's traffic would fill the memory behind a few unacknowledged rows. */
+void txb_flight_charge(struct txb_relay_core *core, const struct txb_relay_read *read, uint64_t head_before) {
+  int64_t rest = 0;
+  if (core->head == head_before)
+    return;
+  for (size_t i = 0; i < read->count; i++)
+    rest += read->rows[i].bytes;
+  for (uint64_t t = head_before; t < core->head; t++)
+    rest -= txb_flight_slot(core, t)->bytes;
+  txb_flight_slot(core, core->head - 1)->bytes += (uint32_t)rest;
+  core->bytes += rest;
 }
 
 /* ---- proofs ----------------------------------------------------------------------------------------------------- */
@@ -237,7 +287,12 @@ void txb_flight_trim(struct txb_relay_core *core) {
 static enum txb_rc hold_key(struct txb_relay_core *core, const struct txb_slot *refused, struct txb_error *err) {
   if (refused->key.data == NULL)
     return TXB_OK; /* no key, no order */
-  TXB_TRY(txb_key_holds_add(&core->keys, refused->topic, refused->key, refused->seq, err));
+  struct txb_key_hold *hold;
+  TXB_TRY(txb_key_holds_add(&core->keys, refused->topic, refused->key, &hold, err));
+  core->draining -= hold->state == TXB_KEY_DRAINING;
+  if (hold->lo == 0 || hold->state != TXB_KEY_HELD || refused->seq < hold->lo)
+    hold->lo = refused->seq;
+  hold->state = TXB_KEY_HELD;
   for (uint64_t t = core->tail; t < core->head; t++) {
     struct txb_slot *slot = txb_flight_slot(core, t);
     if (slot->state == TXB_SLOT_QUEUED && slot->topic == refused->topic && slot->seq >= refused->seq &&
@@ -254,7 +309,7 @@ static enum txb_rc hold_topic(struct txb_relay_core *core, struct txb_slot *fail
   struct txb_topic *topic = &core->topics[failed->topic];
   if (topic->hold == TXB_TOPIC_FREE) {
     core->hold_count++;
-    topic->lo = failed->seq;
+    topic->lo = is_kept(failed) ? core->highest + 1 : failed->seq;
   }
   topic->hold = TXB_TOPIC_HELD;
   topic->code = failed->code;
@@ -265,6 +320,7 @@ static enum txb_rc hold_topic(struct txb_relay_core *core, struct txb_slot *fail
    * later of the topic gets there. */
   core->replace = core->replace || topic->proof == TXB_TOPIC_PROVEN;
   forget_proofs(topic);
+  txb_drain_revert(core, failed->topic);
   TXB_TRY(held_by_reference(core, failed, err));
   for (uint64_t t = core->tail; t < core->head; t++) {
     struct txb_slot *slot = txb_flight_slot(core, t);
@@ -305,6 +361,8 @@ static enum txb_rc report(struct txb_relay_core *core, const struct txb_report *
   case TXB_REPORT_ACKED:
     TXB_TRY(prove(core, topic, r, now_us, err));
     core->published++;
+    if (slot->failed != 0)
+      TXB_TRY(txb_drain_settle(core, slot->failed, err));
     return done(core, slot, err);
   case TXB_REPORT_REFUSED:
     return refused(core, slot, r->ticket, alone, err);
@@ -349,5 +407,11 @@ enum txb_rc txb_flight_recorded(struct txb_relay_core *core, struct txb_error *e
   uint64_t ticket = core->record_ticket;
   core->record_out = false;
   core->record_ticket = UINT64_MAX;
-  return ticket == UINT64_MAX ? TXB_OK : done(core, txb_flight_slot(core, ticket), err);
+  if (ticket == UINT64_MAX)
+    return TXB_OK;
+  struct txb_slot *slot = txb_flight_slot(core, ticket);
+  struct txb_key_hold *hold = txb_key_holds_find(&core->keys, slot->topic, slot->key);
+  if (hold != NULL && (hold->stored_lo == 0 || slot->seq < hold->stored_lo))
+    hold->stored_lo = slot->seq;
+  return done(core, slot, err);
 }

@@ -5,6 +5,7 @@
  *   relay_requests.c  the pipeline to PostgreSQL: what is under way, and its answers
  *   relay_poll.c      polls, listings, last looks
  *   relay_store.c     position, checkpoints, refused intents, what status shows
+ *   relay_decisions.c what persons decide about failed messages
  *   relay_publish.c   rows to messages, reports, producers
  *   relay_watch.c     what would go wrong in silence
  *   relay_topics.c    numbers for topic names
@@ -62,6 +63,7 @@ enum txb_relay_request_kind {
   TXB_REQUEST_RENEW,  /* wanted by the core */
   TXB_REQUEST_STATUS, /* the same statement, for people */
   TXB_REQUEST_RECORD,
+  TXB_REQUEST_DECIDE,
   TXB_REQUEST_DUE,
   TXB_REQUEST_MOVE,
   TXB_REQUEST_RELEASE,
@@ -88,6 +90,8 @@ struct txb_relay {
   int64_t epoch;
   struct txb_relay_request requests[TXB_RELAY_REQUESTS_MAX];
   size_t request_first, request_count;
+  struct txb_pg_result *decisions; /* taken, not yet committed */
+  bool settling;                   /* the checkpoint under way tells what became of some */
   bool status_out, due_out, move_out, move_more, releasing, release_out;
   int64_t status_us, due_us; /* when the last was sent */
   bool told;                 /* since the lease was taken */
@@ -181,6 +185,24 @@ void txb_relay_choose_checkpoint(struct txb_relay *r, int64_t relation_bytes);
 bool txb_relay_status_is_due(const struct txb_relay *r, int64_t now_us);
 /* Gives the source back at an end; with a reason: marked as stopped by it. Whether that got through. */
 bool txb_relay_release(struct txb_relay *r, const char *stopped_because);
+
+/* $1 source, $2 epoch, $3 instance: what every write begins with. */
+struct txb_pg_params *txb_relay_fenced_params(struct txb_relay *r);
+
+/* ---- relay_decisions.c ------------------------------------------------------------------------------------------ */
+enum txb_rc txb_relay_send_decide(struct txb_relay *r, struct txb_error *err) TXB_MUST_CHECK;
+/* Owns the result. */
+void txb_relay_take_decisions(struct txb_relay *r, struct txb_pg_result *taken);
+/* They are committed: to the core. */
+enum txb_rc txb_relay_decisions_done(struct txb_relay *r, struct txb_error *err) TXB_MUST_CHECK;
+/* A poll's page of held keys, or of failed messages without a key. */
+enum txb_rc txb_relay_send_keys_page(struct txb_relay *r, const struct txb_relay_poll *poll,
+                                     struct txb_error *err) TXB_MUST_CHECK;
+enum txb_rc txb_relay_send_loose_page(struct txb_relay *r, const struct txb_relay_poll *poll,
+                                      struct txb_error *err) TXB_MUST_CHECK;
+/* The part of a checkpoint's transaction that is about them, if there is one. */
+enum txb_rc txb_relay_send_settle(struct txb_relay *r, const struct txb_relay_checkpoint *c,
+                                  struct txb_error *err) TXB_MUST_CHECK;
 
 /* ---- relay_watch.c ---------------------------------------------------------------------------------------------- */
 void txb_relay_watch(struct txb_relay *r, int64_t now_us);

@@ -32,6 +32,8 @@ static enum txb_rc carry_out(struct txb_relay *r, const struct txb_relay_actions
     TXB_TRY(txb_relay_send_checkpoint(r, a->position, err));
   if (a->renew)
     TXB_TRY(txb_relay_send_renew(r, TXB_REQUEST_RENEW, err));
+  if (a->decide)
+    TXB_TRY(txb_relay_send_decide(r, err));
   if (a->record)
     TXB_TRY(txb_relay_send_record(r, a->record_ticket, err));
   return TXB_OK;

@@ -60,8 +60,25 @@ static bool has_branch(const struct txb_relay_poll *poll, int branch) {
   if (branch == BRANCH_HOLES)
     return poll->hole_count > 0;
   if (branch == BRANCH_DRAIN)
-    return poll->drain && poll->drain_from <= poll->drain_to;
+    return poll->drain != TXB_DRAIN_NONE && (poll->drain == TXB_DRAIN_LOOSE || poll->drain_from <= poll->drain_to);
   return poll->bound > poll->after;
+}
+
+static enum txb_rc send_drain(struct txb_relay *r, const struct txb_relay_poll *poll, struct txb_error *err) {
+  const struct txb_relay_topic_name *topic = &r->topics.items[poll->drain_topic];
+  struct txb_pg_params *p = &r->params;
+  if (poll->drain == TXB_DRAIN_KEYS)
+    return txb_relay_send_keys_page(r, poll, err);
+  if (poll->drain == TXB_DRAIN_LOOSE)
+    return txb_relay_send_loose_page(r, poll, err);
+  txb_pg_params_clear(p);
+  txb_pg_add_int8(p, poll->drain_from);
+  txb_pg_add_int8(p, poll->drain_to);
+  txb_pg_add_text(p, txb_slice_of(topic->name, topic->size));
+  txb_pg_add_int4(p, (int32_t)poll->rows);
+  txb_pg_add_int8(p, poll->bytes);
+  txb_pg_add_text(p, txb_slice_text(r->o->source));
+  return txb_pg_send(r->pg, &drain_statement, p, err);
 }
 
 enum txb_rc txb_relay_send_poll(struct txb_relay *r, const struct txb_relay_poll *poll, struct txb_error *err) {
@@ -78,16 +95,8 @@ enum txb_rc txb_relay_send_poll(struct txb_relay *r, const struct txb_relay_poll
     txb_pg_add_int8(p, poll->bytes);
     TXB_TRY(txb_pg_send(r->pg, &holes_statement, p, err));
   }
-  if (has_branch(poll, BRANCH_DRAIN)) {
-    const struct txb_relay_topic_name *topic = &r->topics.items[poll->drain_topic];
-    txb_pg_params_clear(p);
-    txb_pg_add_int8(p, poll->drain_from);
-    txb_pg_add_int8(p, poll->drain_to);
-    txb_pg_add_text(p, txb_slice_of(topic->name, topic->size));
-    txb_pg_add_int4(p, (int32_t)poll->rows);
-    txb_pg_add_int8(p, poll->bytes);
-    TXB_TRY(txb_pg_send(r->pg, &drain_statement, p, err));
-  }
+  if (has_branch(poll, BRANCH_DRAIN))
+    TXB_TRY(send_drain(r, poll, err));
   if (has_branch(poll, BRANCH_TAIL)) {
     txb_pg_params_clear(p);
     txb_pg_add_int8(p, poll->after);
@@ -159,6 +168,7 @@ static enum txb_rc take_state(struct txb_relay *r, const struct txb_pg_result *r
   }
   a->recovering = txb_pg_bool(result, 0, 4);
   a->drawn = txb_pg_int8(result, 0, 5);
+  a->decided = txb_pg_bool(result, 0, 8);
   const char *isolation = txb_pg_text(result, 0, 6), *lsn = txb_pg_text(result, 0, 7);
   /* Without it each statement of a poll would have a snapshot of its own, and rows could be lost or swapped. */
   if (strcmp(isolation, "repeatable read") != 0)
@@ -182,10 +192,11 @@ static enum txb_rc reserve_rows(struct txb_relay *r, int branch, size_t count, s
 }
 
 /* Columns of the reads: 0 seq, 1 id, 2 topic, 3 key, 4 type, 5 payload, 6 content_type, 7 headers, 8 created_at, 9
- * size. */
+ * size; of what may have failed also 10 its number in txb.failed, 11 the verdict as enum txb_relay_verdict. */
 static enum txb_rc take_rows(struct txb_relay *r, int branch, const struct txb_pg_result *result,
                              struct txb_relay_read *read, struct txb_error *err) {
   size_t count = (size_t)txb_pg_rows(result);
+  bool failed = branch == BRANCH_DRAIN && r->poll.drain != TXB_DRAIN_TOPIC;
   int64_t bytes = 0;
   TXB_TRY(reserve_rows(r, branch, count, err));
   for (size_t i = 0; i < count; i++) {
@@ -193,6 +204,8 @@ static enum txb_rc take_rows(struct txb_relay *r, int branch, const struct txb_p
     int32_t size = txb_pg_int4(result, (int)i, 9);
     row->seq = txb_pg_int8(result, (int)i, 0);
     row->key = txb_pg_bytes(result, (int)i, 3);
+    row->failed = failed ? txb_pg_int8(result, (int)i, 10) : 0;
+    row->verdict = failed ? (enum txb_relay_verdict)txb_pg_int4(result, (int)i, 11) : TXB_VERDICT_NONE;
     /* The core takes what lies between two rows for dead or still to come: a plan that gave them otherwise must not
      * become a loss. */
     if (i > 0 && row->seq <= row[-1].seq)

@@ -19,6 +19,8 @@ enum txb_rc txb_relay_request_sent(struct txb_relay *r, enum txb_relay_request_k
 void txb_relay_requests_drop(struct txb_relay *r) {
   r->request_count = 0;
   r->status_out = r->due_out = r->move_out = r->move_more = r->releasing = r->release_out = false;
+  r->settling = false;
+  txb_relay_take_decisions(r, NULL);
   r->flush_us = 0;
 }
 
@@ -49,6 +51,9 @@ static enum txb_rc take(struct txb_relay *r, const struct txb_relay_request *req
   case TXB_REQUEST_MOVE:
     r->move_more = txb_pg_int4(result, 0, 0) == TXB_RELAY_MOVE_ROWS;
     return TXB_OK;
+  case TXB_REQUEST_DECIDE:
+    txb_relay_take_decisions(r, txb_steal(result));
+    return TXB_OK;
   case TXB_REQUEST_CHECKPOINT:
   case TXB_REQUEST_RENEW:
   case TXB_REQUEST_STATUS:
@@ -73,6 +78,10 @@ static enum txb_rc done(struct txb_relay *r, enum txb_relay_request_kind kind, s
   case TXB_REQUEST_CHECKPOINT:
     /* A crash from here on begins at the new position. */
     txb_failpoint("relay.after_checkpoint");
+    if (r->settling)
+      /* A crash here: what was decided about is resolved, and the holds that it leaves are stored. */
+      txb_failpoint("relay.after_settle");
+    r->settling = false;
     return event(r, TXB_RELAY_CHECKPOINTED, err);
   case TXB_REQUEST_RENEW:
     return event(r, TXB_RELAY_RENEWED, err);
@@ -86,6 +95,8 @@ static enum txb_rc done(struct txb_relay *r, enum txb_relay_request_kind kind, s
     txb_backoff_reset(&r->replacing); /* that was progress */
     r->replace_us = 0;
     return event(r, TXB_RELAY_RECORDED, err);
+  case TXB_REQUEST_DECIDE:
+    return txb_relay_decisions_done(r, err);
   case TXB_REQUEST_DUE:
     r->due_out = false;
     return TXB_OK;

@@ -21,6 +21,7 @@
 
 static const struct txb_pg_statement acquire_statement = {"relay_acquire", txb_text_relay_acquire};
 static const struct txb_pg_statement load_holes_statement = {"relay_load_holes", txb_text_relay_load_holes};
+static const struct txb_pg_statement load_recorded_statement = {"relay_load_recorded", txb_text_relay_load_recorded};
 static const struct txb_pg_statement load_holds_statement = {"relay_load_holds", txb_text_relay_load_holds};
 static const struct txb_pg_statement checkpoint_statement = {"relay_checkpoint", txb_text_relay_checkpoint};
 static const struct txb_pg_statement renew_statement = {"relay_renew", txb_text_relay_renew};
@@ -31,8 +32,7 @@ static const struct txb_pg_statement release_statement = {"relay_release", txb_t
 static const struct txb_pg_statement due_statement = {"relay_schedule_due", txb_text_relay_schedule_due};
 static const struct txb_pg_statement move_statement = {"relay_schedule_move", txb_text_relay_schedule_move};
 
-/* $1 source, $2 epoch, $3 instance: what every write begins with. */
-static struct txb_pg_params *fenced_params(struct txb_relay *r) {
+struct txb_pg_params *txb_relay_fenced_params(struct txb_relay *r) {
   txb_pg_params_clear(&r->params);
   txb_pg_add_text(&r->params, txb_slice_text(r->o->source));
   txb_pg_add_int8(&r->params, r->epoch);
@@ -55,6 +55,23 @@ static enum txb_rc load_holes(struct txb_relay *r, struct txb_relay_position *p,
   for (size_t i = 0; i < p->hole_count; i++)
     (*out)[i] = (struct txb_range){txb_pg_int8(result, (int)i, 0), txb_pg_int8(result, (int)i, 1)};
   p->holes = *out;
+  return TXB_OK;
+}
+
+static enum txb_rc load_recorded(struct txb_relay *r, struct txb_relay_position *p, int64_t **out,
+                                 struct txb_error *err) {
+  TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *result = NULL;
+  void *numbers;
+  txb_pg_params_clear(&r->params);
+  txb_pg_add_text(&r->params, txb_slice_text(r->o->source));
+  txb_pg_add_int8(&r->params, p->highest);
+  TXB_TRY(txb_pg_query(r->pg, &load_recorded_statement, &r->params, &result, err));
+  p->recorded_count = (size_t)txb_pg_rows(result);
+  TXB_TRY(txb_alloc_array(p->recorded_count, sizeof **out, &numbers, err));
+  *out = numbers;
+  for (size_t i = 0; i < p->recorded_count; i++)
+    (*out)[i] = txb_pg_int8(result, (int)i, 0);
+  p->recorded = *out;
   return TXB_OK;
 }
 
@@ -91,8 +108,8 @@ static enum txb_rc load_holds(struct txb_relay *r, struct txb_relay_position *p,
       l->topics[p->topic_count++] = (struct txb_relay_topic_hold){.topic = topic, .lo = lo};
       r->topics.items[topic].told_held = true;
     } else {
-      l->keys[p->key_count++] =
-          (struct txb_relay_key_hold){.topic = topic, .key = txb_pg_bytes(l->result, i, 2), .lo = lo};
+      l->keys[p->key_count++] = (struct txb_relay_key_hold){
+          .topic = topic, .key = txb_pg_bytes(l->result, i, 2), .lo = lo, .decided = txb_pg_bool(l->result, i, 4)};
     }
   }
   return TXB_OK;
@@ -115,6 +132,7 @@ static enum txb_rc ask_for_lease(struct txb_relay *r, struct txb_pg_result **res
 enum txb_rc txb_relay_acquire(struct txb_relay *r, struct txb_error *err) {
   TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *result = NULL;
   TXB_CLEANUP(txb_free_ptr) struct txb_range *ranges = NULL;
+  TXB_CLEANUP(txb_free_ptr) int64_t *recorded = NULL;
   TXB_CLEANUP(loaded_holds_fini) struct loaded_holds holds = {0};
   struct txb_relay_event event = {.kind = TXB_RELAY_ACQUIRED};
   struct txb_relay_position *p = &event.u.position;
@@ -143,6 +161,7 @@ enum txb_rc txb_relay_acquire(struct txb_relay *r, struct txb_error *err) {
                                    .instance = r->instance};
   TXB_TRY(load_holes(r, p, &ranges, err));
   TXB_TRY(load_holds(r, p, &holds, err));
+  TXB_TRY(load_recorded(r, p, &recorded, err));
   r->epoch = p->epoch;
   txb_log(TXB_LOG_INFO, TXB_MSG("lease taken"), TXB_F("source", r->o->source), TXB_F("owner", r->o->owner),
           TXB_FI("epoch", r->epoch), TXB_FI("highest", p->highest), TXB_FI("watermark", txb_pg_int8(result, 0, 3)),
@@ -158,7 +177,7 @@ enum txb_rc txb_relay_acquire(struct txb_relay *r, struct txb_error *err) {
 /* A held topic is stored in the same transaction as the position that passes its rows. */
 static enum txb_rc send_hold(struct txb_relay *r, const struct txb_relay_topic_hold *hold, struct txb_error *err) {
   struct txb_relay_topic_name *topic = &r->topics.items[hold->topic];
-  struct txb_pg_params *p = fenced_params(r);
+  struct txb_pg_params *p = txb_relay_fenced_params(r);
   txb_pg_add_text(p, txb_slice_of(topic->name, topic->size));
   if (hold->lo == 0) {
     txb_log(TXB_LOG_INFO, TXB_MSG("topic is no longer held"), TXB_F("source", r->o->source),
@@ -195,7 +214,8 @@ enum txb_rc txb_relay_send_checkpoint(struct txb_relay *r, const struct txb_rela
   txb_failpoint("relay.before_checkpoint");
   for (size_t i = 0; i < c->hold_count; i++)
     TXB_TRY(send_hold(r, &c->holds[i], err));
-  struct txb_pg_params *p = fenced_params(r);
+  TXB_TRY(txb_relay_send_settle(r, c, err));
+  struct txb_pg_params *p = txb_relay_fenced_params(r);
   txb_pg_add_int8(p, c->number);
   txb_pg_add_int8(p, c->highest);
   txb_pg_add_int8(p, c->watermark);
@@ -241,7 +261,7 @@ enum txb_rc txb_relay_send_record(struct txb_relay *r, uint64_t ticket, struct t
           TXB_F("error", txb_kafka_code_text(slot->code)));
   /* Before: the intent is read, refused and recorded again. */
   txb_failpoint("relay.before_record_failed");
-  struct txb_pg_params *p = fenced_params(r);
+  struct txb_pg_params *p = txb_relay_fenced_params(r);
   txb_pg_add_int8(p, slot->seq);
   txb_pg_add_text(p, txb_slice_text(txb_kafka_code_name(slot->code)));
   txb_pg_add_text(p, txb_slice_text(txb_kafka_code_text(slot->code)));
@@ -274,7 +294,7 @@ bool txb_relay_status_is_due(const struct txb_relay *r, int64_t now_us) {
 
 static enum txb_rc send_renew(struct txb_relay *r, const char *state, const char *last_error, struct txb_error *err) {
   int64_t now_us = txb_clock_steady_us(), noted_us = 0, hole = hole_worth_telling(r, now_us, &noted_us);
-  struct txb_pg_params *p = fenced_params(r);
+  struct txb_pg_params *p = txb_relay_fenced_params(r);
   txb_pg_add_int8(p, r->o->lease_ms);
   txb_pg_add_text(p, txb_slice_text(state));
   txb_pg_add_text(p, txb_slice_text(last_error));
@@ -311,7 +331,7 @@ enum txb_rc txb_relay_send_move(struct txb_relay *r, struct txb_error *err) {
   r->move_out = true;
   r->move_more = false;
   txb_failpoint("relay.before_schedule_move");
-  struct txb_pg_params *p = fenced_params(r);
+  struct txb_pg_params *p = txb_relay_fenced_params(r);
   txb_pg_add_int4(p, TXB_RELAY_MOVE_ROWS);
   TXB_TRY(txb_pg_send(r->pg, &move_statement, p, err));
   return txb_relay_request_sent(r, TXB_REQUEST_MOVE, err);
@@ -322,7 +342,7 @@ enum txb_rc txb_relay_send_move(struct txb_relay *r, struct txb_error *err) {
 static enum txb_rc release(struct txb_relay *r, const char *stopped_because, struct txb_error *err) {
   if (stopped_because != NULL)
     TXB_TRY(send_renew(r, "stopped", stopped_because, err));
-  TXB_TRY(txb_pg_send(r->pg, &release_statement, fenced_params(r), err));
+  TXB_TRY(txb_pg_send(r->pg, &release_statement, txb_relay_fenced_params(r), err));
   r->releasing = r->release_out = true;
   TXB_TRY(txb_relay_request_sent(r, TXB_REQUEST_RELEASE, err));
   int64_t until_us = txb_clock_steady_us() + RELEASE_WAIT_US;

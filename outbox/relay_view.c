@@ -3,6 +3,8 @@
  *   highest   one below the lowest tail row that is not done, else the highest read: all above it is read again
  *   holes     those at or below it, and the rows of holes that were read and are not done
  *   topics    a held topic from the lowest row on that was passed over or drained and is not done
+ *   keys      holds that were drained: gone, or from the next refused intent on, once all before is acknowledged
+ *   settled   failed messages that were sent again and acknowledged
  *
  * A number at or below `highest` that is in no hole is acknowledged by Kafka, dead, recorded as failed, or at or
  * above the hold of its topic or key.
@@ -136,6 +138,7 @@ static enum txb_rc changed_holds(struct txb_relay_core *core, struct txb_error *
       lo = 0;
       topic->hold = TXB_TOPIC_FREE;
       core->hold_count--;
+      core->loose_wanted = true; /* some of this topic may have been passed over */
     } else if (topic->draining > 0) {
       lo = lowest_draining(core, id, lo);
     }
@@ -148,11 +151,64 @@ static enum txb_rc changed_holds(struct txb_relay_core *core, struct txb_error *
   return TXB_OK;
 }
 
+static enum txb_rc add_key(struct txb_relay_checkpoint *view, const struct txb_key_hold *hold, int64_t lo,
+                           struct txb_error *err) {
+  void *items = view->keys;
+  TXB_TRY(grow(&items, &view->key_capacity, view->key_count, sizeof *view->keys, err));
+  view->keys = items;
+  view->keys[view->key_count++] = (struct txb_relay_key_hold){.topic = hold->topic, .key = hold->key, .lo = lo};
+  return TXB_OK;
+}
+
+/* How drains of keys ended. A hold stays as it is stored until all that was drained is acknowledged: a crash before
+ * that begins the drain anew, and repeats. */
+static enum txb_rc changed_keys(struct txb_relay_core *core, struct txb_error *err) {
+  size_t kept = 0;
+  for (; core->released_count > 0; core->released_count--)
+    txb_key_hold_free(core->released[core->released_count - 1]);
+  for (size_t i = 0; i < core->drain_count; i++) {
+    struct txb_key_hold *hold = core->drains[i];
+    if (hold->state == TXB_KEY_ENDING && hold->open > 0 && txb_bug("relay_hold_released_early"))
+      TXB_TRY(add_key(&core->view, hold, 0, err));
+    if (hold->state == TXB_KEY_DRAINING || hold->open > 0) {
+      core->drains[kept++] = hold;
+      continue;
+    }
+    hold->listed = false;
+    if (hold->state == TXB_KEY_ENDING) {
+      void *items = core->released;
+      TXB_TRY(grow(&items, &core->released_capacity, core->released_count, sizeof *core->released, err));
+      core->released = items;
+      TXB_TRY(add_key(&core->view, hold, 0, err));
+      txb_key_holds_remove(&core->keys, hold);
+      core->released[core->released_count++] = hold;
+    } else if (hold->lo > hold->stored_lo) {
+      hold->stored_lo = hold->lo;
+      TXB_TRY(add_key(&core->view, hold, hold->lo, err));
+    }
+  }
+  core->drain_count = kept;
+  return TXB_OK;
+}
+
+/* The list changes hands: the view's is that of the last checkpoint, and empty now. */
+static void settled(struct txb_relay_core *core) {
+  struct txb_relay_checkpoint *view = &core->view;
+  int64_t *items = view->settled;
+  size_t capacity = view->settled_capacity;
+  view->settled = core->settled;
+  view->settled_count = core->settled_count;
+  view->settled_capacity = core->settled_capacity;
+  core->settled = items;
+  core->settled_capacity = capacity;
+  core->settled_count = 0;
+}
+
 enum txb_rc txb_view_build(struct txb_relay_core *core, struct txb_error *err) {
   struct txb_relay_checkpoint *view = &core->view;
   size_t open_count;
   int64_t noted_us, lowest;
-  view->range_count = view->page_count = view->hold_count = 0;
+  view->range_count = view->page_count = view->hold_count = view->key_count = 0;
   view->number = core->checkpoint++;
   view->highest = highest_of(core);
   view->published = core->published;
@@ -167,6 +223,8 @@ enum txb_rc txb_view_build(struct txb_relay_core *core, struct txb_error *err) {
   view->watermark = lowest - 1;
   TXB_TRY(changed_pages(core, open_count, err));
   TXB_TRY(changed_holds(core, err));
+  TXB_TRY(changed_keys(core, err));
+  settled(core);
   core->dirty = false;
   return TXB_OK;
 }

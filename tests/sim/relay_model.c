@@ -22,6 +22,7 @@ void rm_init(struct rm_model *m, uint64_t seed, bool verbose) {
   m->topic_trouble = rm_chance(m, 40) ? 2 : 0;
   m->producer_trouble = rm_chance(m, 40) ? 3 : 0;
   m->kill_every = 300;
+  m->decide_percent = rm_chance(m, 75) ? 1 + (unsigned)rm_random(m, 15) : 0;
   if (rm_chance(m, 15)) { /* little else than topics that come and go under relays that do */
     m->topic_trouble = 12;
     m->kill_every = 40;
@@ -94,11 +95,11 @@ static void tx_draw(struct rm_model *m, struct rm_tx *tx, int id) {
   *row = (struct rm_row){.seq = ++m->drawn, .tx = id, .drawn = m->stamp};
   row->topic = (uint32_t)rm_random(m, RM_TOPICS);
   row->key = (int)rm_random(m, RM_KEYS + 1) - 1;
-  row->bad = rm_chance(m, m->bad_percent);
+  row->bad = rm_chance(m, m->bad_percent) ? ~0U : 0;
   row->bytes = 1 + (unsigned)rm_random(m, 20);
   tx->in_hand = m->row_count++;
   rm_trace(m, "tx %d draws %lld topic %u key %d%s", id, (long long)row->seq, row->topic, row->key,
-           row->bad ? " bad" : "");
+           row->bad != 0 ? " bad" : "");
 }
 
 static void tx_work(struct rm_model *m, struct rm_tx *tx, int id) {
@@ -194,7 +195,7 @@ static bool may_count(const struct rm_model *m, const struct rm_row *row) {
 
 /* ---- PostgreSQL: what the relay writes -------------------------------------------------------------------------- */
 
-static bool is_stored_hole(const struct rm_stored *s, int64_t seq) {
+bool rm_is_stored_hole(const struct rm_stored *s, int64_t seq) {
   for (size_t i = 0; i < s->hole_count; i++)
     if (s->holes[i].lo <= seq && seq <= s->holes[i].hi)
       return true;
@@ -211,9 +212,14 @@ static void verify_stored(struct rm_model *m) {
   const struct rm_stored *s = &m->stored;
   for (int i = 0; i < m->row_count; i++) {
     const struct rm_row *row = &m->rows[i];
-    if (!may_count(m, row) || row->appended || row->failed || is_held(s, row))
+    bool open = row->failed.state == RM_DEAD || (row->failed.state == RM_RETRYING && !row->appended);
+    if (!may_count(m, row) || is_held(s, row))
       continue;
-    if (row->seq <= s->highest && !is_stored_hole(s, row->seq))
+    if (row->key >= 0 && open)
+      rm_fail(m, "%lld has failed and is not yet published, and its key is not held", (long long)row->seq);
+    if (row->appended || row->failed.state != RM_FINE)
+      continue;
+    if (row->seq <= s->highest && !rm_is_stored_hole(s, row->seq))
       rm_fail(m, "the checkpoint forgets %lld (highest %lld)", (long long)row->seq, (long long)s->highest);
     if (row->seq <= s->watermark)
       rm_fail(m, "the watermark %lld passes %lld", (long long)s->watermark, (long long)row->seq);
@@ -281,11 +287,13 @@ bool rm_checkpoint(struct rm_model *m, int64_t epoch, unsigned char instance, in
   return true;
 }
 
-bool rm_record_failed(struct rm_model *m, int64_t epoch, unsigned char instance, int row) {
-  struct rm_row *r = &m->rows[row];
+bool rm_record_failed(struct rm_model *m, int64_t epoch, unsigned char instance, int id) {
+  struct rm_row *r = &m->rows[rm_row_of(id)];
   if (fenced(m, epoch, instance))
     return false;
-  r->failed = true;
+  if (r->failed.state == RM_PUBLISHED || r->failed.state == RM_DISCARDED)
+    return true;
+  r->failed.state = RM_DEAD;
   if (r->key >= 0) {
     int64_t *lo = &m->stored.key_lo[r->topic][r->key];
     *lo = *lo == 0 || r->seq < *lo ? r->seq : *lo;
@@ -294,11 +302,107 @@ bool rm_record_failed(struct rm_model *m, int64_t epoch, unsigned char instance,
   return true;
 }
 
+void rm_settle(struct rm_model *m, int64_t epoch, unsigned char instance, int64_t number, const int64_t *published,
+               size_t published_count, const int64_t key_lo[RM_TOPICS][RM_KEYS]) {
+  struct rm_stored *s = &m->stored;
+  if (fenced(m, epoch, instance) || (!m->accepts_anybody && s->checkpoint != number))
+    return;
+  for (size_t i = 0; i < published_count; i++) {
+    int id = (int)(published[i] - 1);
+    struct rm_row *row = &m->rows[rm_row_of(id)];
+    rm_trace(m, "settled: %lld edition %u", (long long)row->seq, rm_edition_of(id));
+    if (!row->appended)
+      rm_fail(m, "%lld is settled and was never published", (long long)row->seq);
+    if (row->failed.state == RM_RETRYING && row->failed.edition == rm_edition_of(id))
+      row->failed.state = RM_PUBLISHED;
+  }
+  for (int t = 0; t < RM_TOPICS; t++)
+    for (int k = 0; k < RM_KEYS; k++)
+      if (key_lo[t][k] >= 0 && s->key_lo[t][k] != 0) {
+        s->key_lo[t][k] = key_lo[t][k];
+        bool begins_at_failed = key_lo[t][k] == 0;
+        for (int i = 0; i < m->row_count; i++)
+          begins_at_failed |= m->rows[i].seq == key_lo[t][k] && m->rows[i].failed.state != RM_FINE;
+        if (!begins_at_failed)
+          rm_fail(m, "a key is held from %lld on, which has not failed", (long long)key_lo[t][k]);
+        rm_trace(m, "topic %d key %d is held from %lld on", t, k, (long long)key_lo[t][k]);
+      }
+}
+
+bool rm_take_decisions(struct rm_model *m, int64_t epoch, unsigned char instance, bool keys[RM_TOPICS][RM_KEYS],
+                       bool *loose) {
+  memset(keys, 0, RM_TOPICS * sizeof keys[0]);
+  *loose = false;
+  if (fenced(m, epoch, instance))
+    return false;
+  for (int i = 0; i < m->row_count; i++) {
+    struct rm_row *row = &m->rows[i];
+    if (!row->failed.noted)
+      continue;
+    row->failed.noted = false;
+    if (row->key >= 0)
+      keys[row->topic][row->key] = true;
+    else
+      *loose = true;
+  }
+  return true;
+}
+
+/* Commits with everything before it on disk. What was refused may be taken now (a limit was raised), also what is
+ * discarded: then it is the relay's part not to send it. */
+void rm_person_step(struct rm_model *m) {
+  if (m->decide_percent == 0 || m->row_count == 0 || !rm_chance(m, m->healing ? 60 : m->decide_percent))
+    return;
+  int first = (int)rm_random(m, (uint64_t)m->row_count);
+  for (int n = 0; n < m->row_count; n++) {
+    struct rm_row *row = &m->rows[(first + n) % m->row_count];
+    if (row->failed.state != RM_DEAD)
+      continue;
+    if (m->healing || rm_chance(m, 60))
+      row->bad = 0;
+    row->failed.noted = true;
+    switch (rm_random(m, 3)) {
+    case 0:
+      row->failed.state = RM_RETRYING;
+      m->retried++;
+      break;
+    case 1:
+      row->failed.state = RM_RETRYING;
+      row->failed.edition++;
+      m->edited++;
+      break;
+    default:
+      row->failed.state = RM_DISCARDED;
+      row->failed.noted = row->key >= 0;
+      m->discarded++;
+      break;
+    }
+    flush(m);
+    rm_trace(m, "decided: %lld is %s, edition %u%s", (long long)row->seq,
+             row->failed.state == RM_DISCARDED ? "discarded" : "sent again", row->failed.edition,
+             row->bad != 0 ? ", still bad" : "");
+    return;
+  }
+}
+
+bool rm_all_settled(const struct rm_model *m) {
+  for (int i = 0; i < m->row_count; i++) {
+    enum rm_failed state = m->rows[i].failed.state;
+    if (state == RM_RETRYING || (m->decide_percent > 0 && (state == RM_DEAD || m->rows[i].failed.noted)))
+      return false;
+  }
+  for (int t = 0; t < RM_TOPICS; t++)
+    for (int k = 0; k < RM_KEYS; k++)
+      if (m->decide_percent > 0 && m->stored.key_lo[t][k] != 0)
+        return false;
+  return true;
+}
+
 /* ---- Kafka ------------------------------------------------------------------------------------------------------ */
 
 /* O and P, looked at where a message appears for the first time. */
-static void append(struct rm_model *m, int index) {
-  struct rm_row *row = &m->rows[index];
+static void append(struct rm_model *m, int id) {
+  struct rm_row *row = &m->rows[rm_row_of(id)];
   const struct rm_tx *tx = &m->txs[row->tx];
   if (row->undone || tx->state != RM_COMMITTED)
     rm_fail(m, "%lld is published and was not committed", (long long)row->seq);
@@ -311,11 +415,15 @@ static void append(struct rm_model *m, int index) {
     const struct rm_row *x = &m->rows[i];
     const struct rm_tx *xt = &m->txs[x->tx];
     if (x->topic != row->topic || x->key != row->key || x->undone || x->appended || xt->state != RM_COMMITTED ||
-        xt->ended > row->drawn)
+        xt->ended > row->drawn || x->failed.state == RM_DISCARDED)
       continue;
     rm_fail(m, "%lld is published before %lld, which was committed before it was written%s", (long long)row->seq,
-            (long long)x->seq, x->failed ? " and is a failed message: its key is held" : "");
+            (long long)x->seq, x->failed.state != RM_FINE ? " and is a failed message: its key is held" : "");
   }
+}
+
+static bool is_bad(const struct rm_model *m, int id) {
+  return (m->rows[rm_row_of(id)].bad >> rm_edition_of(id) & 1) != 0;
 }
 
 void rm_producer_open(struct rm_producer *p) {
@@ -338,7 +446,7 @@ void rm_producer_close(struct rm_model *m, struct rm_producer *p) {
     *ghost = (struct rm_ghost){.partition = i};
     while (ghost->count < 4 && ghost->count < p->count[i]) {
       int row = p->queue[i][p->first[i] + ghost->count].row;
-      if (m->rows[row].bad) /* refused, and what follows has a gap before it */
+      if (is_bad(m, row)) /* refused, and what follows has a gap before it */
         break;
       ghost->rows[ghost->count++] = row;
     }
@@ -358,9 +466,13 @@ static void report(struct rm_model *m, struct rm_producer *p, uint64_t ticket, e
   p->reports[p->report_first + p->report_count++] = (struct rm_report){ticket, (int)outcome, part % RM_PARTS};
 }
 
-void rm_produce(struct rm_model *m, struct rm_producer *p, uint64_t ticket, int row) {
-  int part = (int)m->rows[row].topic * RM_PARTS +
-             (m->rows[row].key < 0 ? (int)rm_random(m, RM_PARTS) : m->rows[row].key % RM_PARTS);
+void rm_produce(struct rm_model *m, struct rm_producer *p, uint64_t ticket, int id, bool current) {
+  const struct rm_row *row = &m->rows[rm_row_of(id)];
+  int part = (int)row->topic * RM_PARTS + (row->key < 0 ? (int)rm_random(m, RM_PARTS) : row->key % RM_PARTS);
+  if (current && row->failed.state == RM_DISCARDED)
+    rm_fail(m, "%lld is sent, and was discarded", (long long)row->seq);
+  if (current && row->failed.edition != rm_edition_of(id))
+    rm_fail(m, "%lld is sent in edition %u, and was edited since", (long long)row->seq, rm_edition_of(id));
   if (p->fatal) {
     report(m, p, ticket, TXB_REPORT_LOST, part);
     return;
@@ -373,7 +485,7 @@ void rm_produce(struct rm_model *m, struct rm_producer *p, uint64_t ticket, int 
     rm_fail(m, "too many messages for the model");
     return;
   }
-  p->queue[part][p->first[part] + p->count[part]++] = (struct rm_message){ticket, row};
+  p->queue[part][p->first[part] + p->count[part]++] = (struct rm_message){ticket, id};
 }
 
 static struct rm_message pop(struct rm_producer *p, int part) {
@@ -394,13 +506,13 @@ static void break_producer(struct rm_model *m, struct rm_producer *p) {
 static void follow_refused(struct rm_model *m, struct rm_producer *p, int part) {
   while (!p->known[part] && p->count[part] > 0 && rm_chance(m, 50)) {
     struct rm_message message = pop(p, part);
-    if (m->rows[message.row].bad) {
+    if (is_bad(m, message.row)) {
       report(m, p, message.ticket, TXB_REPORT_REFUSED, part);
       continue;
     }
     append(m, message.row);
     report(m, p, message.ticket, TXB_REPORT_LOST, part);
-    while (p->count[part] > 0 && rm_chance(m, 50) && !m->rows[p->queue[part][p->first[part]].row].bad) {
+    while (p->count[part] > 0 && rm_chance(m, 50) && !is_bad(m, p->queue[part][p->first[part]].row)) {
       message = pop(p, part);
       append(m, message.row);
       report(m, p, message.ticket, TXB_REPORT_LOST, part);
@@ -423,13 +535,13 @@ static void deliver(struct rm_model *m, struct rm_producer *p, int part) {
     return;
   }
   for (size_t i = 0; i < n; i++)
-    bad |= m->rows[p->queue[part][p->first[part] + i].row].bad;
+    bad |= is_bad(m, p->queue[part][p->first[part] + i].row);
   for (size_t i = 0; i < n; i++) {
     struct rm_message message = pop(p, part);
     if (!bad)
       append(m, message.row);
     else
-      rm_trace(m, "refused with its batch: %lld", (long long)m->rows[message.row].seq);
+      rm_trace(m, "refused with its batch: %lld", (long long)m->rows[rm_row_of(message.row)].seq);
     report(m, p, message.ticket, bad ? TXB_REPORT_REFUSED : TXB_REPORT_ACKED, part);
     p->proven[part / RM_PARTS] |= !bad;
   }
@@ -468,8 +580,10 @@ void rm_verify_end(struct rm_model *m) {
   const struct rm_stored *s = &m->stored;
   for (int i = 0; i < m->row_count; i++) {
     const struct rm_row *row = &m->rows[i];
-    if (may_count(m, row) && !row->appended && !row->failed && !is_held(s, row))
+    if (may_count(m, row) && !row->appended && row->failed.state == RM_FINE && !is_held(s, row))
       rm_fail(m, "%lld was never published", (long long)row->seq);
+    if (row->failed.state == RM_PUBLISHED && !row->appended)
+      rm_fail(m, "%lld is resolved and was never published", (long long)row->seq);
   }
   if (s->hole_count > 0)
     rm_fail(m, "%lld is still a hole", (long long)s->holes[0].lo);
@@ -479,6 +593,8 @@ void rm_verify_end(struct rm_model *m) {
   for (int t = 0; t < RM_TOPICS; t++)
     if (s->topic_lo[t] != 0)
       rm_fail(m, "topic %d is still held", t);
+  if (!rm_all_settled(m))
+    rm_fail(m, "a failed message was decided about and is still open, or its key is held");
 }
 
 /* A topic comes and goes. One that is deleted and made anew while a producer that had used it has not yet heard of

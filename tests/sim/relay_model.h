@@ -32,14 +32,23 @@ struct rm_tx {
   bool slow;
 };
 
+enum rm_failed { RM_FINE, RM_DEAD, RM_RETRYING, RM_PUBLISHED, RM_DISCARDED };
+struct rm_record { /* txb.failed, and the note of a decision beside it */
+  enum rm_failed state;
+  unsigned edition; /* 0: as it was written */
+  bool noted;
+};
+
 struct rm_row {
   int64_t seq;
   int tx;
   uint32_t topic;
   int key; /* -1: none */
-  bool inserted, undone, bad;
+  bool inserted, undone;
+  unsigned bad;   /* a bit for each edition that Kafka refuses */
   uint64_t drawn; /* stamp when its number was drawn */
-  bool appended, failed, failed_durable;
+  bool appended;
+  struct rm_record failed, failed_durable;
   unsigned bytes;
 };
 
@@ -63,7 +72,7 @@ struct rm_snapshot {
 
 struct rm_message {
   uint64_t ticket;
-  int row;
+  int row; /* rm_row_id */
 };
 struct rm_report {
   uint64_t ticket;
@@ -92,7 +101,9 @@ struct rm_model {
   char text[200];
   /* what this seed does */
   unsigned commit_weight, bad_percent, topic_trouble, producer_trouble;
-  unsigned kill_every; /* steps, about */
+  unsigned kill_every;     /* steps, about */
+  unsigned decide_percent; /* 0: nobody decides about failed messages */
+  uint64_t retried, edited, discarded;
   bool healing;
   /* PostgreSQL */
   int64_t now_us, drawn;
@@ -116,6 +127,21 @@ bool rm_chance(struct rm_model *m, unsigned percent);
 void rm_fail(struct rm_model *m, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void rm_trace(const struct rm_model *m, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+/* A row in an edition, as a reader and Kafka's queue name it. */
+static inline int rm_row_id(int index, unsigned edition) {
+  return index | (int)(edition << 16);
+}
+static inline int rm_row_of(int id) {
+  return id & 0xffff;
+}
+static inline unsigned rm_edition_of(int id) {
+  return (unsigned)id >> 16;
+}
+/* Its number in txb.failed. */
+static inline int64_t rm_failed_of(int id) {
+  return id + 1;
+}
+
 /* PostgreSQL */
 void rm_applications_step(struct rm_model *m); /* one step of one transaction */
 bool rm_applications_done(const struct rm_model *m);
@@ -127,17 +153,30 @@ bool rm_visible(const struct rm_model *m, const struct rm_row *row, const struct
 bool rm_checkpoint(struct rm_model *m, int64_t epoch, unsigned char instance, int64_t number, int64_t highest,
                    int64_t watermark, const int64_t *pages, size_t page_count, const struct rm_range *holes,
                    size_t hole_count, const int64_t topic_lo[RM_TOPICS]);
-bool rm_record_failed(struct rm_model *m, int64_t epoch, unsigned char instance, int row);
+bool rm_record_failed(struct rm_model *m, int64_t epoch, unsigned char instance, int id);
+/* A person decides about a failed message, at some moments. */
+void rm_person_step(struct rm_model *m);
+/* The part of a checkpoint's transaction about failed messages, before it: `number` as in rm_checkpoint. key_lo: -1
+ * leaves a hold, 0 ends it. */
+void rm_settle(struct rm_model *m, int64_t epoch, unsigned char instance, int64_t number, const int64_t *published,
+               size_t published_count, const int64_t key_lo[RM_TOPICS][RM_KEYS]);
+/* Takes the notes of decisions: which keys, and whether some are without a key. */
+bool rm_take_decisions(struct rm_model *m, int64_t epoch, unsigned char instance, bool keys[RM_TOPICS][RM_KEYS],
+                       bool *loose);
+bool rm_is_stored_hole(const struct rm_stored *s, int64_t seq);
+bool rm_all_settled(const struct rm_model *m); /* nobody has anything left to decide, or to carry out */
 
 /* Kafka */
 void rm_producer_open(struct rm_producer *p);
 void rm_producer_close(struct rm_model *m, struct rm_producer *p); /* some of its requests may still arrive */
-void rm_produce(struct rm_model *m, struct rm_producer *p, uint64_t ticket, int row);
+/* current: by the relay that holds the source. */
+void rm_produce(struct rm_model *m, struct rm_producer *p, uint64_t ticket, int id, bool current);
 void rm_kafka_step(struct rm_model *m, struct rm_producer *p); /* p may be NULL */
 
 void rm_topic_step(struct rm_model *m, struct rm_producer *const *producers, size_t count);
 
-/* At the end: everything committed is published, failed, or behind a failed one; nothing is left open. */
+/* At the end: everything committed is published or discarded, or failed, or behind a failed one, where nobody decides;
+ * nothing is left open. */
 void rm_verify_end(struct rm_model *m);
 
 #endif

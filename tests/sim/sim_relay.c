@@ -1,6 +1,7 @@
 /* Simulates relays against a model of PostgreSQL and Kafka: open, slow, prepared and rolled-back transactions,
- * savepoints, skipped numbers, refused and lost messages, broken producers, topics that come and go, server crashes,
- * relays killed at every step and zombies beside their successors. The real core decides; every append and every
+ * savepoints, skipped numbers, refused and lost messages, broken producers, topics that come and go, persons who decide
+ * about failed messages at any moment (again, edited, discarded), server crashes, relays killed at every step and
+ * zombies beside their successors. The real core decides; every append and every
  * checkpoint is verified, and at the end everything.
  *
  *   sim_relay [--seeds N] [--seed S] [--bug NAME]
@@ -20,7 +21,7 @@
 
 enum { STEPS_FAULTY = 300, STEPS_MAX = 20000, REQUESTS_MAX = 16, RANGES_MAX = 512, READ_MAX = 16, RELAYS = 2 };
 
-enum request_kind { Q_POLL, Q_LIST, Q_LOOK, Q_CHECKPOINT, Q_RENEW, Q_RECORD };
+enum request_kind { Q_POLL, Q_LIST, Q_LOOK, Q_CHECKPOINT, Q_RENEW, Q_RECORD, Q_DECIDE };
 
 struct request { /* in the pipeline of one connection: executed in order, answered in order */
   enum request_kind kind;
@@ -34,10 +35,15 @@ struct request { /* in the pipeline of one connection: executed in order, answer
   size_t page_count;
   struct rm_range holes[RANGES_MAX];
   size_t hole_count;
-  int64_t topic_lo[RM_TOPICS];
+  int64_t topic_lo[RM_TOPICS], key_lo[RM_TOPICS][RM_KEYS];
+  int64_t published[RM_ROWS];
+  size_t published_count;
+  int64_t drain_lo[RM_TOPICS][RM_KEYS]; /* of a page of keys; -1: not asked for */
   int row;
   /* what was answered */
   struct rm_snapshot snapshot;
+  struct rm_record failed[RM_ROWS]; /* txb.failed as the snapshot shows it */
+  bool keys[RM_TOPICS][RM_KEYS], loose;
   struct txb_relay_answer answer;
   struct txb_relay_row rows[3][READ_MAX];
   int64_t read_bytes;
@@ -67,13 +73,18 @@ struct world {
 
 /* What the seeds of a run went through: a rule that nothing exercises is not tested. */
 static struct {
-  uint64_t polls, thrown_away, left_out, drained, refused, replaced, fenced, zombies, kills, stops, lost;
+  uint64_t polls, thrown_away, left_out, drained, refused, replaced, fenced, zombies, kills, stops, lost, retried,
+      edited, discarded, keys_drained, loose, recorded;
 } counts;
 
 static const char *const keys[RM_KEYS] = {"a", "b", "c"};
 
 static uint32_t partition_of(struct txb_slice key, uint32_t partitions) {
   return (uint32_t)(*(const char *)key.data - 'a') % partitions;
+}
+
+static int key_of(struct txb_slice key) {
+  return *(const char *)key.data - 'a';
 }
 
 static struct txb_uuid instance_of(unsigned char byte) {
@@ -114,6 +125,12 @@ static void push_checkpoint(struct rm_model *m, struct relay *r, const struct tx
     q->topic_lo[t] = -1;
   for (size_t i = 0; i < c->hold_count; i++)
     q->topic_lo[c->holds[i].topic] = c->holds[i].lo;
+  memset(q->key_lo, -1, sizeof q->key_lo);
+  for (size_t i = 0; i < c->key_count; i++)
+    q->key_lo[c->keys[i].topic][key_of(c->keys[i].key)] = c->keys[i].lo;
+  for (q->published_count = 0; q->published_count < c->settled_count; q->published_count++)
+    q->published[q->published_count] = c->settled[q->published_count];
+  counts.keys_drained += c->key_count;
   for (size_t p = 0; p < c->page_count; p++) {
     q->pages[q->page_count++] = c->pages[p].page;
     for (size_t i = 0; i < c->pages[p].count; i++) {
@@ -145,6 +162,12 @@ static void carry_out(struct rm_model *m, struct relay *r, const struct txb_rela
     struct request *q = push(r, Q_POLL);
     q->poll = a->read;
     copy_ranges(m, q, a->read.holes, a->read.hole_count);
+    memset(q->drain_lo, -1, sizeof q->drain_lo);
+    for (size_t i = 0; a->read.drain == TXB_DRAIN_KEYS && i < a->read.drain_key_count; i++) {
+      const struct txb_key_hold *hold = a->read.drain_keys[i];
+      if (hold->state == TXB_KEY_DRAINING)
+        q->drain_lo[hold->topic][key_of(hold->key)] = hold->lo;
+    }
   }
   if (a->list)
     push(r, Q_LIST);
@@ -160,6 +183,8 @@ static void carry_out(struct rm_model *m, struct relay *r, const struct txb_rela
   counts.refused += a->record;
   if (a->record)
     push(r, Q_RECORD)->row = (int)txb_relay_core_slot(&r->core, a->record_ticket)->row;
+  if (a->decide)
+    push(r, Q_DECIDE);
   if (a->probe) {
     if (r->probe)
       rm_fail(m, "two probes at once");
@@ -197,18 +222,46 @@ static int first_row(const struct rm_model *m, int64_t seq) {
   return lo;
 }
 
+/* Whether a branch reads a row, and what it says about it. */
+static bool is_read(const struct request *q, int branch, const struct rm_row *row, const struct rm_record *failed,
+                    enum txb_relay_verdict *verdict_out) {
+  static const enum txb_relay_verdict verdicts[] = {TXB_VERDICT_NONE, TXB_VERDICT_DEAD, TXB_VERDICT_RETRY,
+                                                    TXB_VERDICT_CLOSED, TXB_VERDICT_CLOSED};
+  *verdict_out = TXB_VERDICT_NONE;
+  if (branch != 1)
+    return true;
+  switch (q->poll.drain) {
+  case TXB_DRAIN_NONE:
+    return false;
+  case TXB_DRAIN_TOPIC:
+    return row->topic == q->poll.drain_topic && failed->state == RM_FINE;
+  case TXB_DRAIN_KEYS:
+    *verdict_out = verdicts[failed->state];
+    return row->key >= 0 && q->drain_lo[row->topic][row->key] >= 0 && q->drain_lo[row->topic][row->key] <= row->seq;
+  case TXB_DRAIN_LOOSE:
+    *verdict_out = TXB_VERDICT_RETRY;
+    return row->key < 0 && failed->state == RM_RETRYING;
+  }
+  return false;
+}
+
 static void read_range(struct rm_model *m, struct request *q, int branch, int64_t from, int64_t to,
                        struct txb_relay_read *out) {
   for (int i = first_row(m, from); i < m->row_count && m->rows[i].seq <= to && !out->cut; i++) {
     const struct rm_row *row = &m->rows[i];
-    if (!rm_visible(m, row, &q->snapshot) || (branch == 1 && row->topic != q->poll.drain_topic))
+    const struct rm_record *failed = &q->failed[i];
+    enum txb_relay_verdict verdict;
+    if (!rm_visible(m, row, &q->snapshot) || !is_read(q, branch, row, failed, &verdict))
       continue;
+    int id = rm_row_id(i, verdict == TXB_VERDICT_NONE ? 0 : failed->edition);
     q->rows[branch][out->count++] = (struct txb_relay_row){
         .seq = row->seq,
         .topic = row->topic,
         .key = {row->key < 0 ? NULL : keys[row->key], row->key < 0 ? 0 : 1},
         .bytes = row->bytes,
-        .row = (uint32_t)i,
+        .row = (uint32_t)id,
+        .failed = verdict == TXB_VERDICT_NONE ? 0 : rm_failed_of(id),
+        .verdict = verdict,
     };
     q->read_bytes += row->bytes;
     out->cut = out->count == q->poll.rows || q->read_bytes >= q->poll.bytes;
@@ -225,7 +278,9 @@ static void read_branch(struct rm_model *m, struct request *q, int branch, struc
               (long long)q->ranges[i - 1].hi);
     read_range(m, q, branch, q->ranges[i].lo, q->ranges[i].hi, out);
   }
-  if (branch == 1 && q->poll.drain)
+  if (branch == 1 && q->poll.drain == TXB_DRAIN_LOOSE)
+    read_range(m, q, branch, q->poll.drain_from + 1, INT64_MAX, out);
+  else if (branch == 1 && q->poll.drain != TXB_DRAIN_NONE)
     read_range(m, q, branch, q->poll.drain_from, q->poll.drain_to, out);
   if (branch == 2)
     read_range(m, q, branch, q->poll.after + 1, q->poll.bound, out);
@@ -240,7 +295,11 @@ static void execute_poll(struct rm_model *m, struct request *q) {
     a->epoch = m->stored.epoch;
     a->checkpoint = m->stored.checkpoint;
     a->instance = instance_of(m->stored.instance);
-    a->recovering = false;
+    a->recovering = a->decided = false;
+    for (int i = 0; i < m->row_count; i++) {
+      q->failed[i] = m->rows[i].failed;
+      a->decided |= q->failed[i].noted;
+    }
     q->begun = true;
     return;
   }
@@ -249,6 +308,7 @@ static void execute_poll(struct rm_model *m, struct request *q) {
   read_branch(m, q, 0, &a->holes);
   read_branch(m, q, 1, &a->drain);
   counts.drained += a->drain.count;
+  counts.loose += q->poll.drain == TXB_DRAIN_LOOSE ? a->drain.count : 0;
   read_branch(m, q, 2, &a->tail);
   q->executed = true;
   rm_trace(m, "poll %llu: asked %zu ranges, got %zu holes%s %zu drained%s %zu tail%s (%lld, %lld]",
@@ -296,6 +356,8 @@ static void execute(struct rm_model *m, struct relay *r, struct request *q) {
     execute_look(m, q);
     return;
   case Q_CHECKPOINT:
+    rm_settle(m, r->epoch, r->instance, q->number, q->published, q->published_count,
+              (const int64_t(*)[RM_KEYS])q->key_lo);
     q->accepted = rm_checkpoint(m, r->epoch, r->instance, q->number, q->highest, q->watermark, q->pages, q->page_count,
                                 q->holes, q->hole_count, q->topic_lo);
     break;
@@ -304,6 +366,9 @@ static void execute(struct rm_model *m, struct relay *r, struct request *q) {
     break;
   case Q_RECORD:
     q->accepted = rm_record_failed(m, r->epoch, r->instance, q->row);
+    break;
+  case Q_DECIDE:
+    q->accepted = rm_take_decisions(m, r->epoch, r->instance, q->keys, &q->loose);
     break;
   }
   q->executed = true;
@@ -314,6 +379,7 @@ static void execute(struct rm_model *m, struct relay *r, struct request *q) {
 static void answer(struct rm_model *m, struct relay *r) {
   struct request *q = request_at(r, 0); /* its place is taken again only after so many more */
   struct txb_relay_event event = {0};
+  struct txb_relay_key_hold decided[RM_TOPICS * RM_KEYS];
   r->first++;
   r->count--;
   switch (q->kind) {
@@ -337,6 +403,7 @@ static void answer(struct rm_model *m, struct relay *r) {
   case Q_CHECKPOINT:
   case Q_RENEW:
   case Q_RECORD:
+  case Q_DECIDE:
     if (!q->accepted) { /* TXB01: somebody else has the source */
       counts.fenced++;
       rm_trace(m, "epoch %lld is fenced", (long long)r->epoch);
@@ -346,7 +413,16 @@ static void answer(struct rm_model *m, struct relay *r) {
     }
     event.kind = q->kind == Q_CHECKPOINT ? TXB_RELAY_CHECKPOINTED
                  : q->kind == Q_RENEW    ? TXB_RELAY_RENEWED
-                                         : TXB_RELAY_RECORDED;
+                 : q->kind == Q_RECORD   ? TXB_RELAY_RECORDED
+                                         : TXB_RELAY_DECIDED;
+    if (q->kind != Q_DECIDE)
+      break;
+    event.u.decisions.keys = decided;
+    event.u.decisions.loose = q->loose;
+    for (uint32_t t = 0; t < RM_TOPICS; t++)
+      for (int k = 0; k < RM_KEYS; k++)
+        if (q->keys[t][k])
+          decided[event.u.decisions.count++] = (struct txb_relay_key_hold){.topic = t, .key = {keys[k], 1}};
     break;
   }
   step(m, r, &event);
@@ -409,6 +485,7 @@ static void acquire(struct rm_model *m, struct relay *r) {
   static struct txb_range ranges[RM_STORED];
   struct txb_relay_topic_hold topics[RM_TOPICS];
   struct txb_relay_key_hold key_holds[RM_TOPICS * RM_KEYS];
+  int64_t recorded[RM_ROWS];
   struct rm_stored *s = &m->stored;
   struct txb_relay_event event = {.kind = TXB_RELAY_ACQUIRED};
   struct txb_relay_position *p = &event.u.position;
@@ -423,14 +500,20 @@ static void acquire(struct rm_model *m, struct relay *r) {
                                    .holes = ranges,
                                    .hole_count = s->hole_count,
                                    .topics = topics,
-                                   .keys = key_holds};
+                                   .keys = key_holds,
+                                   .recorded = recorded};
   for (uint32_t t = 0; t < RM_TOPICS; t++) {
     if (s->topic_lo[t] != 0)
       topics[p->topic_count++] = (struct txb_relay_topic_hold){.topic = t, .lo = s->topic_lo[t]};
     for (int k = 0; k < RM_KEYS; k++)
       if (s->key_lo[t][k] != 0)
-        key_holds[p->key_count++] = (struct txb_relay_key_hold){t, {keys[k], 1}, s->key_lo[t][k]};
+        key_holds[p->key_count++] = (struct txb_relay_key_hold){
+            t, {keys[k], 1}, s->key_lo[t][k], m->rows[first_row(m, s->key_lo[t][k])].failed.state != RM_DEAD};
   }
+  for (int i = 0; i < m->row_count; i++)
+    if (m->rows[i].failed.state != RM_FINE && (m->rows[i].seq > s->highest || rm_is_stored_hole(s, m->rows[i].seq)))
+      recorded[p->recorded_count++] = m->rows[i].seq;
+  counts.recorded += p->recorded_count;
   r->epoch = s->epoch;
   r->instance = s->instance;
   r->held = true;
@@ -492,7 +575,8 @@ static void hand_over(struct rm_model *m, struct relay *r) {
   for (int n = 1 + (int)rm_random(m, 6); n > 0 && !r->replace && txb_relay_core_next_send(&r->core, &ticket); n--) {
     const struct txb_slot *slot = txb_relay_core_slot(&r->core, ticket);
     rm_trace(m, "epoch %lld sends %lld", (long long)r->epoch, (long long)slot->seq);
-    rm_produce(m, &r->producer, ticket, (int)slot->row);
+    bool current = m->stored.epoch == r->epoch && m->stored.instance == r->instance;
+    rm_produce(m, &r->producer, ticket, (int)slot->row, current);
   }
 }
 
@@ -563,6 +647,7 @@ static void choose_options(struct world *w) {
   o->poll_idle_us = 1000 + (int64_t)rm_random(m, 8000);
   o->span = 4 + (int64_t)rm_random(m, 60);
   o->drain_span = 4 + (int64_t)rm_random(m, 60);
+  o->drain_keys = 1 + (uint32_t)rm_random(m, 4);
   o->gap_max = 1 + (int64_t)rm_random(m, 12);
   o->list_first_us = (int64_t)rm_random(m, 8000);
   o->list_cap_us = 20000;
@@ -579,6 +664,8 @@ static bool at_rest(struct world *w) {
   for (int t = 0; t < RM_TOPICS; t++)
     if (s->topic_lo[t] != 0)
       return false;
+  if (!rm_all_settled(&w->m))
+    return false;
   return rm_applications_done(&w->m) && w->relay->held && w->relay->idle && s->highest == w->m.drawn &&
          s->hole_count == 0;
 }
@@ -611,6 +698,7 @@ static bool simulate(uint64_t seed, bool verbose, char *violation, size_t size) 
       relay_begin(&w, w.relay);
     for (int n = (int)rm_random(m, 4); n > 0; n--)
       rm_applications_step(m);
+    rm_person_step(m);
     for (int r = 0; r < RELAYS; r++) {
       struct relay *relay = r == 0 ? w.relay : w.zombie;
       for (int n = (int)rm_random(m, 4); n > 0 && relay->alive; n--)
@@ -622,6 +710,9 @@ static bool simulate(uint64_t seed, bool verbose, char *violation, size_t size) 
   }
   if (m->violation == NULL)
     rm_verify_end(m);
+  counts.retried += m->retried;
+  counts.edited += m->edited;
+  counts.discarded += m->discarded;
   for (int r = 0; r < RELAYS; r++)
     if (w.places[r].alive)
       end_core(&w.places[r]);
@@ -656,14 +747,20 @@ int main(int argc, char **argv) {
   printf("%llu seeds from %llu: nothing found\n", (unsigned long long)seeds, (unsigned long long)first);
   printf("%llu polls, %llu thrown away, %llu generations left out, %llu rows drained, %llu intents refused, %llu "
          "producers replaced, %llu fenced, "
-         "%llu zombies, %llu kills, %llu stops, %llu connections lost\n",
+         "%llu zombies, %llu kills, %llu stops, %llu connections lost, %llu retried, %llu edited, %llu discarded, %llu "
+         "keys drained, %llu without a key, %llu failed ones read again\n",
          (unsigned long long)counts.polls, (unsigned long long)counts.thrown_away, (unsigned long long)counts.left_out,
          (unsigned long long)counts.drained, (unsigned long long)counts.refused, (unsigned long long)counts.replaced,
          (unsigned long long)counts.fenced, (unsigned long long)counts.zombies, (unsigned long long)counts.kills,
-         (unsigned long long)counts.stops, (unsigned long long)counts.lost);
-  if (seeds >= 1000 && (counts.thrown_away == 0 || counts.left_out == 0 || counts.drained == 0 || counts.refused == 0 ||
-                        counts.replaced == 0 || counts.fenced == 0 || counts.zombies == 0 || counts.kills == 0 ||
-                        counts.stops == 0 || counts.lost == 0)) {
+         (unsigned long long)counts.stops, (unsigned long long)counts.lost, (unsigned long long)counts.retried,
+         (unsigned long long)counts.edited, (unsigned long long)counts.discarded,
+         (unsigned long long)counts.keys_drained, (unsigned long long)counts.loose,
+         (unsigned long long)counts.recorded);
+  if (seeds >= 1000 &&
+      (counts.thrown_away == 0 || counts.left_out == 0 || counts.drained == 0 || counts.refused == 0 ||
+       counts.replaced == 0 || counts.fenced == 0 || counts.zombies == 0 || counts.kills == 0 || counts.stops == 0 ||
+       counts.lost == 0 || counts.retried == 0 || counts.edited == 0 || counts.discarded == 0 ||
+       counts.keys_drained == 0 || counts.loose == 0 || counts.recorded == 0)) {
     printf("something of that never happened: the seeds test less than they should\n");
     return 1;
   }

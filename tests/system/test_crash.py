@@ -24,9 +24,11 @@ SIDE_BY_SIDE = 5
 FAILPOINTS = fault_names("txb_failpoint_names")
 # How many passes at most are let go by before the kill, where a program passes more than once while it is loaded.
 PASSES = {"relay.after_acquire": 1, "worker.after_assign": 1, "worker.after_take": 3, "worker.on_revoke": 1, "relay.before_record_failed": 1,
-          "relay.after_record_failed": 1, "worker.before_stall_record": 3, "worker.after_stall_record": 3, "worker.before_set_aside": 3,
-          "worker.after_set_aside": 3, "worker.before_retry_mark": 3, "worker.after_retry_mark": 3, "worker.after_retry_open": 3,
-          "worker.before_retry_settle": 3, "worker.after_retry_settle": 3, "worker.before_condemn": 1, "worker.after_condemn": 1}
+          "relay.after_record_failed": 1, "relay.after_decisions": 1, "relay.before_settle": 1, "relay.after_settle": 1,
+          "worker.before_stall_record": 3, "worker.after_stall_record": 3, "worker.before_set_aside": 3, "worker.after_set_aside": 3,
+          "worker.before_retry_mark": 3, "worker.after_retry_mark": 3, "worker.after_retry_open": 3, "worker.before_retry_settle": 3,
+          "worker.after_retry_settle": 3, "worker.before_condemn": 1, "worker.after_condemn": 1}
+DECIDED = ("relay.after_decisions", "relay.before_settle", "relay.after_settle")  # passed when somebody has decided about refused intents
 FLAKY = ("set_aside", "retry_mark", "retry_open", "retry_settle")
 WORKER = {"session_timeout_ms": 6000, "batch_messages": 50, "retry": {"first_ms": 20, "cap_ms": 100}}
 
@@ -67,6 +69,10 @@ class Campaign:
             self.mix = {"later": 1, "plain": 1}
         if self.name.endswith("_record_failed"):
             self.system.kafka.configure_topic(self.system.bank.topics[0], max_message_bytes=200_000)
+        self.refusing = self.system.name + ".refusing"
+        if self.name in DECIDED:
+            self.system.kafka.create_topic(self.refusing, 2)
+            self.system.kafka.configure_topic(self.refusing, max_message_bytes=200_000)
 
     def start(self, role, env=None):
         return self.system.start(role, env=env, worker=self.handler) if role == "worker" else self.system.start(role, env=env)
@@ -118,7 +124,35 @@ class Campaign:
                 cursor.execute("SELECT txb.publish(%s, %s, 'note.made', convert_to(repeat('x', 300000), 'UTF8'), content_type => 'text/plain')",
                                (self.system.bank.topics[0], f"big{number}"))
 
+        if self.name in DECIDED:
+            self.decide(number)
+
+    def failed(self, state):
+        return [row[0] for row in self.system.postgres.query(self.system.bank.source, "SELECT number FROM txb.failed WHERE state = %s ORDER BY seq", (state,))]
+
+    def decide(self, number):
+        """A refused intent with others of its key behind it, and one without a key: both are edited."""
+        with self.system.postgres.session(self.system.bank.source, user="txbtest_app") as connection, connection.cursor() as cursor:
+            for key, text in (("big", "before"), ("big", "x" * 300_000), ("big", "after"), (None, "x" * 300_000)):
+                cursor.execute("SELECT txb.publish(%s, %s, 'note.made', convert_to(%s, 'UTF8'), content_type => 'text/plain')",
+                               (self.refusing, key and f"{key}{number}", text))
+        process.wait_for(lambda: len(self.failed("dead")) == 2, self.system.lag, 60)
+        for each, text in zip(self.failed("dead"), ("edited", f"loose{number}")):
+            assert self.system.postgres.query(self.system.bank.source, "SELECT txb.outbox_decide(%s, 'edit', convert_to(%s, 'UTF8'), 'text/plain', NULL, 't', 't')",
+                                              (each, text)) == [(None,)]
+
+    def check_decided(self, number):
+        process.wait_for(lambda: not self.failed("retrying"), self.system.lag, 60)
+        process.wait_for(lambda: not self.system.postgres.query(self.system.bank.source, "SELECT FROM txb.relay_hold"), self.system.lag, 60)
+        assert self.failed("dead") == []
+        there = [(r.key, r.value.decode()) for r in read_topic(self.system.kafka.brokers, self.refusing)]
+        key = f"big{number}".encode()
+        assert list(dict.fromkeys(text for k, text in there if k == key)) == ["before", "edited", "after"]
+        assert (None, f"loose{number}") in there
+
     def check(self, number):
+        if self.name in DECIDED:
+            self.check_decided(number)
         report = self.system.verify()
         self.text.append(str(report))
         assert report, report

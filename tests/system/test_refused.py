@@ -1,5 +1,5 @@
-"""What Kafka does not take: a message too large for its topic holds its key and nothing else; a missing topic and a missing right hold the topic and
-nothing else, and end by themselves when the topic or the right is there."""
+"""What Kafka does not take: a message too large for its topic holds its key and nothing else, until somebody decides about it; a missing topic and a
+missing right hold the topic and nothing else, and end by themselves when the topic or the right is there."""
 
 import itertools
 
@@ -69,6 +69,131 @@ def test_many_large_intents_in_one_batch_are_sent_apart_and_only_the_large_ones_
     for key in range(8):
         mine = [n for n in arrived if n % 8 == key]
         assert mine == sorted(mine)
+
+
+def failed(system):
+    """{seq: (number, state, resolution, attempts)} of the last editions."""
+    return {row[0]: row[1:] for row in system.postgres.query(
+        system.bank.source, "SELECT seq, number, state, resolution, attempts FROM txb.failed WHERE replaced_by IS NULL ORDER BY seq")}
+
+
+def dead(system):
+    return [row[0] for row in failed(system).values() if row[1] == "dead"]
+
+
+def wait_dead(system, count):
+    process.wait_for(lambda: len(dead(system)) == count, system.lag, 60, alive=system.alive)
+    return dead(system)
+
+
+def decide(system, number, action, payload=None):
+    answer = system.postgres.query(system.bank.source, "SELECT txb.outbox_decide(%s, %s, convert_to(%s, 'UTF8'), 'text/plain', NULL, 'test', 'test')",
+                                   (number, action, payload))
+    assert answer[0][0] is None, answer
+
+
+def wait_settled(system):
+    """Nothing is left to carry out, and no key is held."""
+    process.wait_for(lambda: hold(system) == [] and all(row[1] in ("resolved", "discarded") for row in failed(system).values()),
+                     lambda: f"{hold(system)} {failed(system)} {system.lag()}", 60, alive=system.alive)
+    system.wait_published()
+
+
+def first_appearances(kafka, topic, key=None):
+    """Texts in their order; what is there again after a refused batch counts once. Long ones by their first letter."""
+    return [text if len(text) < 100 else text[0] for text in dict.fromkeys(texts(kafka, topic, key))]
+
+
+def test_only_what_is_too_large_alone_fails_and_arrives_in_order_when_the_limit_is_raised(systems, postgres, kafka):
+    system = systems(postgres, kafka, kafka_client={"linger.ms": "100"})
+    topic = system.bank.topics[0]
+    kafka.configure_topic(topic, max_message_bytes=50_000)
+    with postgres.session(system.bank.source, user="txbtest_app", autocommit=False) as connection, connection.cursor() as cursor:
+        words = [("big", "before"), *[(f"k{n}", f"{n}:" + "y" * 15_000) for n in range(5)], ("big", "x" * 80_000), ("big", "after"),
+                 *[(f"k{n}", f"{n + 5}:" + "y" * 15_000) for n in range(5)], (None, "z" * 90_000)]  # ten whose sum is too large, and two that are alone
+        for key, text in words:
+            cursor.execute("SELECT txb.publish(%s, %s, 'note.made', convert_to(%s, 'UTF8'), content_type => 'text/plain')", (topic, key, text))
+        connection.commit()
+    system.relay()
+    numbers = wait_dead(system, 2)
+    publish(system, topic, "big", "later")
+    publish(system, topic, "small", "beside")
+    system.wait_published()
+    assert hold(system) == [("key", topic, "big")] and len(dead(system)) == 2
+    assert first_appearances(kafka, topic, "big") == ["before"] and first_appearances(kafka, topic, "small") == ["beside"]
+    for n in range(5):
+        assert [text.partition(":")[0] for text in dict.fromkeys(texts(kafka, topic, f"k{n}"))] == [str(n), str(n + 5)]
+    kafka.configure_topic(topic, max_message_bytes=1_000_000)
+    for number in numbers:
+        decide(system, number, "retry")
+    publish(system, topic, "big", "last")
+    wait_settled(system)
+    assert first_appearances(kafka, topic, "big") == ["before", "x", "after", "later", "last"]
+    assert [row[1:] for row in failed(system).values()] == [("resolved", "published", 2)] * 2
+    arrived = texts(kafka, topic)
+    assert arrived.count("z" * 90_000) == 1 and arrived.count("x" * 80_000) == 1
+
+
+def test_what_is_edited_takes_its_place_and_what_is_discarded_leaves_it(systems, postgres, kafka):
+    """Two refused intents in one key, decided about while its writer goes on; a third without a key."""
+    system = systems(postgres, kafka)
+    topic = system.bank.topics[0]
+    kafka.configure_topic(topic, max_message_bytes=50_000)
+    system.relay()
+    for text in ("0", "x" * 80_000, "1", "x" * 90_000, "2"):
+        publish(system, topic, "big", text)
+    publish(system, topic, None, "x" * 70_000)
+    first, loose = wait_dead(system, 2)  # the second of the key has not been tried
+    decide(system, first, "edit", "edited")
+    decide(system, loose, "edit", "loose")
+    for n in range(3, 60):
+        publish(system, topic, "big", str(n))
+    second, = wait_dead(system, 1)
+    process.wait_for(lambda: postgres.value(system.bank.source, "SELECT failed_id FROM txb.relay_hold") == second, system.lag, 60, alive=system.alive)
+    assert first_appearances(kafka, topic, "big") == ["0", "edited", "1"]
+    decide(system, second, "discard")
+    for n in range(60, 120):
+        publish(system, topic, "big", str(n))
+    wait_settled(system)
+    assert first_appearances(kafka, topic, "big") == ["0", "edited", "1", *[str(n) for n in range(2, 120)]]
+    assert "loose" in texts(kafka, topic) and not any(text.startswith("x") for text in texts(kafka, topic))
+    records = {r.headers["ce_id"].decode() for r in read_topic(kafka.brokers, topic) if r.value in (b"edited", b"loose")}
+    assert records == {row[0] for row in postgres.query(system.bank.source, "SELECT id::text FROM txb.failed WHERE replaces IS NOT NULL")}
+
+
+def test_what_is_sent_again_without_being_mended_is_refused_again_and_holds_nothing_else(systems, postgres, kafka):
+    system = systems(postgres, kafka)
+    topic = system.bank.topics[0]
+    kafka.configure_topic(topic, max_message_bytes=50_000)
+    system.relay()
+    for key, text in (("big", "x" * 80_000), ("big", "after"), ("small", "beside"), (None, "x" * 70_000)):
+        publish(system, topic, key, text)
+    for attempts in (1, 2):
+        for number in wait_dead(system, 2):
+            decide(system, number, "retry")
+        process.wait_for(lambda: [row[1:] for row in failed(system).values()] == [("dead", None, attempts + 1)] * 2, system.lag, 60, alive=system.alive)
+    publish(system, topic, "small", "still beside")
+    system.wait_published()
+    assert hold(system) == [("key", topic, "big")]
+    assert first_appearances(kafka, topic) == ["beside", "still beside"]
+
+
+def test_many_keys_are_drained_together(systems, postgres, kafka):
+    system = systems(postgres, kafka)
+    topic = system.bank.topics[0]
+    kafka.configure_topic(topic, max_message_bytes=50_000)
+    for n in range(30):
+        for text in ("x" * 60_000, "1", "2"):
+            publish(system, topic, f"k{n}", text)
+    relay = system.relay()
+    numbers = wait_dead(system, 30)
+    kafka.configure_topic(topic, max_message_bytes=1_000_000)
+    for number in numbers:
+        decide(system, number, "retry")
+    wait_settled(system)
+    for n in range(30):
+        assert first_appearances(kafka, topic, f"k{n}") == ["x", "1", "2"]
+    assert relay.text().count("a key is no longer held") == 30
 
 
 def test_nothing_overtakes_the_first_message_of_a_producer_in_a_partition_when_that_is_refused(systems, postgres, kafka):

@@ -28,6 +28,8 @@ static struct txb_relay_checkpoint stored; /* the last one sent, its arrays copi
 static struct txb_hole_page stored_pages[16];
 static struct txb_range stored_ranges[64];
 static struct txb_relay_topic_hold stored_holds[8];
+static struct txb_relay_key_hold stored_keys[8];
+static int64_t settled[8];
 
 UNUSED static void step(struct txb_relay_event event) {
   struct txb_error err;
@@ -50,6 +52,10 @@ UNUSED static void step(struct txb_relay_event event) {
       stored_ranges[i] = stored.ranges[i];
     for (size_t i = 0; i < stored.hold_count; i++)
       stored_holds[i] = stored.holds[i];
+    for (size_t i = 0; i < stored.key_count; i++)
+      stored_keys[i] = stored.keys[i];
+    for (size_t i = 0; i < stored.settled_count; i++)
+      settled[i] = stored.settled[i];
   }
 }
 
