@@ -24,6 +24,7 @@ const struct txb_failed_transition txb_failed_transitions[] = {
     {RETRYING, TXB_FAILED_ON_CRASHED, DEAD, "it killed whoever ran it, twice alone under its own marker"},
     {RETRYING, TXB_FAILED_ON_APPLIED, RESOLVED, "its effect is there"},
     {RETRYING, TXB_FAILED_ON_DUPLICATE, RESOLVED, "its effect was there already"},
+    {RETRYING, TXB_FAILED_ON_PUBLISHED, RESOLVED, "an intent: it is in Kafka"},
     {RETRYING, TXB_FAILED_ON_RETRY, RETRYING, "a person wants it tried at once, from the first attempt on"},
     {RETRYING, TXB_FAILED_ON_EDIT, RESOLVED, "a changed copy takes its place"},
     {RETRYING, TXB_FAILED_ON_DISCARD, DISCARDED, "a person decided that it shall have no effect"},
@@ -67,8 +68,9 @@ const char *txb_failed_state_name(enum txb_failed_state state) {
 }
 
 const char *txb_failed_event_name(enum txb_failed_event event) {
-  static const char *const names[TXB_FAILED_EVENTS] = {"failed",     "behind", "crashed", "applied", "duplicate",
-                                                       "ahead_done", "retry",  "edit",    "edited",  "discard"};
+  static const char *const names[TXB_FAILED_EVENTS] = {"failed",    "behind",    "crashed",    "applied",
+                                                       "duplicate", "published", "ahead_done", "retry",
+                                                       "edit",      "edited",    "discard"};
   return names[event];
 }
 

@@ -26,6 +26,7 @@ enum txb_failed_event {
   TXB_FAILED_ON_CRASHED,    /* two deaths under its own marker */
   TXB_FAILED_ON_APPLIED,
   TXB_FAILED_ON_DUPLICATE,  /* the inbox knew it */
+  TXB_FAILED_ON_PUBLISHED,  /* an intent: Kafka has acknowledged it */
   TXB_FAILED_ON_AHEAD_DONE, /* everything before it in its key is closed */
   TXB_FAILED_ON_RETRY,      /* a person: again, from the first attempt on */
   TXB_FAILED_ON_EDIT,       /* a person: a changed copy takes its place */

@@ -114,7 +114,7 @@ static const struct txb_option demo_options[] = {
 };
 
 const struct txb_family txb_families[] = {
-    {"failed", "failed messages: list, show, retry, edit, discard"},
+    {"failed", "failed messages: list, show, retry, edit, discard, states"},
     {"audit", "who decided what"},
     {NULL, NULL},
 };
@@ -276,6 +276,12 @@ const struct txb_command txb_commands[] = {
      .details = "Takes numbers or a filter. The message is never applied, also when a copy of it comes later; what is "
                 "held behind it goes on. It stays in the table as discarded, with the reason.",
      .examples = "  txbroker --config txbroker.json failed discard 17 --reason 'test data'\n"},
+    {.name = "failed states",
+     .summary = "print what may become of a failed message",
+     .options = txb_failed_states_options,
+     .run = txb_cmd_failed_states,
+     .details = "The table of states and events that decides it. Connects to nothing.",
+     .examples = "  txbroker failed states\n"},
     {.name = "audit list",
      .summary = "list who decided what about messages, the newest first",
      .options = txb_audit_list_options,

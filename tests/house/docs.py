@@ -7,6 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = {
     "docs/reference-settings.md": ["config", "--reference"],
+    "docs/reference-failed-states.md": ["failed", "states", "--reference"],
     "docs/txbroker.1": ["man"],
 }
 

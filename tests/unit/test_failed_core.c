@@ -22,6 +22,8 @@ static bool wanted(enum txb_failed_state from, enum txb_failed_event event, enum
   case TXB_FAILED_ON_APPLIED:
   case TXB_FAILED_ON_DUPLICATE:
     return runs && to == TXB_FAILED_RESOLVED;
+  case TXB_FAILED_ON_PUBLISHED:
+    return from == TXB_FAILED_RETRYING && to == TXB_FAILED_RESOLVED;
   case TXB_FAILED_ON_AHEAD_DONE:
     return from == TXB_FAILED_HELD && to == TXB_FAILED_RETRYING;
   case TXB_FAILED_ON_RETRY:
@@ -70,7 +72,7 @@ Test(failed_core, what_is_closed_stays_closed_and_everything_open_can_be_closed)
 
 Test(failed_core, the_words_are_those_of_the_database) {
   static const char *const states[] = {"", "retrying", "held", "dead", "resolved", "discarded"};
-  static const char *const events[] = {"failed",     "behind", "crashed", "applied", "duplicate",
+  static const char *const events[] = {"failed",     "behind", "crashed", "applied", "duplicate", "published",
                                        "ahead_done", "retry",  "edit",    "edited",  "discard"};
   for (int i = 0; i < TXB_FAILED_STATES; i++)
     cr_assert_str_eq(txb_failed_state_name((enum txb_failed_state)i), states[i]);
