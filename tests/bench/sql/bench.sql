@@ -11,14 +11,14 @@ CREATE TABLE bench.plain (LIKE txb.outbox INCLUDING DEFAULTS, PRIMARY KEY (seq))
 ALTER TABLE bench.plain ALTER seq ADD GENERATED ALWAYS AS IDENTITY;
 
 -- Fills the outbox with `rows` intents of 200 bytes, `per_transaction` of them in each transaction.
-CREATE PROCEDURE bench.fill(topic text, rows bigint, per_transaction int) LANGUAGE plpgsql AS $$
+CREATE PROCEDURE bench.fill(topic text, rows bigint, per_transaction int, keys int) LANGUAGE plpgsql AS $$
 DECLARE
   done bigint := 0;
 BEGIN
   PERFORM set_config('synchronous_commit', 'off', false);
   WHILE done < rows LOOP
     INSERT INTO txb.outbox (topic, key, type, payload, content_type)
-    SELECT fill.topic, (n * 7919 % 10000)::text, 'bench.made',
+    SELECT fill.topic, (n * 7919 % keys)::text, 'bench.made',
            convert_to(rpad('{"n": ' || n || ', "pad": "', 198, 'x') || '"}', 'UTF8'), 'application/json'
     FROM generate_series(done, least(done + per_transaction, rows) - 1) AS n;
     done := done + per_transaction;
@@ -42,6 +42,38 @@ BEGIN
         FROM unnest(messages) AS m GROUP BY 1 ORDER BY 1) AS g
   WHERE a.id = g.id;
   RETURN QUERY SELECT (txb.ok()).* FROM generate_series(1, cardinality(messages));
+END
+$$;
+
+-- The same as apply_message, for what can't be applied: the one that is numbered 50,000, none, or one in twenty in three
+-- ways until bench.mended says otherwise. All of them look at the number, so that looking costs each the same.
+CREATE FUNCTION bench.apply_but(m txb.message, bad bytea) RETURNS txb.outcome LANGUAGE plpgsql AS $$
+BEGIN
+  IF substr(m.payload, 1, length(bad)) = bad THEN
+    RAISE EXCEPTION 'account % is closed', convert_from(m.key, 'UTF8');
+  END IF;
+  UPDATE bench.account SET balance = balance + 1 WHERE id = convert_from(m.key, 'UTF8')::bigint % 10000;
+  RETURN txb.ok();
+END
+$$;
+CREATE FUNCTION bench.apply_one_bad(m txb.message) RETURNS txb.outcome LANGUAGE sql
+AS $$ SELECT bench.apply_but(m, '{"n": 50000,') $$;
+CREATE FUNCTION bench.apply_none_bad(m txb.message) RETURNS txb.outcome LANGUAGE sql
+AS $$ SELECT bench.apply_but(m, '{"n": -----,') $$;
+
+CREATE TABLE bench.mended (way int PRIMARY KEY);
+CREATE FUNCTION bench.apply_some_bad(m txb.message) RETURNS txb.outcome LANGUAGE plpgsql AS $$
+DECLARE
+  n bigint := convert_from(m.key, 'UTF8')::bigint;
+  wrong int := CASE WHEN n % 20 = 7 THEN n / 20 % 3 END;
+BEGIN
+  IF wrong IS NOT NULL AND NOT EXISTS (SELECT FROM bench.mended AS r WHERE r.way = wrong) THEN
+    CASE wrong WHEN 0 THEN RAISE EXCEPTION 'account % is closed', n;
+             WHEN 1 THEN PERFORM 1 / (wrong - 1);
+             ELSE RETURN txb.retry(interval '1 hour', 'the bank of account ' || n || ' is on holiday'); END CASE;
+  END IF;
+  UPDATE bench.account SET balance = balance + 1 WHERE id = n % 10000;
+  RETURN txb.ok();
 END
 $$;
 

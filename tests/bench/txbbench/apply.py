@@ -57,9 +57,9 @@ def apply_by_bare(place, template, topic, messages):
     return rate
 
 
-def fill_topic(place, messages):
+def fill_topic(place, messages, keys=10_000):
     """Messages as the relay writes them, by the bare loop: the worker's measurement does not lean on the relay."""
-    backlog = drain.write_backlog(place, messages, 10_000)
+    backlog = drain.write_backlog(place, messages, 10_000, keys)
     place.script(backlog, "bare_outbox.sql")
     topic = place.topic()
     with place.peer(

@@ -7,12 +7,12 @@ SHAPES = (("thousand-row", 1000), ("one-row", 1))
 TOPIC = "bench.drain"  # the rows name it, so every run makes it anew
 
 
-def write_backlog(place, rows, per_transaction):
+def write_backlog(place, rows, per_transaction, keys=10_000):
     """A database with a backlog that nobody has read yet."""
     place.say(f"writing a backlog of {rows:,} intents, {per_transaction:,} a transaction")
     name = place.migrated(place.fresh("backlog"))
     with place.postgres.session(name) as session, session.cursor() as cursor:
-        cursor.execute("CALL bench.fill(%s, %s, %s)", (TOPIC, rows, per_transaction))
+        cursor.execute("CALL bench.fill(%s, %s, %s, %s)", (TOPIC, rows, per_transaction, keys))
     return name
 
 

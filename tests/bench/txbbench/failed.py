@@ -1,0 +1,171 @@
+"""What failed messages cost those that don't fail, and how fast they are found, looked at and tried again."""
+
+import json
+import time
+
+from txbtest import process
+
+from txbbench.apply import fill_topic
+from txbbench.place import Lost, watch
+from txbbench.report import Figure
+
+KEYS = 1000
+BAD_PERCENT = 5
+
+
+def _worker(place, topic, database, function):
+    return place.worker(
+        group="bench",
+        topics=[topic],
+        database=place.postgres.uri(database),
+        handler={"kind": "sql", "function": function},
+    )
+
+
+def _reader(place, database, sql):
+    session = place.postgres.connect(database)
+
+    def read():
+        with session.cursor() as cursor:
+            cursor.execute(sql)
+            return int(cursor.fetchone()[0])
+
+    return session, read
+
+
+def _counters(place, database):
+    consumed, applied, duplicate, failed, effects = (
+        int(place.postgres.value(database, f"SELECT coalesce(sum({column}), 0) FROM {table}"))
+        for column, table in (
+            ("consumed", "txb.consumer_offset"),
+            ("applied", "txb.consumer_offset"),
+            ("duplicate", "txb.consumer_offset"),
+            ("failed", "txb.consumer_offset"),
+            ("balance", "bench.account"),
+        )
+    )
+    if consumed != applied + duplicate + failed or applied != effects or duplicate != 0:
+        raise Lost(f"consumed {consumed:,}, applied {applied:,}, duplicate {duplicate:,}, failed {failed:,}, effects {effects:,}")
+    return consumed, applied, failed
+
+
+def _consume(place, template, topic, messages, function, expected_failed):
+    """Messages a second until every one is consumed: applied, or set aside."""
+    database = place.copy(template)
+    session, read = _reader(place, database, "SELECT coalesce(sum(consumed), 0) FROM txb.consumer_offset")
+    with _worker(place, topic, database, function) as worker:
+        rate, _ = watch(read, messages, worker)
+        worker.stop()
+    session.close()
+    place.check_servers()
+    consumed, _, failed = _counters(place, database)
+    if (consumed, failed) != (messages, expected_failed):
+        raise Lost(f"{function}: {consumed:,} consumed, {failed:,} failed, expected {messages:,} and {expected_failed:,}")
+    place.say(f"  {function} {rate:,.0f}/s, {failed:,} failed")
+    return rate, database
+
+
+def _behind(messages):
+    """How many follow message 50,000 in its key, itself included."""
+    key = 50_000 * 7919 % KEYS
+    return sum(1 for n in range(50_000, messages) if n * 7919 % KEYS == key)
+
+
+def measure(place, options):
+    return _one_bad(place, options) + _many_bad(place, options)
+
+
+def _one_bad(place, options):
+    messages = options.failed_messages
+    if messages <= 50_000:
+        raise Lost("the bad message is number 50,000: more are needed")
+    topic = fill_topic(place, messages, KEYS)
+    template = place.migrated(place.fresh("target"))
+    ours, beside = [], []
+    for _ in range(options.runs):
+        for function, rates, failed in (
+            ("bench.apply_none_bad", beside, 0),
+            ("bench.apply_one_bad", ours, _behind(messages)),
+        ):
+            rate, database = _consume(place, template, topic, messages, function, failed)
+            rates.append(rate)
+            place.postgres.drop_database(database)
+    place.postgres.drop_database(template)
+    place.kafka.delete_topic(topic)
+    return [
+        Figure(
+            f"worker, one bad message among {KEYS:,} keys",
+            "messages/s",
+            ours,
+            bare=beside,
+            note=f"{messages:,} messages, the {_behind(messages):,} of its key set aside; beside: the same handler and no bad message",
+        )
+    ]
+
+
+def _many_bad(place, options):
+    """One in twenty fails, each of a key of its own: how fast the rest goes on, a person sees the causes, and one cause is mended."""
+    messages = options.failed_messages
+    bad = messages * BAD_PERCENT // 100
+    topic = fill_topic(place, messages, messages)
+    template = place.migrated(place.fresh("target"))
+    rates, beside, listing, retried = [], [], [], []
+    for _ in range(options.runs):
+        rate, database = _consume(place, template, topic, messages, "bench.apply_none_bad", 0)
+        beside.append(rate)
+        place.postgres.drop_database(database)
+        rate, database = _consume(place, template, topic, messages, "bench.apply_some_bad", bad)
+        rates.append(rate)
+        listing.append(_list(place, database, bad))
+        retried.append(_retry(place, topic, database, messages, bad))
+        place.postgres.drop_database(database)
+    place.postgres.drop_database(template)
+    place.kafka.delete_topic(topic)
+    return [
+        Figure(
+            f"worker, {BAD_PERCENT} % failing in three ways", "messages/s", rates, bare=beside,
+            note=f"{messages:,} messages, each of a key of its own; beside: another handler that fails for none",
+        ),
+        Figure(f"failed list --group-by error, {bad:,} failed", "ms", listing, most=1000),
+        Figure("failed retry of one cause, until applied", "messages/s", retried),
+    ]
+
+
+def _groups(place, database):
+    out = process.run(
+        [place.txbroker, "--database", place.postgres.uri(database), "-o", "json", "failed", "list", "--group-by", "error"]
+    )
+    return json.loads(out)
+
+
+def _list(place, database, bad):
+    begun = time.monotonic()
+    groups = _groups(place, database)["groups"]
+    took = time.monotonic() - begun
+    counts = sorted(group["messages"] for group in groups)
+    if len(counts) != 3 or sum(counts) != bad:
+        raise Lost(f"failed list --group-by error shows {counts} for {bad:,} failed messages of three causes")
+    place.say(f"  three groups of {counts} in {took * 1000:,.0f} ms")
+    return took * 1000
+
+
+def _retry(place, topic, database, messages, bad):
+    """The first cause is mended and its group retried: exactly those are applied."""
+    groups = _groups(place, database)["groups"]
+    group = next(g for g in groups if "is closed" in json.dumps(g) or "P0001" in json.dumps(g))
+    place.postgres.query(database, "INSERT INTO bench.mended VALUES (0)")
+    session, read = _reader(
+        place, database, f"SELECT coalesce(sum(applied), 0) - {messages - bad} FROM txb.consumer_offset"
+    )
+    process.run(
+        [place.txbroker, "--database", place.postgres.uri(database), "failed", "retry", "--error-group", group["error_group"], "--yes"]
+    )
+    with _worker(place, topic, database, "bench.apply_some_bad") as worker:
+        rate, _ = watch(read, group["messages"], worker, every_s=0.005)
+        worker.stop()
+    session.close()
+    _, applied, failed = _counters(place, database)
+    if (applied, failed) != (messages - bad + group["messages"], bad - group["messages"]):
+        raise Lost(f"after the retry of {group['messages']:,}: {applied:,} applied, {failed:,} failed")
+    place.say(f"  retried {group['messages']:,} at {rate:,.0f}/s")
+    return rate
