@@ -718,10 +718,11 @@ BEGIN
          suspect_marked = false, suspect_failed = NULL, suspect_deaths = offset_take.suspect_deaths,
          updated_at = clock_timestamp()
    WHERE c.group_name = offset_take.group_name AND c.topic = offset_take.topic AND c.partition = offset_take.partition;
-  -- What a death says about failed messages is kept with them: txb.retry_mark gives each of them out alone. A marker
-  -- that was left behind in good order is a suspicion that its owner hands on.
-  IF failed_died OR (was.suspect_failed IS NOT NULL AND NOT was.busy) THEN
-    UPDATE txb.failed AS f SET suspect = true, deaths = f.deaths + suspect_died::int
+  -- What a marker says about failed messages is kept with them: txb.retry_mark gives each of them out alone. Who left
+  -- it behind may have died, given the partition back, or lost its connection, be it by one of them: only a death of a
+  -- process counts.
+  IF was.suspect_failed IS NOT NULL THEN
+    UPDATE txb.failed AS f SET suspect = true, deaths = f.deaths + (failed_died AND suspect_died)::int
      WHERE f.number = ANY (was.suspect_failed) AND f.state IN ('retrying', 'held');
   END IF;
   IF failed_died THEN

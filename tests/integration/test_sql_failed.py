@@ -589,15 +589,19 @@ def test_a_person_s_second_chance_forgets_the_deaths(db, worker):
     assert sorted(row[4] for row in worker.do(MARK, 1, *PLENTY)) == [0, 0]
 
 
-def test_the_same_life_that_comes_back_has_not_died_under_it(db):
+def test_the_same_life_that_comes_back_has_not_died_but_what_it_ran_is_suspected(db):
     life = uuid.uuid4()
     worker = db.session("worker")
     db.take(worker, instance=life)
-    aside(worker, 1, item(0))
+    aside(worker, 1, item(0, b"a"), item(1, b"b"))
     mark(worker)
     row = db.take(worker, start=None, instance=life)
-    assert (row["suspect_died"], row["suspect_deaths"]) == (False, 0)
-    assert db.root.do("SELECT deaths, suspect FROM txb.failed") == [(0, False)]
+    assert (row["suspect"], row["suspect_died"], row["suspect_deaths"]) == (True, False, 0)
+    assert db.root.do("SELECT DISTINCT deaths, suspect FROM txb.failed") == [(0, True)]
+    for offset in (0, 1):
+        assert mark(worker, 2) == [offset], "its session may have died of one of them"
+        settle(worker, db, {offset: "applied"}, 2)
+    assert counters(db) == (2, 2, 0, 0)
 
 
 def test_a_marker_about_a_record_and_one_about_failed_ones_don_t_count_for_each_other(db, worker):
