@@ -111,6 +111,8 @@ void txb_partition_retry_failed(struct txb_partition *p, const struct txb_worker
   switch (ran->failure) {
   case TXB_FAILURE_CONFLICT:
     p->retry_conflicts += (alone || ran->at == 0) && p->retry_conflicts < INT32_MAX;
+    if (!alone && ran->at != 0) /* as a whole, at its COMMIT: smaller, or it would meet the same again and again */
+      p->retry_limit = ran->count / 2;
     txb_partition_retry_again(p);
     return;
   case TXB_FAILURE_WAIT:

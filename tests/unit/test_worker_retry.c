@@ -217,6 +217,22 @@ Test(worker_retry, a_conflict_is_retried_at_once_alone_and_counts_after_a_few) {
   cr_assert_eq(expect(TXB_WA_RETRY_MARK).count, 8);
 }
 
+Test(worker_retry, a_conflict_of_several_at_their_commit_makes_them_fewer_until_it_counts) { /* W8 */
+  int slot = owned_due(0);
+  for (int n = 8; n > 1; n /= 2) {
+    cr_assert_eq(mark(slot, n).count, n);
+    expect(TXB_WA_RETRY);
+    step_failed(slot, TXB_FAILURE_CONFLICT, -1);
+  }
+  for (int i = 0; i < 5; i++) {
+    cr_assert_eq(mark(slot, 1).count, 1);
+    cr_assert_not(expect(TXB_WA_RETRY).patience_over);
+    step_failed(slot, TXB_FAILURE_CONFLICT, -1);
+  }
+  mark(slot, 1);
+  cr_assert(expect(TXB_WA_RETRY).patience_over);
+}
+
 Test(worker_retry, a_server_in_trouble_is_waited_for_without_the_marker) {
   int slot = owned_due(0);
   records(slot, 0, 8);
