@@ -184,6 +184,8 @@ void txb_partition_stop(struct txb_partition *p, const struct txb_worker_core_op
   p->own = TXB_OWN_STOPPED;
   p->asked = false;
   p->probing = false;
+  p->retry_marked = 0; /* the stored marker stays out, for who takes it next; but nobody here waits for it any more */
+  p->retry_mark_out = p->retry_condemn_attempt = false;
   p->due_us = now_us + (o->recheck_us << (p->refusals < RECHECK_MAX ? p->refusals : RECHECK_MAX));
   p->refusals++;
 }

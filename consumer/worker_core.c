@@ -282,7 +282,8 @@ static void answered(struct txb_worker_core *core, struct txb_partition *p, cons
       txb_partition_retry_again(p);
     break;
   case TXB_WE_RETRY_MARKED:
-    txb_partition_retry_marked(p, core->busy_count, e->count, e->number, e->keys_version, e->due_ms, e->now_us);
+    if (p->own != TXB_OWN_STOPPED) /* meanwhile; the marker is for who takes it next */
+      txb_partition_retry_marked(p, core->busy_count, e->count, e->number, e->keys_version, e->due_ms, e->now_us);
     break;
   case TXB_WE_RETRIED: {
     struct txb_partition_ran ran = ran_as(core, e);

@@ -276,6 +276,48 @@ Test(worker_retry, a_fenced_retry_asks_the_group) { /* W4 */
   expect(TXB_WA_LOOKUP);
 }
 
+Test(worker_retry, a_partition_that_stops_between_marker_and_retry_does_not_stop_the_others) {
+  int slot = owned_due(0), other = owned(0);
+  expect(TXB_WA_KEYS);
+  keys(other, 0, -1);
+  records(other, 0, 8);
+  mark(slot, 2);
+  struct txb_worker_event e = event(TXB_WE_RANGE, slot);
+  e.low = 5; /* Kafka has deleted what comes next */
+  e.high = 9;
+  txb_worker_core_step(&core, &e);
+  expect(TXB_WA_UNFETCH);
+  expect(TXB_WA_STALL);
+  step(TXB_WE_STALLED, slot);
+  cr_assert_eq(run(8).slot, other);
+}
+
+Test(worker_retry, nor_does_one_that_stops_while_the_marker_is_being_written) {
+  keys_by_hand = true;
+  step(TXB_WE_UP, 0);
+  int slot = assign();
+  struct txb_position p = plain(4);
+  p.has_last = true;
+  p.last_offset = 3;
+  p.last_timestamp_ms = 3;
+  p.last_id = id_of(99);
+  own(slot, p);
+  cr_assert_eq(expect(TXB_WA_FETCH).offset, 3);
+  expect(TXB_WA_KEYS);
+  keys(slot, 3, 0);
+  int other = owned(0);
+  expect(TXB_WA_KEYS);
+  keys(other, 0, -1);
+  records(other, 0, 8);
+  expect(TXB_WA_RETRY_MARK);
+  record(slot, 3); /* another one than was applied last */
+  marked(slot, 2, 77);
+  expect(TXB_WA_UNFETCH);
+  expect(TXB_WA_STALL);
+  step(TXB_WE_STALLED, slot);
+  cr_assert_eq(run(8).slot, other);
+}
+
 /* ---- deaths (W10) ---------------------------------------------------------------------------- */
 
 static int taken(struct txb_position p) {
