@@ -129,7 +129,8 @@ struct txb_partition {
   int32_t stall_tries; /* to record it */
   enum txb_failure stall_failure;
   int64_t stall_delay_ms;
-  bool skip_head; /* bug_error_skips */
+  bool skip_head;    /* bug_error_skips */
+  bool limit_looked; /* LIMIT: how many are held was read anew since */
 
   /* Failed messages: what is held, and what is tried again when. */
   bool keys_known; /* as of keys_version; else KEYS comes first */

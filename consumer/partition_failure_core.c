@@ -26,6 +26,7 @@ static void stall(struct txb_partition *p, const struct txb_worker_core_options 
       .first_ms = o->retry_first_ms, .cap_ms = o->retry_cap_ms, .failures = (uint32_t)p->attempts - 1};
   p->stalled_offset = head;
   p->stall_failure = failure;
+  p->limit_looked = false;
   p->stall_delay_ms = txb_backoff_next_ms(&pause, random);
   p->stall_due_us = now_us + p->stall_delay_ms * 1000;
   p->stall_unrecorded = true;

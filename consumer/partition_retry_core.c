@@ -29,7 +29,7 @@ static void set_due(struct txb_partition *p, int64_t due_ms, int64_t held_count,
 void txb_partition_keys(struct txb_partition *p, int64_t keys_version, int64_t due_ms, int64_t held_count,
                         int64_t now_us) {
   bool changed = p->keys_version != keys_version;
-  p->keys_known = true;
+  p->keys_known = p->limit_looked = true;
   p->keys_version = keys_version;
   set_due(p, due_ms, held_count, now_us);
   if (changed)

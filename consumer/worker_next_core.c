@@ -201,6 +201,9 @@ static bool live(struct txb_worker_core *core, int slot, int32_t n, struct txb_w
   const struct txb_worker_record *head = txb_partition_record(p, 0), *last = txb_partition_record(p, (size_t)n - 1);
   bool condemned = head->offset == p->condemned_offset;
   bool marked = p->marked_offset == head->offset && p->marked_count >= n;
+  /* What became free in other partitions, or among the followers of a key, nobody has told us. */
+  if (head->offset == p->stalled_offset && p->stall_failure == TXB_FAILURE_LIMIT && !p->limit_looked)
+    return ask(core, out, TXB_WA_KEYS, slot);
   if (p->suspect_left > 0 && !marked && !condemned) {
     ask(core, out, TXB_WA_MARK, slot);
     out->offset = p->marked_offset = head->offset;

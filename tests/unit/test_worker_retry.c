@@ -318,6 +318,24 @@ Test(worker_retry, nor_does_one_that_stops_while_the_marker_is_being_written) {
   cr_assert_eq(run(8).slot, other);
 }
 
+Test(worker_retry, a_partition_that_may_hold_no_more_counts_anew_before_it_tries_again) {
+  int slot = owned_due(-1);
+  records(slot, 0, 8);
+  run(8);
+  step_failed(slot, TXB_FAILURE_LIMIT, 0);
+  expect(TXB_WA_STALL);
+  step(TXB_WE_STALLED, slot);
+  for (int i = 0; i < 2; i++) {
+    now_us = txb_worker_core_due_us(&core);
+    expect(TXB_WA_KEYS); /* others of the group may have room now */
+    keys(slot, 3, -1);
+    expect(TXB_WA_RUN);
+    step_failed(slot, TXB_FAILURE_LIMIT, 0);
+    expect(TXB_WA_STALL);
+    step(TXB_WE_STALLED, slot);
+  }
+}
+
 /* ---- deaths (W10) ---------------------------------------------------------------------------- */
 
 static int taken(struct txb_position p) {
