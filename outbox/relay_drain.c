@@ -165,11 +165,12 @@ static enum txb_rc take_keys(struct txb_relay_core *core, const struct txb_relay
   return TXB_OK;
 }
 
-/* The rows that were under way are kept by the stored hold, as all above it. */
+/* The rows that were under way are kept by the stored hold, as all above it; also those that stood before a failed one
+ * which the drain has come to. */
 void txb_drain_revert(struct txb_relay_core *core, uint32_t topic) {
   for (size_t i = 0; i < core->drain_count; i++) {
     struct txb_key_hold *hold = core->drains[i];
-    if (hold->topic != topic || hold->state == TXB_KEY_HELD)
+    if (hold->topic != topic || (hold->state == TXB_KEY_HELD && hold->open == 0))
       continue;
     core->draining -= hold->state == TXB_KEY_DRAINING;
     hold->state = TXB_KEY_HELD;

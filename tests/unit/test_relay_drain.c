@@ -289,6 +289,26 @@ Test(relay_drain, drains_anew_when_its_topic_is_there_again) {
   cr_assert_eq(poll_sent.drain_from, 2);
 }
 
+Test(relay_drain, drains_anew_what_stood_before_a_failed_one_when_its_topic_is_there_again) {
+  begin_drain();
+  polled_all(NONE, failed(failed(ROWS(2, 4, 5, 7), 2, RETRY), 5, DEAD), NONE);
+  EXPECT_SENT(0, 2);
+  report(0, TXB_REPORT_NO_TOPIC);
+  checkpoint();
+  cr_assert_eq(stored.key_count, 0, "2 and 4 are in no topic: the hold stays where it was");
+  for (int i = 0; i < 3000 && !actions.probe; i++)
+    tick_after(MS);
+  step((struct txb_relay_event){.kind = TXB_RELAY_PROBED, .u.probe = {T, true}});
+  for (int i = 0; i < 300 && poll_sent.drain != TXB_DRAIN_KEYS; i++) {
+    polled(NONE, NONE);
+    tick_after(MS);
+    if (core.checkpoint_out)
+      step((struct txb_relay_event){.kind = TXB_RELAY_CHECKPOINTED});
+  }
+  cr_assert_eq(poll_sent.drain, TXB_DRAIN_KEYS);
+  cr_assert_eq(poll_sent.drain_from, 2);
+}
+
 Test(relay_drain, is_not_idle_before_the_drain_is_stored) {
   begin_drain();
   polled_all(NONE, failed(ROWS(2), 2, RETRY), NONE);
