@@ -330,13 +330,19 @@ static enum txb_rc hold_topic(struct txb_relay_core *core, struct txb_slot *fail
   return TXB_OK;
 }
 
+/* Goes out again with the next producer; of a topic that is held since it was sent, with the drain, or it would get
+ * there before what the hold begins with. */
+static enum txb_rc again(struct txb_relay_core *core, struct txb_slot *slot, struct txb_error *err) {
+  slot->state = TXB_SLOT_QUEUED;
+  return core->topics[slot->topic].hold == TXB_TOPIC_HELD ? held_by_reference(core, slot, err) : TXB_OK;
+}
+
 static enum txb_rc refused(struct txb_relay_core *core, struct txb_slot *slot, uint64_t ticket, bool alone,
                            struct txb_error *err) {
   core->replace = true; /* the producer is of no use after a gap */
   if (!alone) {         /* librdkafka reports a whole batch: only what is refused alone is refused (R5) */
     slot->suspect = true;
-    slot->state = TXB_SLOT_QUEUED;
-    return TXB_OK;
+    return again(core, slot, err);
   }
   if (txb_bug("relay_refused_skipped"))
     return done(core, slot, err);
@@ -369,9 +375,8 @@ static enum txb_rc report(struct txb_relay_core *core, const struct txb_report *
   case TXB_REPORT_NO_TOPIC:
     return hold_topic(core, slot, now_us, err);
   case TXB_REPORT_LOST:
-    slot->state = TXB_SLOT_QUEUED;
     core->replace = true;
-    return TXB_OK;
+    return again(core, slot, err);
   }
   return TXB_OK;
 }

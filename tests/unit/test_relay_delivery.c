@@ -422,6 +422,21 @@ Test(relay_delivery, holds_a_topic_again_from_the_first_row_that_failed) {
   cr_assert_eq(poll_sent.drain_from, 4);
 }
 
+Test(relay_delivery, sends_nothing_of_a_held_topic_that_was_lost_or_in_a_refused_batch_before_it_is_there_again) {
+  prove_topic();
+  polled(NONE, ROWS(2, 3, 4));
+  EXPECT_SENT(0, 2, 3, 4);
+  report(0, TXB_REPORT_NO_TOPIC);
+  report(1, TXB_REPORT_LOST);
+  report(2, TXB_REPORT_REFUSED);
+  cr_assert(actions.replace_producer);
+  replaced();
+  EXPECT_SENT(3, 0);
+  checkpoint();
+  cr_assert_eq(stored.hold_count, 1);
+  cr_assert_eq(stored_holds[0].lo, 2);
+}
+
 Test(relay_delivery, probes_one_held_topic_after_the_other) {
   const struct txb_relay_topic_hold holds[] = {{.topic = T, .lo = 2}, {.topic = U, .lo = 3}};
   acquire((struct txb_relay_position){.highest = 4, .topics = holds, .topic_count = 2});
