@@ -1,7 +1,8 @@
 -- Decisions about intents that Kafka refused, and how the relay carries them out (R5).
 --
 --   txb.outbox_decide(number bigint, action text, payload bytea, content_type text, headers jsonb, who text, reason text)
---       returns text                   null: done; else why not
+--       returns text                   null: done; else why not. Granted to nobody: txb.failed_retry, failed_edit and
+--       failed_discard call it, which say who it was themselves and write the audit
 --   txb.relay_decisions_take(source text, epoch bigint, instance uuid) returns table(topic text, key text)
 --       key null: something without a key is to be sent again
 --   txb.relay_settle(source text, epoch bigint, instance uuid, published bigint[], topics text[], keys text[], los bigint[])
@@ -334,7 +335,6 @@ COMMENT ON FUNCTION txb.partition_drop(text, interval) IS
 
 REVOKE ALL ON TYPE txb.relay_decision FROM PUBLIC;
 GRANT SELECT ON txb.relay_decision TO txb_relay, txb_reader;
-GRANT EXECUTE ON FUNCTION txb.outbox_decide(bigint, text, bytea, text, jsonb, text, text) TO txb_admin;
 GRANT EXECUTE ON FUNCTION
   txb.relay_decisions_take(text, bigint, uuid),
   txb.relay_settle(text, bigint, uuid, bigint[], text[], text[], bigint[])

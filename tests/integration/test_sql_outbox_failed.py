@@ -86,7 +86,8 @@ def relay(db):
 
 @pytest.fixture
 def admin(db):
-    return db.session("admin")
+    """The functions that decide call txb.outbox_decide as its owner; here the superuser does."""
+    return db.session()
 
 
 def test_a_refused_intent_has_a_history(db, relay):
@@ -173,7 +174,7 @@ def test_without_a_key_a_discarded_one_leaves_the_relay_nothing_to_do(db, relay,
 
 
 def test_whoever_decides_second_is_told_who_was_first(db, relay, admin):
-    other = db.session("admin")
+    other = db.session()
     assert decide(admin, 1, "retry", who="boss (anna)") is None
     for action in ("retry", "discard", "edit"):
         answer = decide(other, 1, action)
@@ -188,7 +189,7 @@ def test_whoever_decides_second_is_told_who_was_first(db, relay, admin):
 
 
 def test_two_at_once_are_one_after_the_other(db, relay):
-    first, second = db.session("admin", transaction=True), db.session("admin")
+    first, second = db.session(transaction=True), db.session()
     assert decide(first, 1, "discard") is None
     waiting = second.start("SELECT txb.outbox_decide(1, 'retry', NULL, NULL, NULL, 'b', NULL)")
     db.wait_until_waiting(second)
@@ -198,7 +199,7 @@ def test_two_at_once_are_one_after_the_other(db, relay):
 
 def test_a_session_that_decides_and_stays_open_stops_no_relay(db, relay, admin):
     decide(admin, 2, "retry")
-    lazy = db.session("admin", transaction=True)
+    lazy = db.session(transaction=True)
     assert decide(lazy, 1, "retry") is None and decide(lazy, 3, "discard") is None and decide(lazy, 2, "discard") is not None
     relay.session.do("SET statement_timeout = '10s'")
     assert relay.take() == [("t", "k")]
