@@ -157,6 +157,9 @@ BEGIN
         USING ERRCODE = '22023';
     END IF;
     word := value #>> '{}';
+    IF word = '' AND name IN ('group', 'topic', 'type', 'error', 'error_class', 'source', 'text') THEN
+      RAISE EXCEPTION 'filter "%" is empty', name USING ERRCODE = '22023'; -- a variable that was never set: not all
+    END IF;
     words := CASE WHEN jsonb_typeof(value) = 'array' THEN ARRAY(SELECT jsonb_array_elements_text(value))
                   ELSE ARRAY[word] END;
     CASE name
@@ -190,8 +193,14 @@ BEGIN
       WHEN 'error_class' THEN p.error_class := word;
       WHEN 'source' THEN p.source := word;
       WHEN 'text' THEN p.text := lower(word);
-      WHEN 'older_than' THEN p.before := clock_timestamp() - word::interval;
-      WHEN 'newer_than' THEN p.since := clock_timestamp() - word::interval;
+      WHEN 'older_than', 'newer_than' THEN
+        IF word::interval < interval '0' THEN
+          RAISE invalid_datetime_format; -- what failed before a time to come is everything
+        ELSIF name = 'older_than' THEN
+          p.before := clock_timestamp() - word::interval;
+        ELSE
+          p.since := clock_timestamp() - word::interval;
+        END IF;
       WHEN 'order' THEN
         PERFORM txb.word_check('order', word, '{oldest,newest,changed,due,attempts}');
         p.sort := word;
@@ -610,7 +619,7 @@ DECLARE
   who text := txb.person_text(person);
   f txb.failed;
 BEGIN
-  IF coalesce(btrim(reason), '') = '' THEN
+  IF coalesce(reason, '') !~ '\S' THEN
     RAISE EXCEPTION 'to discard a message a reason is needed' USING ERRCODE = '22023';
   END IF;
   PERFORM txb.failed_lock(numbers);

@@ -186,6 +186,10 @@ def test_pages_follow_one_another_without_a_gap_in_every_order(db, reader, order
         ('{"partition": "99999999999"}', ('"99999999999" is not a whole number',)),
         ('{"id": "7"}', ('"7" is not a UUID',)),
         ('{"older_than": "soon"}', ('"soon" is not a span of time',)),
+        ('{"older_than": "-1h"}', ('"-1h" is not a span of time',)),
+        ('{"newer_than": "-1h"}', ('"-1h" is not a span of time',)),
+        ('{"error": ""}', ('filter "error" is empty',)),
+        ('{"text": ""}', ('filter "text" is empty',)),
         ('{"newer_than": "99999999999999999h"}', ("is not a span of time",)),
         ('{"topic": ["a"]}', ('filter "topic" is a JSON array',)),
         ('{"topic": null}', ('filter "topic" is a JSON null',)),
@@ -400,7 +404,7 @@ def test_discarding_what_holds_no_key_moves_nobody(db, admin):
 
 def test_to_discard_a_reason_is_needed(db, admin):
     number = add(db)
-    for reason in (None, "", "  "):
+    for reason in (None, "", "  ", "\t\n"):
         with refused("22023", "a reason is needed"):
             discard(admin, number, reason=reason)
     assert states(db, number) == ["dead"]
