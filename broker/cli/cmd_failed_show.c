@@ -63,11 +63,15 @@ static void heading(const struct txb_cli *cli, const char *text) {
 static void print_head(const struct txb_cli *cli, const struct txb_failed_message *m) {
   const json_t *o = m->message, *due = json_object_get(o, "due_in_ms");
   const char *resolution = txb_failed_text(o, "resolution");
+  const char *since = txb_failed_text(o, "error_class") == NULL ? "set aside" : "failed first";
   char age[24];
+  if (resolution != NULL && strcmp(resolution, txb_failed_text(o, "state")) == 0)
+    resolution = NULL; /* discarded */
   txb_format_age(json_integer_value(json_object_get(o, "age_ms")), age);
-  txb_print("%smessage %" JSON_INTEGER_FORMAT "%s: %s%s%s%s, failed first %s ago\n", txb_color(cli, "\033[1m"),
+  txb_print("%smessage %" JSON_INTEGER_FORMAT "%s: %s%s%s%s, %s %s ago\n", txb_color(cli, "\033[1m"),
             json_integer_value(json_object_get(o, "number")), txb_color(cli, "\033[0m"), txb_failed_text(o, "state"),
-            resolution == NULL ? "" : " (", resolution == NULL ? "" : resolution, resolution == NULL ? "" : ")", age);
+            resolution == NULL ? "" : " (", resolution == NULL ? "" : resolution, resolution == NULL ? "" : ")", since,
+            age);
   field(o, "group", "group_name");
   field(o, "source", "source");
   field(o, "topic", "topic");

@@ -266,6 +266,9 @@ def test_show_tells_attempts_what_waits_and_how_to_go_on(desk):
         assert f"failed {verb} {head}" in text
     text = desk.ok("failed", "show", str(held[0]))
     assert f"waits behind message {head}" in text and f"failed show {head}" in text and f"failed retry {held[0]}" not in text
+    assert text.startswith(f"message {held[0]}: held, set aside ")
+    desk.ok("failed", "discard", str(head), "--reason", "no use")
+    assert desk.ok("failed", "show", str(head)).startswith(f"message {head}: discarded, failed first ")
 
 
 # -- retry and discard ---------------------------------------------------------------------------------------------------------------------
