@@ -58,7 +58,9 @@ ALTER TABLE txb.failed
   ADD CONSTRAINT failed_due CHECK (state <> 'retrying' OR side = 'outbox' OR next_attempt_at IS NOT NULL);
 DROP INDEX txb.failed_message;
 DROP INDEX txb.failed_open_key;
-CREATE UNIQUE INDEX failed_message ON txb.failed (group_name, topic, partition, "offset", run, id)
+-- The offset first: in a table without statistics an index that begins with the partition looks as good for one key as
+-- failed_open_key, and then every key reads all of the partition.
+CREATE UNIQUE INDEX failed_message ON txb.failed ("offset", partition, topic, group_name, run, id)
   WHERE side = 'consumer';
 CREATE INDEX failed_open_key ON txb.failed (group_name, topic, partition, sha256(key), place)
   WHERE side = 'consumer' AND holds;
@@ -478,8 +480,9 @@ BEGIN
   RETURN QUERY
     SELECT was.keys_version, NULL::bigint, f.number, f.attempts, f.deaths, f.state = 'held', f."offset", f.id, f.source,
            f.key, f.type, f."time", f.payload, f.content_type, f.headers
-      FROM unnest(picked) WITH ORDINALITY AS p (number, nth) JOIN txb.failed AS f ON f.number = p.number
-     WHERE f.number = ANY (picked) -- by index, however many they are
+      FROM unnest(picked) WITH ORDINALITY AS p (number, nth)
+           CROSS JOIN LATERAL (SELECT * FROM txb.failed AS t WHERE t.number = p.number OFFSET 0) AS f
+     -- each by index: a plan that is kept knows not how many they are
      ORDER BY p.nth;
 END
 $$;
@@ -532,7 +535,8 @@ CREATE FUNCTION txb.retry_settle(
   group_name text, topic text, partition int, numbers bigint[], verdicts text[], delays_ms bigint[],
   error_classes text[], sqlstates text[], errors text[], release boolean, worker text)
 RETURNS TABLE (next_due_ms bigint, held bigint, group_held bigint, key bytea)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, txb, pg_temp SET plan_cache_mode = force_custom_plan -- for as many as there are
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -550,9 +554,9 @@ BEGIN
   IF marked IS NULL THEN
     PERFORM txb.batch_not_open('txb.retry_settle', retry_settle.group_name, retry_settle.topic, retry_settle.partition);
   END IF;
-  IF EXISTS (SELECT FROM unnest(numbers, verdicts) AS u (number, verdict)
-              WHERE u.verdict IS NULL OR u.verdict NOT IN ('applied', 'duplicate', 'retrying', 'dead', 'untouched')
-                 OR NOT u.number = ANY (marked))
+  IF EXISTS (SELECT FROM unnest(verdicts) AS u (verdict)
+              WHERE u.verdict IS NULL OR u.verdict NOT IN ('applied', 'duplicate', 'retrying', 'dead', 'untouched'))
+     OR EXISTS (SELECT unnest(numbers) EXCEPT SELECT unnest(marked))
   THEN
     RAISE EXCEPTION 'txb.retry_settle: a message of the marker was applied, a duplicate, is retrying, dead or untouched'
       USING ERRCODE = '22023';
@@ -561,8 +565,8 @@ BEGIN
     SELECT u.*, f.state AS was, f.holds AS held_it
       FROM unnest(numbers, verdicts, delays_ms, error_classes, sqlstates, errors) WITH ORDINALITY
            AS u (number, verdict, delay_ms, error_class, sqlstate, error, nth)
-      JOIN txb.failed AS f ON f.number = u.number
-     WHERE u.verdict <> 'untouched' AND f.state IN ('retrying', 'held') AND f.number = ANY (marked)
+           CROSS JOIN LATERAL (SELECT t.state, t.holds FROM txb.failed AS t WHERE t.number = u.number OFFSET 0) AS f
+     WHERE u.verdict <> 'untouched' AND f.state IN ('retrying', 'held')
   ), changed AS (
     UPDATE txb.failed AS f
        SET state = CASE WHEN v.verdict IN ('applied', 'duplicate') THEN 'resolved' ELSE v.verdict END,
@@ -576,7 +580,7 @@ BEGIN
            sqlstate = CASE WHEN v.verdict IN ('retrying', 'dead') THEN v.sqlstate ELSE f.sqlstate END,
            error = CASE WHEN v.verdict IN ('retrying', 'dead') THEN left(v.error, 4000) ELSE f.error END,
            worker = retry_settle.worker, updated_at = clock_timestamp()
-      FROM verdict AS v WHERE f.number = v.number AND f.number = ANY (marked)
+      FROM verdict AS v WHERE f.number = v.number
     RETURNING f.number, v.nth, v.was, v.held_it, v.verdict, f.state, f.attempts, f.key, v.error_class, v.sqlstate,
               left(v.error, 4000) AS error
   ), noted AS (

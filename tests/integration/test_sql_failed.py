@@ -631,6 +631,18 @@ def plan(db, sql):
     return "\n".join(row[0] for row in db.root.do("EXPLAIN " + sql))
 
 
+def test_a_key_is_found_by_its_own_index_before_anybody_has_counted_the_rows(db, worker):
+    db.root.do("ALTER TABLE txb.failed SET (autovacuum_enabled = off)")
+    aside(worker, 1, *[item(offset, b"k%d" % offset) for offset in range(14000)])
+    text = plan(
+        db,
+        "SELECT n.number FROM unnest('{k1,k2}'::bytea[]) AS k (key) LEFT JOIN LATERAL (SELECT f.number FROM txb.failed AS f"
+        " WHERE f.side = 'consumer' AND f.holds AND f.group_name = 'g' AND f.topic = 't' AND f.partition = 0"
+        " AND sha256(f.key) = sha256(k.key) AND f.key = k.key ORDER BY f.place LIMIT 1) AS n ON true",
+    )
+    assert "failed_open_key" in text and "sha256" in text.split("Index Cond")[1].split("\n")[0], text
+
+
 def test_what_is_due_and_what_is_held_is_found_by_index_among_a_hundred_thousand(db, worker):
     db.root.do(
         """INSERT INTO txb.failed (number, place, side, state, group_name, topic, partition, "offset", id, key, holds,
