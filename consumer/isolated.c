@@ -260,10 +260,15 @@ enum txb_rc txb_worker_isolated_answer(txb_worker_t *w, struct txb_error *err) {
 }
 
 const struct txb_worker_failure *txb_worker_isolated_failure(const struct txb_worker_isolated *o, uint32_t candidate) {
-  for (int32_t i = 0; i < o->failure_count; i++)
-    if (o->failures[i].candidate == candidate)
-      return &o->failures[i];
-  return NULL;
+  int32_t low = 0, high = o->failure_count; /* they were found in their order, and may be many */
+  while (low < high) {
+    int32_t middle = low + (high - low) / 2;
+    if (o->failures[middle].candidate < candidate)
+      low = middle + 1;
+    else
+      high = middle;
+  }
+  return low < o->failure_count && o->failures[low].candidate == candidate ? &o->failures[low] : NULL;
 }
 
 const char *txb_worker_isolated_error(const struct txb_worker_isolated *o, const struct txb_worker_failure *f) {

@@ -36,12 +36,17 @@ static bool releases(const txb_worker_t *w) {
   return w->settings->retry_on_dead == TXB_ON_DEAD_RELEASE;
 }
 
+/* As many as a batch may be, and every partition has its own. */
+static void forget_rows(struct txb_worker_place *place) {
+  txb_pg_result_free(place->retry);
+  place->retry = NULL;
+}
+
 /* ---- RETRY_MARK ------------------------------------------------------------------------------ */
 
 static enum txb_rc mark_begin(txb_worker_t *w, struct txb_error *err) {
   const struct txb_worker_action *a = &w->operation.action;
-  txb_pg_result_free(place_of(w)->retry);
-  place_of(w)->retry = NULL;
+  forget_rows(place_of(w));
   txb_worker_params_place(w, a);
   txb_pg_add_int8(&w->params, a->epoch);
   txb_pg_add_int4(&w->params, a->count);
@@ -387,6 +392,7 @@ static enum txb_rc on_committed(txb_worker_t *w) {
   e.settled = w->retry.settled;
   e.failed = w->retry.failed;
   e.transient = !o->action.condemn && w->isolated.core.transient;
+  forget_rows(place);
   txb_worker_step(w, &e);
   return TXB_OK;
 }
