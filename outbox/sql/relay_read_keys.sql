@@ -1,8 +1,8 @@
--- A page of keys that were held, in order: intents with what became of those that failed (0 never failed, 1 to be sent, 2
--- done with, 3 waits for a person), and with the edition where there is one. Both bounds are plan-time constants, so that
--- only the partitions between them are read, along their index, up to the limit: as a join with the keys, the whole range
--- would be sorted for each page. The array is looked up by hash; records are looked
--- up one by one (LIMIT keeps the planner, which may know nothing of the table, from reading all of them). No topic's name has a slash.
+-- A page of keys that were held, in order: intents with what became of those that failed (0 never failed, 1 to be sent,
+-- 2 done with, 3 waits for a person), and with the edition where there is one. Both bounds are plan-time constants, so
+-- that only the partitions between them are read, along their index, up to the limit: as a join with the keys, the whole
+-- range would be sorted for each page. The array is looked up by hash; records are looked up one by one (LIMIT keeps the
+-- planner, which may know nothing of the table, from reading all of them). No topic's name has a slash.
 -- $1 first, $2 last number of the page, $3 topic/key of each, $4 rows, $5 bytes, $6 source
 SELECT w.seq, w.id, w.topic, w.key, w.type, w.payload, w.content_type, w.headers, w.created_at, w.size, w.failed,
        w.verdict

@@ -108,7 +108,7 @@ COMMENT ON FUNCTION txb.outbox_edition(txb.failed, bytea, text, jsonb) IS
 
 CREATE FUNCTION txb.outbox_decide(number bigint, action text, payload bytea, content_type text, headers jsonb, who text,
                                   reason text) RETURNS text
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp SET lock_timeout = '5s'
 AS $$
 DECLARE
   f txb.failed;
@@ -124,7 +124,15 @@ BEGIN
   END IF;
   -- Only what is dead is locked: a record that is being published is the relay's, which would wait for whoever looks.
   IF f.state = 'dead' THEN
-    SELECT * INTO f FROM txb.failed AS o WHERE o.number = outbox_decide.number FOR UPDATE;
+    SELECT * INTO f FROM txb.failed AS o WHERE o.number = outbox_decide.number FOR UPDATE SKIP LOCKED;
+    IF f.number IS NULL THEN -- only then a block of its own: each is a subtransaction, and a command has hundreds
+      BEGIN
+        SELECT * INTO f FROM txb.failed AS o WHERE o.number = outbox_decide.number FOR UPDATE;
+      EXCEPTION WHEN lock_not_available THEN
+        RAISE EXCEPTION 'somebody has been deciding about message % for more than five seconds: nothing was changed; '
+                        'try again', outbox_decide.number USING ERRCODE = '55P03';
+      END;
+    END IF;
   END IF;
   IF f.state <> 'dead' THEN
     RETURN txb.outbox_not_dead(f);
@@ -153,7 +161,7 @@ END
 $$;
 COMMENT ON FUNCTION txb.outbox_decide(bigint, text, bytea, text, jsonb, text, text) IS
   'A decision about an intent that Kafka refused: retry, edit (payload, content type and headers as they are to be) or '
-  'discard. Null: done, the relay carries it out; else why not';
+  'discard. Null: done, the relay carries it out; else why not; 55P03: try again';
 
 -- ---- what the relay does --------------------------------------------------------------------------------------------
 

@@ -197,6 +197,15 @@ def test_two_at_once_are_one_after_the_other(db, relay):
     assert waiting.finish()[0][0].startswith("is discarded since ")
 
 
+def test_whoever_decides_and_stays_open_is_waited_for_and_then_told(db, relay):
+    first, second = db.session(transaction=True), db.session()
+    assert decide(first, 1, "discard") is None
+    with refused("55P03", "somebody has been deciding about message 1 for more than five seconds"):
+        decide(second, 1, "retry")
+    first.do("ROLLBACK")
+    assert decide(second, 1, "retry") is None
+
+
 def test_a_session_that_decides_and_stays_open_stops_no_relay(db, relay, admin):
     decide(admin, 2, "retry")
     lazy = db.session(transaction=True)
