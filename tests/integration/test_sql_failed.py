@@ -636,7 +636,8 @@ def test_a_key_is_found_by_its_own_index_before_anybody_has_counted_the_rows(db,
     aside(worker, 1, *[item(offset, b"k%d" % offset) for offset in range(14000)])
     text = plan(
         db,
-        "SELECT n.number FROM unnest('{k1,k2}'::bytea[]) AS k (key) LEFT JOIN LATERAL (SELECT f.number FROM txb.failed AS f"
+        "SELECT n.number FROM unnest('{k1,k2}'::bytea[]) AS k (key)"
+        " LEFT JOIN LATERAL (SELECT f.number FROM txb.failed AS f"
         " WHERE f.side = 'consumer' AND f.holds AND f.group_name = 'g' AND f.topic = 't' AND f.partition = 0"
         " AND sha256(f.key) = sha256(k.key) AND f.key = k.key ORDER BY f.place LIMIT 1) AS n ON true",
     )
