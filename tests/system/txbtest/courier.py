@@ -2,6 +2,7 @@
 planted mismatch. It runs when all writers have ended, so the order of seq is right by itself."""
 
 import json
+import time
 
 from confluent_kafka import Producer
 
@@ -59,6 +60,9 @@ class Courier:
     def _publish(self, rows):
         producer = Producer({"bootstrap.servers": self.kafka.brokers, "linger.ms": 5, "log_level": 0})
         moved = rows[self._neighbours(rows)[0]][0]
+        # It waits for nothing: as if all were published when the last of them is due.
+        due_ms = self.bank.postgres.value(self.bank.source, "SELECT ceil(extract(epoch FROM max(due)) * 1000)::bigint FROM bank.journal") or 0
+        timestamp = max(due_ms, int(time.time() * 1000))
         for identity, topic, key, payload in rows:
             headers = {"ce_specversion": "1.0", "ce_id": identity, "ce_source": "stub", "ce_type": "transfer.made",
                        "ce_time": "2024-01-01T00:00:00Z", "content-type": "application/json"}
@@ -67,7 +71,7 @@ class Courier:
             partition = 0 if key is None else murmur2_partition(key.encode(), self.partitions)
             if self.flaw == "wrong partition" and identity == moved:
                 partition = (partition + 1) % self.partitions
-            producer.produce(topic, payload, key, partition, headers=headers)
+            producer.produce(topic, payload, key, partition, timestamp=timestamp, headers=headers)
             producer.poll(0)
         if producer.flush(60) != 0:
             raise AssertionError("the courier could not publish")
