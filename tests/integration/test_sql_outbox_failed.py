@@ -336,7 +336,7 @@ def test_nothing_is_sent_whose_payload_is_on_its_way_into_the_record(db, relay, 
 def test_records_of_before_keep_their_payload(db, relay):
     """The migration's own statement on records of the version before."""
     db.root.do("UPDATE txb.failed SET payload = 'x' WHERE number = 1")
-    text = (Path(ROOT) / "schemas" / "sql" / "0011_outbox_failed.sql").read_text()
+    text = (Path(ROOT) / "schemas" / "sql" / "0013_outbox_failed.sql").read_text()
     update = text[text.index("UPDATE txb.failed AS f SET kept = true"):]
     db.root.do("TRUNCATE txb.outbox_p000000000001")
     db.root.do(update[:update.index(";")])
