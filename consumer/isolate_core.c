@@ -165,8 +165,8 @@ uint32_t txb_isolate_chunk(const struct txb_isolate *iso) {
 /* ---- equal keys ------------------------------------------------------------------------------ */
 
 static int compare(struct txb_slice a, struct txb_slice b) {
-  if ((a.data == NULL) != (b.data == NULL))
-    return a.data == NULL ? -1 : 1;
+  if (a.data == NULL || b.data == NULL)
+    return (a.data != NULL) - (b.data != NULL);
   size_t size = a.size < b.size ? a.size : b.size;
   int c = size == 0 ? 0 : memcmp(a.data, b.data, size);
   return c != 0 ? c : (a.size > b.size) - (a.size < b.size);

@@ -230,6 +230,32 @@ static void looked_up(const struct txb_worker_core *core, struct txb_partition *
   p->confirm_offset = e->offset;
 }
 
+/* Those that are about failed messages. */
+static void answered_on_failed(struct txb_worker_core *core, struct txb_partition *p, const struct txb_worker_event *e,
+                               int kind) {
+  switch ((int)e->kind) {
+  case TXB_WE_KEYS:
+    txb_partition_keys(p, e->keys_version, e->due_ms, e->held_count, e->now_us);
+    break;
+  case TXB_WE_KEYS_CHANGED:
+    p->keys_known = false;
+    if (kind == TXB_WA_RETRY)
+      txb_partition_retry_again(p);
+    break;
+  case TXB_WE_RETRY_MARKED:
+    if (p->own != TXB_OWN_STOPPED) /* meanwhile; the marker is for who takes it next */
+      txb_partition_retry_marked(p, core->busy_count, e->count, e->number, e->keys_version, e->due_ms, e->now_us);
+    break;
+  case TXB_WE_RETRIED: {
+    struct txb_partition_ran ran = ran_as(core, e);
+    txb_partition_retried(p, &core->options, &ran, e->now_us);
+    break;
+  }
+  default: /* TXB_WE_CONDEMNED */
+    txb_partition_condemned(p, e->due_ms, e->held_count, e->now_us);
+  }
+}
+
 /* Answers to the database operation under way. */
 static void answered(struct txb_worker_core *core, struct txb_partition *p, const struct txb_worker_event *e) {
   TXB_ASSERT(core->busy_slot == e->slot);
@@ -274,24 +300,11 @@ static void answered(struct txb_worker_core *core, struct txb_partition *p, cons
     txb_partition_passed(p, core->busy_next);
     break;
   case TXB_WE_KEYS:
-    txb_partition_keys(p, e->keys_version, e->due_ms, e->held_count, e->now_us);
-    break;
   case TXB_WE_KEYS_CHANGED:
-    p->keys_known = false;
-    if (kind == TXB_WA_RETRY)
-      txb_partition_retry_again(p);
-    break;
   case TXB_WE_RETRY_MARKED:
-    if (p->own != TXB_OWN_STOPPED) /* meanwhile; the marker is for who takes it next */
-      txb_partition_retry_marked(p, core->busy_count, e->count, e->number, e->keys_version, e->due_ms, e->now_us);
-    break;
-  case TXB_WE_RETRIED: {
-    struct txb_partition_ran ran = ran_as(core, e);
-    txb_partition_retried(p, &core->options, &ran, e->now_us);
-    break;
-  }
+  case TXB_WE_RETRIED:
   case TXB_WE_CONDEMNED:
-    txb_partition_condemned(p, e->due_ms, e->held_count, e->now_us);
+    answered_on_failed(core, p, e, kind);
     break;
   case TXB_WE_FENCED:
     p->marked_offset = -1;

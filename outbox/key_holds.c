@@ -39,7 +39,7 @@ static enum txb_rc grow(struct txb_key_holds *holds, struct txb_error *err) {
   struct txb_key_holds bigger = {
       .count = holds->count, .capacity = holds->capacity == 0 ? 16 : holds->capacity * 2, .wanted = holds->wanted};
   void *slots;
-  TXB_TRY(txb_alloc_array(bigger.capacity, sizeof *bigger.slots, &slots, err));
+  TXB_TRY(txb_alloc_array(bigger.capacity, sizeof(void *), &slots, err));
   bigger.slots = slots;
   for (size_t i = 0; i < holds->capacity; i++) {
     struct txb_key_hold *s = holds->slots[i];

@@ -93,7 +93,7 @@ static enum txb_rc begin_pass(struct txb_relay_core *core, struct txb_error *err
     if (hold == NULL || !may_drain(core, hold))
       continue;
     void *items = core->drains;
-    TXB_TRY(reserve(&items, &core->drain_capacity, core->drain_count, sizeof *core->drains, err));
+    TXB_TRY(reserve(&items, &core->drain_capacity, core->drain_count, sizeof(void *), err));
     core->drains = items;
     core->drains[core->drain_count++] = hold;
     txb_key_holds_want(&core->keys, hold, false);

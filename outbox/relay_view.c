@@ -177,7 +177,7 @@ static enum txb_rc changed_keys(struct txb_relay_core *core, struct txb_error *e
     hold->listed = false;
     if (hold->state == TXB_KEY_ENDING) {
       void *items = core->released;
-      TXB_TRY(grow(&items, &core->released_capacity, core->released_count, sizeof *core->released, err));
+      TXB_TRY(grow(&items, &core->released_capacity, core->released_count, sizeof(void *), err));
       core->released = items;
       TXB_TRY(add_key(&core->view, hold, 0, err));
       txb_key_holds_remove(&core->keys, hold);
