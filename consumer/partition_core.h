@@ -63,6 +63,10 @@ enum txb_stop {
   TXB_STOP_REFUSED,   /* the database refused to hand it over: another cluster (TXB04), no permission */
 };
 
+/* So many connections lost in a row while one message ran alone condemn it (W10): few where the server stayed, many where
+ * it went too, since that is seldom a message's doing, and whoever restarts a server twice must not set messages aside. */
+enum { TXB_LOST_SESSIONS = 2, TXB_LOST_SERVERS = 8 };
+
 /* Why a batch did not commit. */
 enum txb_failure {
   TXB_FAILURE_ERROR = 0, /* one that counts (TXB_CLASS_COUNT, TXB_CLASS_DEAD): the batch is run again isolated (W5), a
@@ -109,7 +113,8 @@ struct txb_partition {
   int32_t limit, good, grow_after; /* messages a batch; commits since it changed; commits until it doubles */
   int32_t lost_alone;              /* connections lost in a row while one message ran alone */
   int64_t lost_alone_offset;
-  int32_t conflicts; /* of the message at the head, alone, in a row */
+  bool lost_with_server; /* in one of those cases no new connection could be made either: that may be anybody's doing */
+  int32_t conflicts;     /* of the message at the head, alone, in a row */
 
   /* Isolated (W5): after a batch failed, and for a while longer the more often it does. */
   int32_t isolated_left;    /* batches still to run so */
@@ -146,6 +151,7 @@ struct txb_partition {
   int32_t retry_conflicts, retry_waits; /* in a row */
   int32_t retry_lost_alone;             /* connections lost in a row while one row ran alone */
   int64_t retry_lost_number;
+  bool retry_lost_with_server;
   int64_t retry_condemned;    /* a row that is to be set dead without being run; -1: none */
   bool retry_condemn_attempt; /* the row under the marker failed at its COMMIT: settle it without running it */
   int64_t retry_after_ms;

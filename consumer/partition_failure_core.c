@@ -174,6 +174,7 @@ void txb_partition_interrupted(struct txb_partition *p, int32_t count, bool give
   int64_t head = p->count == 0 ? -1 : head_of(p)->offset;
   if (count == 1) {
     p->lost_alone = p->lost_alone_offset == head ? p->lost_alone + 1 : 1;
+    p->lost_with_server = p->lost_with_server && p->lost_alone > 1;
     p->lost_alone_offset = head;
   } else if (!given_up) {
     p->lost_next = p->suspects ? -1 : p->next_offset;
@@ -245,7 +246,8 @@ void txb_partition_taken(struct txb_partition *p, const struct txb_worker_core_o
   txb_partition_retry_taken(p, row);
   keep_fetched(p, o, row, now_us);
   /* lost_alone counts on until that is recorded: this connection may go too. */
-  if (p->count > 0 && p->lost_alone >= 2 && head_of(p)->offset == p->lost_alone_offset)
+  int32_t enough = p->lost_with_server ? TXB_LOST_SERVERS : TXB_LOST_SESSIONS;
+  if (p->count > 0 && p->lost_alone >= enough && head_of(p)->offset == p->lost_alone_offset)
     condemn(p, p->lost_alone_offset);
   else if (p->suspect_offset >= 0 && row->suspect_count == 1 && row->suspect_deaths >= 2)
     condemn(p, row->suspect_offset);

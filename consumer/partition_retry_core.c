@@ -136,6 +136,7 @@ void txb_partition_retry_failed(struct txb_partition *p, const struct txb_worker
 
 void txb_partition_retry_interrupted(struct txb_partition *p) {
   p->retry_lost_alone = p->retry_lost_number == p->retry_number ? p->retry_lost_alone + 1 : 1;
+  p->retry_lost_with_server = p->retry_lost_with_server && p->retry_lost_alone > 1;
   p->retry_lost_number = p->retry_number;
 }
 
@@ -153,7 +154,8 @@ void txb_partition_retry_taken(struct txb_partition *p, const struct txb_positio
     p->retry_singles = row->suspect_failed_count;
   p->retry_suspects = row->suspect_failed_count > 0;
   bool alone = row->suspect_failed_count == 1;
-  bool lost = p->retry_lost_alone >= 2 && p->retry_lost_number == row->suspect_failed_number;
+  int32_t enough = p->retry_lost_with_server ? TXB_LOST_SERVERS : TXB_LOST_SESSIONS;
+  bool lost = p->retry_lost_alone >= enough && p->retry_lost_number == row->suspect_failed_number;
   if (alone && (row->suspect_deaths >= 2 || lost))
     p->retry_condemned = row->suspect_failed_number;
 }

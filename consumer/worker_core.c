@@ -82,6 +82,7 @@ static void doubt(struct txb_worker_core *core, struct txb_partition *p, int64_t
 }
 
 static void down(struct txb_worker_core *core, bool given_up, int64_t now_us) {
+  bool server_away = !core->up; /* a new connection could not be made */
   core->up = false;
   bool ran = core->busy_slot >= 0 && !core->busy_condemn && (!given_up || core->busy_count > 1);
   if (ran && core->busy_kind == TXB_WA_RUN)
@@ -93,6 +94,8 @@ static void down(struct txb_worker_core *core, bool given_up, int64_t now_us) {
     if (core->partitions[i].used) {
       ask_again(&core->partitions[i], now_us);
       core->partitions[i].taken = false;
+      core->partitions[i].lost_with_server |= server_away && core->partitions[i].lost_alone > 0;
+      core->partitions[i].retry_lost_with_server |= server_away && core->partitions[i].retry_lost_alone > 0;
       if (core->partitions[i].doubted)
         doubt(core, &core->partitions[i], now_us);
     }

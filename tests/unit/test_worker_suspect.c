@@ -108,6 +108,20 @@ Test(worker_suspect, a_message_that_takes_the_connection_down_twice_is_set_aside
   cr_assert_eq(a.failure, TXB_FAILURE_CRASH);
 }
 
+/* Whoever restarts a server twice in a row must not set messages aside, however often it was the same one that ran. */
+Test(worker_suspect, a_server_that_goes_away_twice_condemns_nobody_and_one_that_goes_again_and_again_does) {
+  int slot = owned(0);
+  record(slot, 0);
+  for (int i = 0; i < TXB_LOST_SERVERS; i++) {
+    cr_assert_not(run(1).condemn);
+    step(TXB_WE_DOWN, 0);
+    step(TXB_WE_DOWN, 0); /* no new connection could be made */
+    step(TXB_WE_UP, 0);
+    own(slot, plain(0));
+  }
+  cr_assert(run(1).condemn);
+}
+
 /* The connection may have gone for any reason. But when it was a message of the batch, each further death counts. */
 Test(worker_suspect, goes_as_carefully_after_a_lost_connection_as_after_a_death) {
   int slot = owned(0);
