@@ -41,6 +41,14 @@ enum txb_rc txb_realloc_array(void **inout, size_t count, size_t size, struct tx
   return TXB_OK;
 }
 
+enum txb_rc txb_regrow_array(void *pointer, size_t count, size_t size, struct txb_error *err) {
+  void *memory;
+  memcpy(&memory, pointer, sizeof memory);
+  TXB_TRY(txb_realloc_array(&memory, count, size, err));
+  memcpy(pointer, &memory, sizeof memory);
+  return TXB_OK;
+}
+
 enum txb_rc txb_strdup(const char *text, char **out, struct txb_error *err) {
   size_t size = strlen(text) + 1;
   void *p;

@@ -16,6 +16,8 @@ enum txb_rc txb_alloc_array(size_t count, size_t size, void **out, struct txb_er
 /* Grows or shrinks *inout to count * size bytes (contents kept, new bytes not zeroed); on failure *inout stays as it
  * was. */
 enum txb_rc txb_realloc_array(void **inout, size_t count, size_t size, struct txb_error *err) TXB_MUST_CHECK;
+/* The same for a pointer of any type: `pointer` is where it stands. */
+enum txb_rc txb_regrow_array(void *pointer, size_t count, size_t size, struct txb_error *err) TXB_MUST_CHECK;
 /* A NUL-ended copy of a C string. */
 enum txb_rc txb_strdup(const char *text, char **out, struct txb_error *err) TXB_MUST_CHECK;
 void txb_free(void *p); /* NULL is fine */

@@ -21,13 +21,17 @@ static const struct txb_worker_message *message_at(const txb_worker_t *w, const 
   return txb_worker_core_running(&w->core, b->slot, b->base + (int32_t)i)->ref;
 }
 
+static int64_t time_us_of_row(const struct txb_pg_result *rows, int row) {
+  return txb_pg_is_null(rows, row, ROW_TIME) ? 0 : txb_pg_timestamptz_us(rows, row, ROW_TIME);
+}
+
 static void item_of_row(const struct txb_pg_result *rows, int row, struct txb_worker_item *out) {
   txb_pg_uuid(rows, row, ROW_ID, &out->id);
   out->offset = txb_pg_int8(rows, row, ROW_OFFSET);
   out->source = txb_pg_bytes(rows, row, ROW_SOURCE);
   out->key = txb_pg_bytes(rows, row, ROW_KEY);
   out->type = txb_pg_bytes(rows, row, ROW_TYPE);
-  out->time_us = txb_pg_is_null(rows, row, ROW_TIME) ? 0 : txb_pg_timestamptz_us(rows, row, ROW_TIME);
+  out->time_us = time_us_of_row(rows, row);
   out->payload = txb_pg_bytes(rows, row, ROW_PAYLOAD);
   out->content_type = txb_pg_bytes(rows, row, ROW_CONTENT_TYPE);
 }
@@ -75,54 +79,65 @@ enum txb_rc txb_worker_item_headers(txb_worker_t *w, const struct txb_worker_sou
 
 enum column { COLUMN_ID, COLUMN_SOURCE, COLUMN_KEY, COLUMN_TYPE, COLUMN_PAYLOAD, COLUMN_CONTENT_TYPE };
 
-static struct txb_slice column_of(const struct txb_worker_item *item, enum column column) {
+static const int row_columns[] = {
+    [COLUMN_ID] = ROW_ID,     [COLUMN_SOURCE] = ROW_SOURCE,   [COLUMN_KEY] = ROW_KEY,
+    [COLUMN_TYPE] = ROW_TYPE, [COLUMN_PAYLOAD] = ROW_PAYLOAD, [COLUMN_CONTENT_TYPE] = ROW_CONTENT_TYPE};
+
+/* One column of one message, and nothing else of it: this runs for every message, column by column. */
+static struct txb_slice column_of(const txb_worker_t *w, const struct txb_worker_source *s, uint32_t i,
+                                  enum column column) {
+  if (s->rows != NULL)
+    return txb_pg_bytes(s->rows, (int)i, row_columns[column]);
+  const struct txb_uuid *id = &s->batch->ids[i];
+  if (column == COLUMN_ID)
+    return txb_slice_of(id->bytes, sizeof id->bytes);
+  const struct txb_worker_message *m = message_at(w, s->batch, i);
   switch (column) {
   case COLUMN_ID:
-    return txb_slice_of(item->id.bytes, sizeof item->id.bytes);
+    break;
   case COLUMN_SOURCE:
-    return item->source;
+    return m->event.source;
   case COLUMN_KEY:
-    return item->key;
+    return m->record.key;
   case COLUMN_TYPE:
-    return item->type;
+    return m->event.type;
   case COLUMN_PAYLOAD:
-    return item->payload;
+    return m->record.value;
   case COLUMN_CONTENT_TYPE:
-    return item->content_type;
+    return m->event.content_type;
   }
   return txb_slice_of(NULL, 0);
 }
 
 static void add_column(const txb_worker_t *w, const struct txb_worker_source *s, const uint32_t *which, int32_t n,
                        enum column column, uint32_t oid, struct txb_pg_params *p) {
-  struct txb_worker_item item;
   txb_pg_array_begin(p, oid);
-  for (int32_t i = 0; i < n; i++) {
-    txb_worker_item_of(w, s, which[i], &item);
-    txb_pg_array_bytes(p, column_of(&item, column));
-  }
+  for (int32_t i = 0; i < n; i++)
+    txb_pg_array_bytes(p, column_of(w, s, which[i], column));
   txb_pg_array_end(p);
+}
+
+static int64_t offset_of(const txb_worker_t *w, const struct txb_worker_source *s, uint32_t i) {
+  return s->rows != NULL ? txb_pg_int8(s->rows, (int)i, ROW_OFFSET) : message_at(w, s->batch, i)->record.offset;
+}
+
+static int64_t time_us_of(const txb_worker_t *w, const struct txb_worker_source *s, uint32_t i) {
+  return s->rows != NULL ? time_us_of_row(s->rows, (int)i) : message_at(w, s->batch, i)->event.time_us;
 }
 
 static void add_offsets(const txb_worker_t *w, const struct txb_worker_source *s, const uint32_t *which, int32_t n,
                         struct txb_pg_params *p) {
-  struct txb_worker_item item;
   txb_pg_array_begin(p, TXB_OID_INT8);
-  for (int32_t i = 0; i < n; i++) {
-    txb_worker_item_of(w, s, which[i], &item);
-    txb_pg_array_int8(p, item.offset);
-  }
+  for (int32_t i = 0; i < n; i++)
+    txb_pg_array_int8(p, offset_of(w, s, which[i]));
   txb_pg_array_end(p);
 }
 
 static void add_times(const txb_worker_t *w, const struct txb_worker_source *s, const uint32_t *which, int32_t n,
                       struct txb_pg_params *p) {
-  struct txb_worker_item item;
   txb_pg_array_begin(p, TXB_OID_TIMESTAMPTZ);
-  for (int32_t i = 0; i < n; i++) {
-    txb_worker_item_of(w, s, which[i], &item);
-    txb_pg_array_timestamptz(p, item.time_us);
-  }
+  for (int32_t i = 0; i < n; i++)
+    txb_pg_array_timestamptz(p, time_us_of(w, s, which[i]));
   txb_pg_array_end(p);
 }
 
@@ -138,18 +153,24 @@ static enum txb_rc add_headers(txb_worker_t *w, const struct txb_worker_source *
   return TXB_OK;
 }
 
-enum txb_rc txb_worker_apply_columns(txb_worker_t *w, const struct txb_worker_source *s, const uint32_t *which,
-                                     int32_t n, struct txb_pg_params *p, struct txb_error *err) {
-  add_column(w, s, which, n, COLUMN_ID, TXB_OID_UUID, p);
-  add_offsets(w, s, which, n, p);
+/* What stands behind id and offset in every statement that takes messages, in its order. */
+static enum txb_rc add_rest(txb_worker_t *w, const struct txb_worker_source *s, const uint32_t *which, int32_t n,
+                            struct txb_pg_params *p, struct txb_error *err) {
   add_column(w, s, which, n, COLUMN_SOURCE, TXB_OID_TEXT, p);
   add_column(w, s, which, n, COLUMN_KEY, TXB_OID_BYTEA, p);
   add_column(w, s, which, n, COLUMN_TYPE, TXB_OID_TEXT, p);
   add_times(w, s, which, n, p);
   add_column(w, s, which, n, COLUMN_PAYLOAD, TXB_OID_BYTEA, p);
   add_column(w, s, which, n, COLUMN_CONTENT_TYPE, TXB_OID_TEXT, p);
-  TXB_TRY(add_headers(w, s, which, n, p, err));
-  txb_pg_add_int4(p, 1);
+  return add_headers(w, s, which, n, p, err);
+}
+
+enum txb_rc txb_worker_apply_columns(txb_worker_t *w, const struct txb_worker_source *s, const uint32_t *which,
+                                     int32_t n, struct txb_pg_params *p, struct txb_error *err) {
+  add_column(w, s, which, n, COLUMN_ID, TXB_OID_UUID, p);
+  add_offsets(w, s, which, n, p);
+  TXB_TRY(add_rest(w, s, which, n, p, err));
+  txb_pg_add_int4(p, 1); /* see worker_apply_message.sql */
   return txb_buffer_check(&p->bytes, err);
 }
 
@@ -185,13 +206,10 @@ enum txb_rc txb_worker_apply_ids(txb_worker_t *w, const struct txb_worker_source
                                  struct txb_pg_params *p, struct txb_error *err) {
   TXB_CLEANUP(txb_free_ptr) struct txb_uuid *ids = NULL;
   void *memory = NULL;
-  struct txb_worker_item item;
   TXB_TRY(txb_alloc_array((size_t)n + 1, sizeof *ids, &memory, err));
   ids = memory;
-  for (int32_t i = 0; i < n; i++) {
-    txb_worker_item_of(w, s, which[i], &item);
-    ids[i] = item.id;
-  }
+  for (int32_t i = 0; i < n; i++)
+    memcpy(ids[i].bytes, column_of(w, s, which[i], COLUMN_ID).data, sizeof ids[i].bytes);
   txb_worker_sort_ids(ids, (size_t)n);
   txb_pg_array_begin(p, TXB_OID_UUID);
   for (int32_t i = 0; i < n; i++)
@@ -271,13 +289,7 @@ enum txb_rc txb_worker_aside_params(txb_worker_t *w, const struct txb_worker_sou
   txb_pg_add_int4(p, place->partition);
   add_offsets(w, s, which, n, p);
   add_column(w, s, which, n, COLUMN_ID, TXB_OID_UUID, p);
-  add_column(w, s, which, n, COLUMN_SOURCE, TXB_OID_TEXT, p);
-  add_column(w, s, which, n, COLUMN_KEY, TXB_OID_BYTEA, p);
-  add_column(w, s, which, n, COLUMN_TYPE, TXB_OID_TEXT, p);
-  add_times(w, s, which, n, p);
-  add_column(w, s, which, n, COLUMN_PAYLOAD, TXB_OID_BYTEA, p);
-  add_column(w, s, which, n, COLUMN_CONTENT_TYPE, TXB_OID_TEXT, p);
-  TXB_TRY(add_headers(w, s, which, n, p, err));
+  TXB_TRY(add_rest(w, s, which, n, p, err));
   add_fates(a, n, p);
   add_texts(w, a, n, TEXT_CLASS, p);
   add_texts(w, a, n, TEXT_SQLSTATE, p);

@@ -57,23 +57,13 @@ static const struct txb_worker_message *message_at(const txb_worker_t *w, const 
 static enum txb_rc make_room(struct txb_worker_batch *b, size_t count, struct txb_error *err) {
   if (count <= b->room)
     return TXB_OK;
-  void *order = b->order, *wanted = b->wanted, *first = b->first, *ids = b->ids, *aside = b->aside;
-  enum txb_rc rc = txb_realloc_array(&order, count, sizeof *b->order, err);
-  b->order = order;
-  if (rc == TXB_OK)
-    rc = txb_realloc_array(&wanted, count, sizeof *b->wanted, err);
-  b->wanted = wanted;
-  if (rc == TXB_OK)
-    rc = txb_realloc_array(&first, count, sizeof *b->first, err);
-  b->first = first;
-  if (rc == TXB_OK)
-    rc = txb_realloc_array(&ids, count, sizeof *b->ids, err);
-  b->ids = ids;
-  if (rc == TXB_OK)
-    rc = txb_realloc_array(&aside, count, sizeof *b->aside, err);
-  b->aside = aside;
-  b->room = rc == TXB_OK ? count : b->room;
-  return rc;
+  TXB_TRY(txb_regrow_array(&b->order, count, sizeof *b->order, err));
+  TXB_TRY(txb_regrow_array(&b->wanted, count, sizeof *b->wanted, err));
+  TXB_TRY(txb_regrow_array(&b->first, count, sizeof *b->first, err));
+  TXB_TRY(txb_regrow_array(&b->ids, count, sizeof *b->ids, err));
+  TXB_TRY(txb_regrow_array(&b->aside, count, sizeof *b->aside, err));
+  b->room = count;
+  return TXB_OK;
 }
 
 static struct txb_slice bytes_of(const struct txb_uuid *id) {

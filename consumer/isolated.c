@@ -22,25 +22,16 @@ static const struct txb_pg_statement savepoint = {"txb_worker_savepoint", txb_te
 
 /* ---- beginning ------------------------------------------------------------------------------- */
 
-/* `array`: where the pointer to it stands, of whatever type. */
-static enum txb_rc grow(void *array, size_t count, size_t size, struct txb_error *err) {
-  void *memory;
-  memcpy(&memory, array, sizeof memory);
-  TXB_TRY(txb_realloc_array(&memory, count, size, err));
-  memcpy(array, &memory, sizeof memory);
-  return TXB_OK;
-}
-
 static enum txb_rc make_room(struct txb_worker_isolated *o, size_t count, struct txb_error *err) {
   if (count <= o->room)
     return TXB_OK;
-  TXB_TRY(grow(&o->candidates, count, sizeof *o->candidates, err));
-  TXB_TRY(grow(&o->segment, count, sizeof *o->segment, err));
-  TXB_TRY(grow(&o->chunk, count, sizeof *o->chunk, err));
-  TXB_TRY(grow(&o->items, count, sizeof *o->items, err));
-  TXB_TRY(grow(&o->keys, count, sizeof *o->keys, err));
-  TXB_TRY(grow(&o->blocked, count + 1, sizeof *o->blocked, err));
-  TXB_TRY(grow(&o->failures, count, sizeof *o->failures, err));
+  TXB_TRY(txb_regrow_array(&o->candidates, count, sizeof *o->candidates, err));
+  TXB_TRY(txb_regrow_array(&o->segment, count, sizeof *o->segment, err));
+  TXB_TRY(txb_regrow_array(&o->chunk, count, sizeof *o->chunk, err));
+  TXB_TRY(txb_regrow_array(&o->items, count, sizeof *o->items, err));
+  TXB_TRY(txb_regrow_array(&o->keys, count, sizeof *o->keys, err));
+  TXB_TRY(txb_regrow_array(&o->blocked, count + 1, sizeof *o->blocked, err));
+  TXB_TRY(txb_regrow_array(&o->failures, count, sizeof *o->failures, err));
   o->room = count;
   return TXB_OK;
 }

@@ -256,24 +256,15 @@ static enum txb_rc settle_unrun(txb_worker_t *w, struct txb_error *err) {
   return send_settle(w, &v, 1, err);
 }
 
-/* `array`: where the pointer to it stands, of whatever type. */
-static enum txb_rc grow(void *array, size_t count, size_t size, struct txb_error *err) {
-  void *memory;
-  memcpy(&memory, array, sizeof memory);
-  TXB_TRY(txb_realloc_array(&memory, count, size, err));
-  memcpy(array, &memory, sizeof memory);
-  return TXB_OK;
-}
-
 static enum txb_rc make_room(struct txb_worker_retry *r, size_t n, struct txb_error *err) {
   if (n <= r->room)
     return TXB_OK;
-  TXB_TRY(grow(&r->known, n, sizeof *r->known, err));
-  TXB_TRY(grow(&r->first_of, n, sizeof *r->first_of, err));
-  TXB_TRY(grow(&r->which, n, sizeof *r->which, err));
-  TXB_TRY(grow(&r->ids, n, sizeof *r->ids, err));
-  TXB_TRY(grow(&r->order, n, sizeof *r->order, err));
-  TXB_TRY(grow(&r->first, n, sizeof *r->first, err));
+  TXB_TRY(txb_regrow_array(&r->known, n, sizeof *r->known, err));
+  TXB_TRY(txb_regrow_array(&r->first_of, n, sizeof *r->first_of, err));
+  TXB_TRY(txb_regrow_array(&r->which, n, sizeof *r->which, err));
+  TXB_TRY(txb_regrow_array(&r->ids, n, sizeof *r->ids, err));
+  TXB_TRY(txb_regrow_array(&r->order, n, sizeof *r->order, err));
+  TXB_TRY(txb_regrow_array(&r->first, n, sizeof *r->first, err));
   r->room = n;
   return TXB_OK;
 }
