@@ -93,6 +93,41 @@ def test_postgres_killed_and_restarted_under_load(systems, mortal_postgres, mort
     check_told(worker, 2, "database away", "connected to the database")
 
 
+def waits_at_the_gate(postgres):
+    return postgres.value("postgres", "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'txbroker worker%%' AND wait_event_type = 'Lock'") > 0
+
+
+def test_a_server_that_dies_under_the_same_message_each_time_condemns_nobody(systems, mortal_postgres, mortal_kafka):
+    """W10: whoever restarts a server must not set messages aside, though one ran alone each time."""
+    system = systems(mortal_postgres, mortal_kafka, partitions=1)
+    target = system.bank.target
+    mortal_postgres.query(target, """
+        CREATE TABLE bank.gate (open boolean);
+        INSERT INTO bank.gate VALUES (false);
+        CREATE FUNCTION bank.through_the_gate(m txb.message) RETURNS txb.outcome LANGUAGE plpgsql SECURITY DEFINER AS $$
+        BEGIN
+          PERFORM FROM bank.gate FOR UPDATE;
+          RETURN bank.apply(m);
+        END $$""")
+    # Prepared, so that it holds its row over the server's death.
+    with mortal_postgres.session(target) as connection, connection.cursor() as cursor:
+        for statement in ("BEGIN", "UPDATE bank.gate SET open = true", "PREPARE TRANSACTION 'gate'"):
+            cursor.execute(statement)
+    system.relay()
+    worker = system.worker(worker={"handler": {"kind": "sql", "function": "bank.through_the_gate"}})
+    system.bank.transfer()
+    for _ in range(4):
+        process.wait_for(lambda: waits_at_the_gate(mortal_postgres), "a handler that waits", 60, alive=worker.alive)
+        mortal_postgres.kill9()
+        mortal_postgres.start()
+    process.wait_for(lambda: waits_at_the_gate(mortal_postgres), "a handler that waits", 60, alive=worker.alive)
+    mortal_postgres.query(target, "COMMIT PREPARED 'gate'")
+    system.wait_rest()
+    report = system.verify()
+    assert report, report
+    assert mortal_postgres.query(target, "SELECT state, error_class FROM txb.failed") == []
+
+
 def test_both_servers_killed_at_once_and_restarted(systems, mortal_postgres, mortal_kafka, seed):
     system = systems(mortal_postgres, mortal_kafka, worker={"session_timeout_ms": 6000})
     system.relay()
