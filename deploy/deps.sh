@@ -14,7 +14,7 @@ set -euo pipefail
 run='postgresql|postgresql-14|postgresql-15|postgresql-16|postgresql-17|postgresql-18'
 build='gcc libc6-dev make cmake ninja-build pkg-config|pkgconf libpq-dev librdkafka-dev libjansson-dev libssl-dev'
 check='libcriterion-dev python3 python3-pytest'
-test='clang openjdk-17-jre-headless|default-jre-headless maven python3-psycopg2 python3-confluent-kafka'
+test='clang openjdk-17-jre-headless|default-jre-headless maven python3-pytest-xdist python3-psycopg2 python3-confluent-kafka'
 lint='clang-format-14 clang-tidy-14 shellcheck make'
 
 say() { printf 'deps: %s\n' "$*" >&2; }

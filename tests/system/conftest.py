@@ -13,6 +13,7 @@ from txbtest.postgres import Postgres  # pylint: disable=wrong-import-position
 from txbtest.program import System  # pylint: disable=wrong-import-position
 
 SEED = int(os.environ.get("TXB_SEED") or random.SystemRandom().randrange(1, 1_000_000))
+os.environ["TXB_SEED"] = str(SEED)  # the same one for processes that run a part of the tests (pytest -n)
 TALLY = {"kills": 0, "kills at work": 0}
 
 
@@ -23,6 +24,17 @@ def pytest_report_header():
 def pytest_terminal_summary(terminalreporter):
     if TALLY["kills"]:
         terminalreporter.write_line(f"kills: {TALLY['kills']}, of which hit work under way: {TALLY['kills at work']}")
+
+
+def pytest_sessionfinish(session):
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["tally"] = TALLY
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    for name, count in getattr(node, "workeroutput", {}).get("tally", {}).items():
+        TALLY[name] += count
 
 
 @pytest.fixture(scope="session")
