@@ -27,7 +27,7 @@ static enum txb_rc add_place(txb_worker_t *w, const char *topic, int32_t partiti
   int slot = -1;
   char *name = NULL;
   TXB_TRY(txb_strdup(topic, &name, err));
-  enum txb_rc rc = txb_worker_core_assign(&w->core, txb_clock_steady_us(), &slot, err);
+  enum txb_rc rc = txb_worker_core_assign(&w->core, partition < 0, txb_clock_steady_us(), &slot, err);
   if (rc == TXB_OK && (size_t)slot >= w->places_count) {
     void *grown = w->places;
     size_t count = (size_t)slot + 16;

@@ -7,8 +7,9 @@
 
 #define RECHECK_MAX 3u /* doublings of the pause of a stopped partition */
 
-void txb_partition_init(struct txb_partition *p, const struct txb_worker_core_options *o) {
+void txb_partition_init(struct txb_partition *p, const struct txb_worker_core_options *o, bool lane) {
   *p = (struct txb_partition){.used = true,
+                              .lane = lane,
                               .probed_next = -1,
                               .end_offset = -1,
                               .limit = o->batch_messages,
@@ -88,7 +89,7 @@ static bool probe(struct txb_partition *p, const struct txb_worker_core_options 
  * new record may lie where the next one was awaited. Between two records that follow each other closely there is no time
  * for that. */
 static bool was_quiet(const struct txb_partition *p, const struct txb_worker_core_options *o, int64_t now_us) {
-  return o->quiet_us > 0 && p->count == 0 && p->has_last && p->probed_next != p->next_offset &&
+  return o->quiet_us > 0 && !p->lane && p->count == 0 && p->has_last && p->probed_next != p->next_offset &&
          now_us - p->heard_us >= o->quiet_us;
 }
 
@@ -192,7 +193,7 @@ void txb_partition_stop(struct txb_partition *p, const struct txb_worker_core_op
 
 bool txb_partition_idle(const struct txb_partition *p) {
   return p->own == TXB_OWN_OWNED && !p->leaving && p->fetching && !p->probing && p->count == 0 && p->end_offset >= 0 &&
-         p->next_offset >= p->end_offset;
+         p->next_offset >= p->end_offset && !p->more;
 }
 
 bool txb_partition_passes(const struct txb_partition *p) {

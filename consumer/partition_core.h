@@ -1,6 +1,10 @@
 /* One assigned partition as the worker sees it: who owns it, what was fetched of it, how many messages go into a
  * transaction, and what went wrong. Pure.
  *
+ * A lane is one, too: what a replay reads of the source's outbox, with the seq as offset. All that is Kafka's alone is not
+ * for lanes: no topic by the same name (W9), no start rule, no copy of the offset. Its seqs have gaps for good, since other
+ * topics' intents and those that the replay leaves out lie between.
+ *
  * The truth is the row in txb.consumer_offset; this is what is known of it. A crash loses all of it and nothing else:
  * the successor reads the row. Only consumer/worker_core.c and the tests touch the fields.
  */
@@ -78,7 +82,7 @@ enum txb_failure {
 };
 
 struct txb_partition {
-  bool used;
+  bool used, lane;
   enum txb_ownership own;
   bool asked;     /* an answer for `own` is under way */
   int64_t due_us; /* nothing is done for it before */
@@ -101,6 +105,7 @@ struct txb_partition {
   int64_t heard_us;     /* when the last record came, or was compared */
   int64_t look_us;      /* an idle partition looks at its row then: an operator may have set its position */
   int64_t end_offset;   /* Kafka said that nothing lies at or above it; -1: not yet */
+  bool more;            /* of a lane: nothing below it, and more may come without being waited for */
   bool has_last;
   struct txb_uuid last_id;
   int64_t last_timestamp_ms, last_offset;
@@ -172,7 +177,7 @@ struct txb_partition {
   int64_t copied_offset;
 };
 
-void txb_partition_init(struct txb_partition *p, const struct txb_worker_core_options *o);
+void txb_partition_init(struct txb_partition *p, const struct txb_worker_core_options *o, bool lane);
 /* Drops all records and gives the memory back. */
 void txb_partition_fini(struct txb_partition *p, const struct txb_worker_core_options *o);
 

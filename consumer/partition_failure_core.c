@@ -207,7 +207,7 @@ static void condemn(struct txb_partition *p, int64_t offset) {
 }
 
 /* What is buffered goes on being right when the position lies within it: records don't change. Else Kafka is asked from
- * the position on, and first for the record below it (W9). */
+ * the position on, and first for the record below it (W9). Below a lane's position there may be nothing for ever. */
 static void keep_fetched(struct txb_partition *p, const struct txb_worker_core_options *o,
                          const struct txb_position *row, int64_t now_us) {
   int64_t from = p->count > 0 ? p->next_offset : p->fetch_offset; /* there may be a gap before the first record */
@@ -220,7 +220,7 @@ static void keep_fetched(struct txb_partition *p, const struct txb_worker_core_o
   if (!within) {
     p->heard_us = now_us;
     p->fetching = p->paused = false; /* worker_core asks for it */
-    p->probing = row->has_last;
+    p->probing = row->has_last && !p->lane;
     p->fetch_offset = p->probing ? row->last_offset : row->next_offset;
     p->end_offset = -1;
   }

@@ -23,7 +23,8 @@ void txb_worker_core_fini(struct txb_worker_core *core) {
   *core = (struct txb_worker_core){.busy_slot = -1, .exclusive = -1};
 }
 
-enum txb_rc txb_worker_core_assign(struct txb_worker_core *core, int64_t now_us, int *slot_out, struct txb_error *err) {
+enum txb_rc txb_worker_core_assign(struct txb_worker_core *core, bool lane, int64_t now_us, int *slot_out,
+                                   struct txb_error *err) {
   size_t slot = 0;
   while (slot < core->slots && core->partitions[slot].used)
     slot++;
@@ -35,7 +36,7 @@ enum txb_rc txb_worker_core_assign(struct txb_worker_core *core, int64_t now_us,
     memset(core->partitions + core->slots, 0, (size - core->slots) * sizeof *core->partitions);
     core->slots = size;
   }
-  txb_partition_init(&core->partitions[slot], &core->options);
+  txb_partition_init(&core->partitions[slot], &core->options, lane);
   core->partitions[slot].due_us = now_us;
   core->used++;
   *slot_out = (int)slot;
@@ -140,7 +141,7 @@ static void out_of_range(struct txb_worker_core *core, struct txb_partition *p, 
   }
 }
 
-static void ended(struct txb_partition *p, int64_t offset) {
+static void ended(struct txb_partition *p, int64_t offset, bool more) {
   if (!p->fetching || offset < p->fetch_offset)
     return;
   if (p->probing && offset >= p->next_offset) { /* the record below the position was compacted away and nothing follows
@@ -149,6 +150,7 @@ static void ended(struct txb_partition *p, int64_t offset) {
     p->fetch_offset = p->next_offset;
   }
   p->end_offset = offset;
+  p->more = more && p->lane;
 }
 
 /* How what was under way was run, and what the event says of it. */
@@ -229,8 +231,20 @@ static void looked_up(const struct txb_worker_core *core, struct txb_partition *
   }
   if (p->own != TXB_OWN_LOOKUP) /* stopped while the look was under way */
     return;
+  if (p->lane && !e->found) { /* its job makes the row; without one there is nothing to begin at */
+    p->due_us = e->now_us + LATER_US;
+    return;
+  }
   p->own = e->found ? TXB_OWN_CONFIRM : TXB_OWN_START;
   p->confirm_offset = e->offset;
+}
+
+/* A batch that met other held keys than it was made for comes first once they are read. A lane and the partitions of its
+ * group change each other's whenever they set something aside: if everybody else had a turn in between, a batch might
+ * never find the keys that it was made for. */
+static void give_turn_back(struct txb_worker_core *core, const struct txb_partition *p, size_t slot) {
+  core->turn = p->lane ? core->slots : slot;
+  core->lane_turn = p->lane ? slot : core->lane_turn;
 }
 
 /* Those that are about failed messages. */
@@ -244,6 +258,8 @@ static void answered_on_failed(struct txb_worker_core *core, struct txb_partitio
     p->keys_known = false;
     if (kind == TXB_WA_RETRY)
       txb_partition_retry_again(p);
+    else
+      give_turn_back(core, p, (size_t)e->slot);
     break;
   case TXB_WE_RETRY_MARKED:
     if (p->own != TXB_OWN_STOPPED) /* meanwhile; the marker is for who takes it next */
@@ -332,6 +348,13 @@ static void answered(struct txb_worker_core *core, struct txb_partition *p, cons
     core->exclusive = -1;
 }
 
+static void asked_back(struct txb_worker_core *core, struct txb_partition *p, const struct txb_worker_event *e) {
+  p->leaving = true;
+  p->lost = p->lost || e->kind == TXB_WE_LOST;
+  if (!p->lane)
+    core->copy_due_us = e->now_us + core->options.copy_us; /* the group rebalances: see copies */
+}
+
 void txb_worker_core_step(struct txb_worker_core *core, const struct txb_worker_event *e) {
   switch (e->kind) {
   case TXB_WE_TIME:
@@ -350,9 +373,7 @@ void txb_worker_core_step(struct txb_worker_core *core, const struct txb_worker_
     return;
   case TXB_WE_REVOKED:
   case TXB_WE_LOST:
-    txb_worker_core_slot(core, e->slot)->leaving = true;
-    txb_worker_core_slot(core, e->slot)->lost = txb_worker_core_slot(core, e->slot)->lost || e->kind == TXB_WE_LOST;
-    core->copy_due_us = e->now_us + core->options.copy_us; /* the group rebalances: see copies */
+    asked_back(core, txb_worker_core_slot(core, e->slot), e);
     return;
   case TXB_WE_CONFIRMED:
     confirmed(txb_worker_core_slot(core, e->slot), e->found, e->now_us);
@@ -361,7 +382,7 @@ void txb_worker_core_step(struct txb_worker_core *core, const struct txb_worker_
     out_of_range(core, txb_worker_core_slot(core, e->slot), e->low, e->high, e->now_us);
     return;
   case TXB_WE_END:
-    ended(txb_worker_core_slot(core, e->slot), e->offset);
+    ended(txb_worker_core_slot(core, e->slot), e->offset, e->more);
     return;
   case TXB_WE_LOOKED_UP:
   case TXB_WE_STARTED:
@@ -388,10 +409,15 @@ void txb_worker_core_step(struct txb_worker_core *core, const struct txb_worker_
 }
 
 bool txb_worker_core_idle(const struct txb_worker_core *core) {
-  for (size_t i = 0; i < core->slots; i++)
-    if (core->partitions[i].used && !txb_partition_idle(&core->partitions[i]))
+  bool any = false;
+  for (size_t i = 0; i < core->slots; i++) {
+    const struct txb_partition *p = &core->partitions[i];
+    bool waits = txb_partition_idle(p) || (p->lane && p->own == TXB_OWN_STOPPED);
+    if (p->used && !waits)
       return false;
-  return core->used > 0 && core->busy_slot < 0 && core->exclusive < 0;
+    any = any || (p->used && !p->lane);
+  }
+  return any && core->busy_slot < 0 && core->exclusive < 0;
 }
 
 int64_t txb_worker_core_bytes(const struct txb_worker_core *core) {

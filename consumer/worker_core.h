@@ -34,7 +34,8 @@ struct txb_worker_core {
   bool busy_isolated, busy_condemn;
   int64_t busy_next; /* new position of a RUN or PASS */
   int exclusive;     /* this slot has a committed marker out: no other may run (W10); -1: none */
-  size_t turn;       /* the slot that may run next */
+  size_t turn;       /* the slot of a partition that may run next; `slots`: this round is over, a lane comes */
+  size_t lane_turn;  /* of the lanes the one that comes next */
 };
 
 enum txb_worker_event_kind {
@@ -54,7 +55,7 @@ enum txb_worker_event_kind {
   TXB_WE_REFUSED,      /* slot: the operation under way needs a person */
   TXB_WE_EVICTED,      /* slot */
   TXB_WE_RANGE,        /* slot, low, high: what was asked for lies outside of what Kafka has */
-  TXB_WE_END,          /* slot, offset: nothing more there for now */
+  TXB_WE_END,          /* slot, offset: nothing more there for now; more: of a lane, that is read on behind it */
   TXB_WE_MARKED,       /* slot */
   TXB_WE_COMMITTED,    /* slot, tag_commit: COMMIT was answered without an error. settled, failed, due_ms, held_count,
                        transient, chunk */
@@ -76,7 +77,7 @@ struct txb_worker_event {
   int slot;
   int64_t now_us;  /* steady */
   uint64_t random; /* for jitter */
-  bool found, tag_commit;
+  bool found, tag_commit, more;
   int64_t offset, low, high;
   enum txb_failure failure;
   int32_t at; /* index of the record or row to blame; -1: unknown. Of an isolated RUN, or of RETRY: 0 says that the
@@ -155,8 +156,20 @@ struct txb_worker_action {
 
 void txb_worker_core_init(struct txb_worker_core *core, const struct txb_worker_core_options *options);
 void txb_worker_core_fini(struct txb_worker_core *core);
-/* A partition was assigned: a slot for it, until its LEAVE. TXB_FATAL: no memory, nothing changed. */
-enum txb_rc txb_worker_core_assign(struct txb_worker_core *core, int64_t now_us, int *slot_out,
+/* A partition was assigned, or the lease of a lane was got: a slot for it, until its LEAVE. TXB_FATAL: no memory, nothing
+ * changed. For a lane of a replay the same is asked for as for a partition, with these differences:
+ *
+ *   START, COPY    never come. Where LOOKUP finds no row it is looked for again a little later
+ *   CONFIRM        renew the lease, and answer CONFIRMED; or LOST, when it is another's
+ *   FETCH          from `offset` on exactly: nothing below it is looked at (W9 is Kafka's)
+ *   PAUSE, RESUME  as for Kafka: END is to be told again after RESUME, when it is so
+ *   END            nothing more of this lane lies below `offset`: the position goes there (PASS) when all before it is
+ *                  applied. To be told at the end of what may be read for now; with `more` also wherever much was read in
+ *                  vain
+ *   RANGE          the outbox has lost intents at or above the position (low: the lowest there is), or ends below it
+ *   LEAVE          free the lease
+ */
+enum txb_rc txb_worker_core_assign(struct txb_worker_core *core, bool lane, int64_t now_us, int *slot_out,
                                    struct txb_error *err) TXB_MUST_CHECK;
 /* A record was fetched. TXB_OK: its ref is the core's and comes back through drop. TXB_FATAL: no memory, it is still
  * the caller's. */
@@ -174,7 +187,8 @@ const struct txb_worker_record *txb_worker_core_running(const struct txb_worker_
  * False: none that is full. */
 bool txb_worker_core_ahead(const struct txb_worker_core *core, int *slot_out, int32_t *base_out, int32_t *count_out);
 /* Everything assigned is applied, or set aside, to the end that Kafka told, and at least one partition is assigned. What
- * was set aside and is to be retried later is not waited for. */
+ * was set aside and is to be retried later is not waited for. A lane counts while it has something to apply, not when it
+ * waits at the end that it was told, or for a person; lanes alone are not idle. */
 bool txb_worker_core_idle(const struct txb_worker_core *core);
 /* For status: what this slot's fetched records hold. */
 int64_t txb_worker_core_bytes(const struct txb_worker_core *core);

@@ -36,12 +36,16 @@ static bool leave(struct txb_worker_core *core, int slot, struct txb_worker_acti
   return true;
 }
 
+/* Whether Kafka is told where this one stands; what a lane's seqs are it would not know. */
+static bool differs_from_copy(const struct txb_partition *p) {
+  return !p->lane && p->taken && !p->lost && p->copied_offset != p->next_offset;
+}
+
 /* Offsets are copied seldom and all at once, and not right after partitions were asked back: a commit that Kafka gets
  * while we join anew is answered only when the next generation has begun, as one of an old generation, and librdkafka
  * then gives up everything that it has. */
 static bool copies(const struct txb_worker_core *core, const struct txb_partition *p, int64_t now_us) {
-  return p->own == TXB_OWN_OWNED && p->taken && !p->lost && p->copied_offset != p->next_offset &&
-         (now_us >= core->copy_due_us || p->leaving);
+  return p->own == TXB_OWN_OWNED && differs_from_copy(p) && (now_us >= core->copy_due_us || p->leaving);
 }
 
 /* What only tells Kafka. */
@@ -252,6 +256,23 @@ static bool run(struct txb_worker_core *core, int slot, int64_t now_us, struct t
   return n > 0 && live(core, slot, n, out);
 }
 
+/* The slot that is asked as number k whether it has something to run; -1: nobody there. Partitions come in rounds, and one
+ * lane at the end of each: a partition waits for one lane's batch at most, however many lanes there are, and a lane for
+ * one round. Where no lane has anything, the next round begins at once. */
+static int in_turn(const struct txb_worker_core *core, size_t k) {
+  size_t left = core->slots - core->turn; /* of this round */
+  bool lane = k >= left && k < left + core->slots;
+  size_t slot = k < left ? core->turn + k : lane ? (core->lane_turn + k - left) % core->slots : k - left - core->slots;
+  const struct txb_partition *p = &core->partitions[slot];
+  return p->used && p->lane == lane ? (int)slot : -1;
+}
+
+static void had_turn(struct txb_worker_core *core, int slot) {
+  bool lane = txb_worker_core_slot(core, slot)->lane;
+  core->lane_turn = lane ? (size_t)slot + 1 : core->lane_turn;
+  core->turn = lane ? 0 : (size_t)slot + 1;
+}
+
 bool txb_worker_core_next(struct txb_worker_core *core, int64_t now_us, struct txb_worker_action *out) {
   for (size_t i = 0; i < core->slots; i++)
     if (core->partitions[i].used && tell_kafka(core, (int)i, now_us, out))
@@ -286,10 +307,10 @@ bool txb_worker_core_next(struct txb_worker_core *core, int64_t now_us, struct t
     return false;
   if (core->exclusive >= 0)
     return run(core, core->exclusive, now_us, out);
-  for (size_t i = 0; i < core->slots; i++) {
-    size_t slot = (core->turn + i) % core->slots;
-    if (core->partitions[slot].used && run(core, (int)slot, now_us, out)) {
-      core->turn = slot + 1;
+  for (size_t k = 0; k < 2 * core->slots; k++) {
+    int slot = in_turn(core, k);
+    if (slot >= 0 && run(core, slot, now_us, out)) {
+      had_turn(core, slot);
       return true;
     }
   }
@@ -300,18 +321,20 @@ bool txb_worker_core_next(struct txb_worker_core *core, int64_t now_us, struct t
 bool txb_worker_core_ahead(const struct txb_worker_core *core, int *slot_out, int32_t *base_out, int32_t *count_out) {
   if (core->busy_slot < 0 || core->busy_kind != TXB_WA_RUN || core->exclusive >= 0 || core->stopping)
     return false;
-  for (size_t i = 0; i < core->slots; i++) {
-    size_t slot = (core->turn + i) % core->slots;
+  for (size_t k = 0; k < 2 * core->slots; k++) {
+    int slot = in_turn(core, k);
+    if (slot < 0)
+      continue;
     const struct txb_partition *p = &core->partitions[slot];
-    int32_t base = (int)slot == core->busy_slot ? core->busy_count : 0;
+    int32_t base = slot == core->busy_slot ? core->busy_count : 0;
     bool unsure = base > 0 && (core->busy_isolated || core->busy_condemn);
     bool careful = p->suspect_left > 0 || p->isolated_left > 0 || p->conflicts > 0 || !p->keys_known || unsure;
-    if (!p->used || p->leaving || p->own != TXB_OWN_OWNED || p->probing || !p->fetching || careful)
+    if (p->leaving || p->own != TXB_OWN_OWNED || p->probing || !p->fetching || careful)
       continue;
     int32_t count = txb_partition_full(p, &core->options, base);
     if (count == 0)
       continue;
-    *slot_out = (int)slot;
+    *slot_out = slot;
     *base_out = base;
     *count_out = count;
     return true;
@@ -334,7 +357,7 @@ int64_t txb_worker_core_due_us(const struct txb_worker_core *core) {
       due = earlier(due, p->due_us);
     if (p->own != TXB_OWN_OWNED)
       continue;
-    if (p->taken && p->copied_offset != p->next_offset && !p->lost)
+    if (differs_from_copy(p))
       due = earlier(due, core->copy_due_us);
     bool passes = txb_partition_passes(p) && !core->stopping && (core->exclusive < 0 || core->exclusive == (int)i);
     if ((holds_unrecorded(p) || passes) && core->up && core->busy_slot < 0)

@@ -201,7 +201,7 @@ static void handle_kafka(struct world *w, struct worker *k) {
   switch (e.kind) {
   case K_ASSIGN: {
     struct txb_error err;
-    if (txb_worker_core_assign(&k->core, w->m.now_us, &slot, &err) != TXB_OK)
+    if (txb_worker_core_assign(&k->core, false, w->m.now_us, &slot, &err) != TXB_OK)
       abort();
     k->slot[e.partition] = slot;
     k->partition_of[slot] = e.partition;

@@ -100,11 +100,15 @@ UNUSED static struct txb_worker_action expect(enum txb_worker_action_kind kind) 
   return a;
 }
 
-UNUSED static int assign(void) {
+static int assign_as(bool lane) {
   int slot = -1;
   struct txb_error err;
-  cr_assert_eq(txb_worker_core_assign(&core, now_us, &slot, &err), TXB_OK);
+  cr_assert_eq(txb_worker_core_assign(&core, lane, now_us, &slot, &err), TXB_OK);
   return slot;
+}
+
+UNUSED static int assign(void) {
+  return assign_as(false);
 }
 
 UNUSED static struct txb_uuid id_of(int64_t offset) {
