@@ -1,5 +1,4 @@
-/* Failed messages in the model: rows, what a transaction does to them, the persons that decide, and the verifier. See
- * worker_model.h. */
+/* Failed messages in the model: rows, and what a transaction does to them. See worker_model.h. */
 #include "worker_model.h"
 
 int failed_holding(const struct model *m, int partition, int key) {
@@ -103,7 +102,7 @@ void failed_promote(struct model *m, int partition, int key) {
 
 /* ---- what a transaction staged --------------------------------------------------------------- */
 
-static void check_transition(struct model *m, enum txb_failed_state from, enum txb_failed_event event,
+void failed_check_transition(struct model *m, enum txb_failed_state from, enum txb_failed_event event,
                              enum txb_failed_state to) {
   if (txb_failed_transition_of(from, event, to) == NULL)
     violated(m, "a transition of a failed message that its table refuses");
@@ -126,7 +125,7 @@ static void commit_add(struct model *m, struct session *x, const struct staged_a
   enum txb_failed_event event = a->result.state == TXB_FAILED_HELD ? TXB_FAILED_ON_BEHIND
                                 : a->attempt                       ? TXB_FAILED_ON_FAILED
                                                                    : TXB_FAILED_ON_CRASHED;
-  check_transition(m, TXB_FAILED_NONE, event, a->result.state);
+  failed_check_transition(m, TXB_FAILED_NONE, event, a->result.state);
   if (m->failed_count == FAILED_MAX) {
     violated(m, "the model has too few rows");
     return;
@@ -163,7 +162,7 @@ static void commit_settle(struct model *m, struct session *x, const struct stage
   f->suspect = false;
   f->deaths = 0;
   if (v->verdict == V_FAILED) {
-    check_transition(m, f->state, TXB_FAILED_ON_FAILED, v->result.state);
+    failed_check_transition(m, f->state, TXB_FAILED_ON_FAILED, v->result.state);
     if (f->state == TXB_FAILED_RETRYING && f->due_us > x->marked_us)
       violated(m, "attempts: one before it was due");
     count_attempt(m, f->id, v->counts);
@@ -176,7 +175,8 @@ static void commit_settle(struct model *m, struct session *x, const struct stage
       die(m, f->id, f->key >= 0 && !f->holds);
   } else {
     bool applied = v->verdict == V_APPLIED;
-    check_transition(m, f->state, applied ? TXB_FAILED_ON_APPLIED : TXB_FAILED_ON_DUPLICATE, TXB_FAILED_RESOLVED);
+    failed_check_transition(m, f->state, applied ? TXB_FAILED_ON_APPLIED : TXB_FAILED_ON_DUPLICATE,
+                            TXB_FAILED_RESOLVED);
     f->state = TXB_FAILED_RESOLVED;
     f->holds = false;
     r->failed--;
@@ -223,7 +223,7 @@ void failed_condemn(struct model *m, int partition, int number) {
   struct failed *f = &m->failed[number];
   struct row *r = &m->rows[partition];
   if (f->state == TXB_FAILED_RETRYING) {
-    check_transition(m, f->state, TXB_FAILED_ON_CRASHED, TXB_FAILED_DEAD);
+    failed_check_transition(m, f->state, TXB_FAILED_ON_CRASHED, TXB_FAILED_DEAD);
     f->state = TXB_FAILED_DEAD;
     f->holds = f->holds && !m->policy.release;
     f->suspect = false;
@@ -234,121 +234,4 @@ void failed_condemn(struct model *m, int partition, int number) {
   r->suspect_marked = false;
   r->suspect_failed_count = r->suspect_deaths = 0;
   failed_verify(m, partition);
-}
-
-/* ---- persons --------------------------------------------------------------------------------- */
-
-static void edit(struct model *m, struct failed *old) {
-  int number = m->failed_count, id = m->ids;
-  enum txb_failed_state state = old->state == TXB_FAILED_HELD ? TXB_FAILED_HELD : TXB_FAILED_RETRYING;
-  check_transition(m, old->state, TXB_FAILED_ON_EDIT, TXB_FAILED_RESOLVED);
-  check_transition(m, TXB_FAILED_NONE, TXB_FAILED_ON_EDITED, state);
-  struct subject *u = &m->subjects[m->ids++], *was = &m->subjects[old->id];
-  *u = (struct subject){.partition = was->partition, .key = was->key, .order = old->offset, .released = was->released};
-  u->fails = chance(m, 20);
-  m->failed[m->failed_count++] = (struct failed){.partition = old->partition,
-                                                 .id = id,
-                                                 .key = old->key,
-                                                 .offset = old->offset,
-                                                 .place = old->place,
-                                                 .due_us = m->now_us,
-                                                 .state = state,
-                                                 .holds = old->holds,
-                                                 .copy = true};
-  was->closed = true;
-  m->inbox[old->id] = true;
-  old->state = TXB_FAILED_RESOLVED;
-  old->holds = false;
-  say(m, "a person: failed %d is message %d edited", number, id);
-}
-
-static void discard(struct model *m, struct failed *f) {
-  check_transition(m, f->state, TXB_FAILED_ON_DISCARD, TXB_FAILED_DISCARDED);
-  m->subjects[f->id].closed = true;
-  m->inbox[f->id] = true;
-  f->state = TXB_FAILED_DISCARDED;
-  f->holds = false;
-}
-
-void failed_person(struct model *m) {
-  if (m->failed_count == 0)
-    return;
-  int number = (int)roll(m, (uint64_t)m->failed_count);
-  for (int i = 0; i < m->failed_count && m->healed; i++, number = (number + 1) % m->failed_count)
-    if (m->failed[number].state == TXB_FAILED_DEAD)
-      break;
-  struct failed *f = &m->failed[number];
-  struct row *r = &m->rows[f->partition];
-  if (!txb_failed_is_open(f->state) || m->row_lock[f->partition] >= 0)
-    return;
-  bool applied = m->subjects[f->id].effects > 0; /* of another copy of it */
-  bool may_retry = txb_failed_may(f->state, TXB_FAILED_ON_RETRY) && (f->acts < 3 || applied);
-  bool edits = m->ids < MESSAGES_MAX && m->failed_count < FAILED_MAX - 1 && chance(m, 50);
-  if (f->state != TXB_FAILED_DEAD && chance(m, 70))
-    return;
-  f->acts++;
-  r->keys_version++;
-  for (int i = 0; i < m->ids; i++) /* what is suspected may not be what it was */
-    if (m->subjects[i].partition == f->partition && m->subjects[i].key == m->subjects[f->id].key)
-      m->subjects[i].deaths = 0;
-  if (may_retry && chance(m, 60)) {
-    check_transition(m, f->state, TXB_FAILED_ON_RETRY, TXB_FAILED_RETRYING);
-    f->state = TXB_FAILED_RETRYING;
-    f->attempts = f->tried = 0;
-    f->due_us = m->now_us;
-    say(m, "a person: failed %d (message %d) again", number, f->id);
-  } else if (applied) {
-    return;
-  } else if (edits) {
-    edit(m, f);
-  } else {
-    discard(m, f);
-    say(m, "a person: failed %d (message %d) is discarded", number, f->id);
-  }
-  failed_promote(m, f->partition, f->key);
-  failed_verify(m, f->partition);
-}
-
-/* ---- the verifier ---------------------------------------------------------------------------- */
-
-static void verify_key(struct model *m, int partition, int key) {
-  int first = -1;
-  for (int i = 0; i < m->failed_count; i++) {
-    const struct failed *f = &m->failed[i];
-    if (f->partition != partition || f->key != key || !f->holds)
-      continue;
-    if (!txb_failed_is_open(f->state))
-      violated(m, "a key is held by a message that is closed");
-    if (first < 0 || f->place < m->failed[first].place)
-      first = i;
-  }
-  for (int i = 0; i < m->failed_count; i++) {
-    const struct failed *f = &m->failed[i];
-    if (f->partition == partition && f->key == key && f->state == TXB_FAILED_HELD && (first < 0 || first == i))
-      violated(m, "a held message without a head");
-    if (f->partition == partition && f->key == key && f->state == TXB_FAILED_RETRYING && f->holds && first != i)
-      violated(m, "a message is retried that is not the first of its key");
-  }
-}
-
-void failed_verify(struct model *m, int partition) {
-  const struct row *r = &m->rows[partition];
-  if (m->bugs.offset_before_commit)
-    return;
-  for (int key = 0; key < KEYS; key++)
-    verify_key(m, partition, key);
-  if (r->consumed != r->applied + r->duplicate + r->failed)
-    violated(m, "Q: consumed is not applied + duplicate + failed");
-}
-
-/* What stays failed is what was discarded, as it came or edited. */
-void failed_verify_end(struct model *m) {
-  for (int p = 0; p < m->partitions; p++) {
-    int64_t discarded = 0;
-    for (int i = 0; i < m->failed_count; i++)
-      discarded += m->failed[i].partition == p && m->failed[i].state == TXB_FAILED_DISCARDED;
-    if (m->rows[p].failed != discarded)
-      violated(m, "Q: failed at the end");
-    failed_verify(m, p);
-  }
 }

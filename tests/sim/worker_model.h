@@ -223,12 +223,15 @@ void failed_commit(struct model *m, struct session *x);
 void failed_condemn(struct model *m, int partition, int number);
 /* The first open row of a key that is only held goes on. */
 void failed_promote(struct model *m, int partition, int key);
-/* A person does something to some row, when the partition's lock is free. */
+/* Its table has that line. */
+void failed_check_transition(struct model *m, enum txb_failed_state from, enum txb_failed_event event,
+                             enum txb_failed_state to);
+/* A person does something to some row, when the partition's lock is free (worker_person.c). */
 void failed_person(struct model *m);
+
+/* ---- the verifier (worker_verify.c) ---- */
 /* No held row without a head, no key held by nothing, counters. */
 void failed_verify(struct model *m, int partition);
-void failed_verify_end(struct model *m);
-
 /* Everything is applied exactly once, in order, and the counters agree. */
 bool model_settled(const struct model *m);
 void model_verify_end(struct model *m);
