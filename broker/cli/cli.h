@@ -115,6 +115,7 @@ int txb_cmd_failed_retry(struct txb_cli *cli);
 int txb_cmd_failed_edit(struct txb_cli *cli);
 int txb_cmd_failed_discard(struct txb_cli *cli);
 int txb_cmd_failed_states(struct txb_cli *cli);
+int txb_cmd_replay_states(struct txb_cli *cli);
 int txb_cmd_audit_list(struct txb_cli *cli);
 int txb_cmd_completion(struct txb_cli *cli);
 int txb_cmd_man(struct txb_cli *cli);

@@ -1,6 +1,7 @@
 /* The table of commands. */
 #include "broker/cli/cli.h"
 #include "broker/cli/failed.h"
+#include "broker/cli/states.h"
 
 const struct txb_option txb_global_options[] = {
     {.name = "config", .letter = 'c', .value = "FILE", .help = "JSON configuration; also in TXB_CONFIG."},
@@ -115,6 +116,7 @@ static const struct txb_option demo_options[] = {
 
 const struct txb_family txb_families[] = {
     {"failed", "failed messages: list, show, retry, edit, discard, states"},
+    {"replay", "running messages again: states"},
     {"audit", "who decided what"},
     {NULL, NULL},
 };
@@ -282,6 +284,12 @@ const struct txb_command txb_commands[] = {
      .run = txb_cmd_failed_states,
      .details = "The table of states and events that decides it. Connects to nothing.",
      .examples = "  txbroker failed states\n"},
+    {.name = "replay states",
+     .summary = "print what may become of a replay job",
+     .options = txb_replay_states_options,
+     .run = txb_cmd_replay_states,
+     .details = "The table of states and events that decides it. Connects to nothing.",
+     .examples = "  txbroker replay states\n"},
     {.name = "audit list",
      .summary = "list who decided what about messages, the newest first",
      .options = txb_audit_list_options,

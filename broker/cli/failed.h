@@ -5,8 +5,8 @@
 #include "broker/cli/targets.h"
 
 /* Options of the commands, for the table. */
-extern const struct txb_option txb_failed_list_options[], txb_failed_states_options[], txb_failed_show_options[],
-    txb_failed_retry_options[], txb_failed_discard_options[], txb_failed_edit_options[], txb_audit_list_options[];
+extern const struct txb_option txb_failed_list_options[], txb_failed_show_options[], txb_failed_retry_options[],
+    txb_failed_discard_options[], txb_failed_edit_options[], txb_audit_list_options[];
 
 #define TXB_FAILED_CHUNK 500 /* messages that are decided on in one transaction */
 

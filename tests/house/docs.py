@@ -8,6 +8,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = {
     "docs/reference-settings.md": ["config", "--reference"],
     "docs/reference-failed-states.md": ["failed", "states", "--reference"],
+    "docs/reference-job-states.md": ["replay", "states", "--reference"],
     "docs/txbroker.1": ["man"],
 }
 
