@@ -29,7 +29,7 @@ enum txb_rc txb_worker_core_assign(struct txb_worker_core *core, bool lane, int6
   while (slot < core->slots && core->partitions[slot].used)
     slot++;
   if (slot == core->slots) {
-    size_t size = core->slots == 0 ? 16 : core->slots * 2;
+    size_t size = core->slots == 0 ? 4 : core->slots * 2;
     void *grown = core->partitions;
     TXB_TRY(txb_realloc_array(&grown, size, sizeof *core->partitions, err));
     core->partitions = grown;
@@ -39,6 +39,7 @@ enum txb_rc txb_worker_core_assign(struct txb_worker_core *core, bool lane, int6
   txb_partition_init(&core->partitions[slot], &core->options, lane);
   core->partitions[slot].due_us = now_us;
   core->used++;
+  core->lanes += lane;
   *slot_out = (int)slot;
   return TXB_OK;
 }

@@ -23,8 +23,8 @@
 struct txb_worker_core {
   struct txb_worker_core_options options;
   struct txb_partition *partitions; /* by slot */
-  size_t slots, used;
-  bool up; /* there is a connection to the database */
+  size_t slots, used, lanes;        /* lanes: of the used ones */
+  bool up;                          /* there is a connection to the database */
   bool stopping;
   int64_t copy_due_us; /* when offsets may be copied to Kafka next; all at once */
   bool copying;        /* some have been */

@@ -29,6 +29,7 @@ static bool ask(struct txb_worker_core *core, struct txb_worker_action *out, enu
 static bool leave(struct txb_worker_core *core, int slot, struct txb_worker_action *out) {
   struct txb_partition *p = txb_worker_core_slot(core, slot);
   give(out, TXB_WA_LEAVE, slot, p);
+  core->lanes -= p->lane;
   txb_partition_fini(p, &core->options);
   core->used--;
   if (core->exclusive == slot)
@@ -260,11 +261,15 @@ static bool run(struct txb_worker_core *core, int slot, int64_t now_us, struct t
  * lane at the end of each: a partition waits for one lane's batch at most, however many lanes there are, and a lane for
  * one round. Where no lane has anything, the next round begins at once. */
 static int in_turn(const struct txb_worker_core *core, size_t k) {
-  size_t left = core->slots - core->turn; /* of this round */
-  bool lane = k >= left && k < left + core->slots;
-  size_t slot = k < left ? core->turn + k : lane ? (core->lane_turn + k - left) % core->slots : k - left - core->slots;
+  size_t left = core->slots - core->turn, lanes = core->lanes > 0 ? core->slots : 0; /* left: of this round */
+  bool lane = k >= left && k < left + lanes;
+  size_t slot = k < left ? core->turn + k : lane ? (core->lane_turn + k - left) % core->slots : k - left - lanes;
   const struct txb_partition *p = &core->partitions[slot];
   return p->used && p->lane == lane ? (int)slot : -1;
+}
+
+static size_t turns(const struct txb_worker_core *core) {
+  return core->lanes > 0 ? 2 * core->slots : core->slots;
 }
 
 static void had_turn(struct txb_worker_core *core, int slot) {
@@ -307,7 +312,7 @@ bool txb_worker_core_next(struct txb_worker_core *core, int64_t now_us, struct t
     return false;
   if (core->exclusive >= 0)
     return run(core, core->exclusive, now_us, out);
-  for (size_t k = 0; k < 2 * core->slots; k++) {
+  for (size_t k = 0; k < turns(core); k++) {
     int slot = in_turn(core, k);
     if (slot >= 0 && run(core, slot, now_us, out)) {
       had_turn(core, slot);
@@ -321,7 +326,7 @@ bool txb_worker_core_next(struct txb_worker_core *core, int64_t now_us, struct t
 bool txb_worker_core_ahead(const struct txb_worker_core *core, int *slot_out, int32_t *base_out, int32_t *count_out) {
   if (core->busy_slot < 0 || core->busy_kind != TXB_WA_RUN || core->exclusive >= 0 || core->stopping)
     return false;
-  for (size_t k = 0; k < 2 * core->slots; k++) {
+  for (size_t k = 0; k < turns(core); k++) {
     int slot = in_turn(core, k);
     if (slot < 0)
       continue;
