@@ -13,7 +13,8 @@ enum {
   ROW_TIME,
   ROW_PAYLOAD,
   ROW_CONTENT_TYPE,
-  ROW_HEADERS
+  ROW_HEADERS,
+  ROW_RUN
 };
 
 static const struct txb_worker_message *message_at(const txb_worker_t *w, const struct txb_worker_batch *b,
@@ -51,6 +52,11 @@ void txb_worker_item_of(const txb_worker_t *w, const struct txb_worker_source *s
                                   .time_us = m->event.time_us,
                                   .payload = m->record.value,
                                   .content_type = m->event.content_type};
+}
+
+/* A partition's failed messages may be a replay's: what a lane may not run behind a held key waits there. */
+int64_t txb_worker_run_of(const txb_worker_t *w, const struct txb_worker_source *s) {
+  return s->rows == NULL ? w->places[s->batch->slot].run : txb_pg_int8(s->rows, 0, ROW_RUN);
 }
 
 int32_t txb_worker_attempt_of(const struct txb_worker_source *s, uint32_t i) {
@@ -171,6 +177,7 @@ enum txb_rc txb_worker_apply_columns(txb_worker_t *w, const struct txb_worker_so
   add_offsets(w, s, which, n, p);
   TXB_TRY(add_rest(w, s, which, n, p, err));
   txb_pg_add_int4(p, 1); /* see worker_apply_message.sql */
+  txb_pg_add_int8(p, txb_worker_run_of(w, s));
   return txb_buffer_check(&p->bytes, err);
 }
 

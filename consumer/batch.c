@@ -154,6 +154,7 @@ static enum txb_rc fill(txb_worker_t *w, struct txb_worker_batch *b, int32_t att
     return add_messages(w, b, attempt, err);
   add_group(w, b);
   add_sorted_ids(b);
+  txb_pg_add_int8(&b->apply, txb_worker_run_of(w, &source));
   return txb_buffer_check(&b->apply.bytes, err);
 }
 
@@ -352,6 +353,7 @@ static enum txb_rc send_planted(txb_worker_t *w, struct txb_worker_batch *b, str
       if (b->first[b->order[i]])
         txb_pg_array_bytes(&w->params, bytes_of(&b->ids[b->order[i]]));
     txb_pg_array_end(&w->params);
+    txb_pg_add_int8(&w->params, w->places[b->slot].run);
     TXB_TRY(txb_worker_send(w, &txb_worker_inbox_statement, &w->params, err));
   }
   TXB_TRY(txb_worker_send(w, &txb_worker_commit_statement, NULL, err));

@@ -114,6 +114,7 @@ static enum txb_rc send_apply(txb_worker_t *w, const uint32_t *which, int32_t n,
   txb_pg_add_text(&o->apply, txb_slice_text(w->settings->group));
   if (!txb_worker_is_sql(w)) {
     TXB_TRY(txb_worker_apply_ids(w, &o->source, which, n, &o->apply, err));
+    txb_pg_add_int8(&o->apply, txb_worker_run_of(w, &o->source));
     TXB_TRY(txb_buffer_check(&o->apply.bytes, err));
     return txb_worker_send(w, &txb_worker_inbox_statement, &o->apply, err);
   }

@@ -294,6 +294,7 @@ static enum txb_rc retry_begin(txb_worker_t *w, struct txb_error *err) {
   txb_pg_params_clear(&w->params);
   txb_pg_add_text(&w->params, txb_slice_text(w->settings->group));
   TXB_TRY(txb_worker_apply_ids(w, &source, w->retry.which, n, &w->params, err));
+  txb_pg_add_int8(&w->params, txb_worker_run_of(w, &source));
   w->operation.phase = TXB_PHASE_OPEN;
   TXB_TRY(txb_worker_send(w, &known_statement, &w->params, err));
   return txb_worker_sync(w, err);

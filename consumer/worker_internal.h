@@ -26,7 +26,8 @@ enum { TXB_OPERATION_RESULTS = 16 };
 struct txb_worker_place {
   bool used;
   char *topic;
-  int32_t partition;
+  int32_t partition;        /* below 0: -lane, of a replay */
+  int64_t run;              /* under which the inbox takes its messages (J2): 0, or a forced replay's job */
   uint32_t serial;          /* tells answers of Kafka about an older assignment apart */
   bool giving_back;         /* part of the REVOKED or LOST notice at hand */
   struct txb_error error;   /* what went wrong with it last: for its stall record and the log */
@@ -350,6 +351,8 @@ void txb_worker_retry_fini(txb_worker_t *w);
 /* ---- apply.c: messages as parameters ---- */
 void txb_worker_item_of(const txb_worker_t *w, const struct txb_worker_source *s, uint32_t i,
                         struct txb_worker_item *out);
+/* The run (J2) of all of them. */
+int64_t txb_worker_run_of(const txb_worker_t *w, const struct txb_worker_source *s);
 /* The attempt that it is at now. */
 int32_t txb_worker_attempt_of(const struct txb_worker_source *s, uint32_t i);
 /* The headers as JSON; lives until w->text is used again. */

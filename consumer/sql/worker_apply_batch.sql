@@ -2,7 +2,7 @@
 -- parameters as in worker_apply_message.sql. No new message: no call. The answers must be as many as the messages; each
 -- counts by its place.
 WITH fresh AS MATERIALIZED (
-  INSERT INTO txb.inbox (group_name, message_id) SELECT $1, u.id FROM unnest($5::uuid[]) AS u (id)
+  INSERT INTO txb.inbox (group_name, run, message_id) SELECT $1, $16::bigint, u.id FROM unnest($5::uuid[]) AS u (id)
   ON CONFLICT DO NOTHING RETURNING message_id
 ), batch AS MATERIALIZED (
   SELECT array_agg(ROW(u.source, u.id, $2, $3, u.message_offset, u.key, u.type, u.happened_at, u.payload,
@@ -29,8 +29,10 @@ SELECT set_config('txb.applied',
           FROM (SELECT o.place, b.offsets[o.place] AS message_offset, b.size AS messages,
                        ROW(o.outcome, o.output, o.reason, o.after)::txb.outcome AS whole
                   FROM batch AS b
-                  LEFT JOIN LATERAL @handler@(CASE WHEN set_config('txb.delivery', $1 || '/' || b.first_id::text, true)
-                                                          IS NOT NULL
+                  LEFT JOIN LATERAL @handler@(CASE WHEN set_config('txb.delivery',
+                                                                    CASE WHEN $16::bigint = 0 THEN $1
+                                                                         ELSE $1 || '/' || $16::bigint::text END
+                                                                    || '/' || b.first_id::text, true) IS NOT NULL
                                                     AND set_config('txb.ordinal', '0', true) IS NOT NULL
                                                    THEN b.messages END)
                             WITH ORDINALITY AS o (outcome, output, reason, after, place) ON true
