@@ -465,12 +465,13 @@ static enum txb_rc on_committed(txb_worker_t *w, struct txb_error *err) {
   e.held_count = -1;
   if (e.tag_commit && b->aside_count > 0) {
     txb_failpoint("worker.after_set_aside");
+    e.aside = true;
     e.failed = tell_failed(w, b);
     e.due_ms = due_of(b);
     if (o->add_answer >= 0)
       place->group_held = txb_pg_int8(o->results[o->add_answer], 0, 0);
     TXB_TRY(txb_worker_keys_added(w, b, err));
-    e.held_count = place->held;
+    e.held_count = place->partition < 0 ? -1 : place->held;
   }
   if (a->isolated && !a->condemn) {
     e.transient = w->isolated.core.transient;

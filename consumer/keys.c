@@ -1,6 +1,6 @@
 /* The held keys of the partitions that this worker owns: read whole, and kept up with what it does itself. A copy that is
  * too small would let a message pass its failed predecessor, so every batch compares the version; a crash loses the copy
- * alone. */
+ * alone. A lane's are also those of the live partitions of its topic, and are read whole each time that it changes any. */
 #include <limits.h>
 
 #include "consumer/worker_internal.h"
@@ -45,6 +45,8 @@ enum txb_rc txb_worker_keys_end(txb_worker_t *w, struct txb_error *err) {
 enum txb_rc txb_worker_keys_added(txb_worker_t *w, const struct txb_worker_batch *b, struct txb_error *err) {
   struct txb_worker_place *place = &w->places[b->slot];
   struct txb_worker_source source = {.batch = b};
+  if (place->partition < 0) /* some of it may have gone to a live partition: they are read anew */
+    return TXB_OK;
   for (int32_t i = 0; i < b->aside_count; i++) {
     struct txb_worker_item item;
     place->held += b->aside[i].state == TXB_ASIDE_HELD;

@@ -32,9 +32,18 @@ static const char *const stop_texts[] = {
     [TXB_STOP_REFUSED] = "the database refuses to hand the partition over",
 };
 
+static const char *const lane_stop_texts[] = {
+    [TXB_STOP_NONE] = "",
+    [TXB_STOP_DIFFERENT] = "", /* Kafka's alone */
+    [TXB_STOP_DELETED] = "the source's outbox has dropped intents of the replay that were not applied yet (retention)",
+    [TXB_STOP_BEYOND] = "the source's outbox ends before the position: it was restored or made anew",
+    [TXB_STOP_REFUSED] = "the database refuses to hand the lane over",
+};
+
 #define DECIDE                                                                                                         \
   "decide where to go on: SELECT txb.offset_set(group, topic, partition, next_offset, cluster_id, reason) as "         \
   "txb_admin"
+#define DECIDE_LANE "decide: cancel the job (txbroker replay cancel), and start another over what is there"
 
 /* ---- where a new group begins ---------------------------------------------------------------- */
 
@@ -117,8 +126,12 @@ static void stall_params(txb_worker_t *w) {
   const char *outcome = failure_outcomes[a->failure], *text = place->error.message, *sqlstate = place->error.sqlstate;
   char stop[800];
   if (a->stop != TXB_STOP_NONE) {
-    snprintf(stop, sizeof stop, "%s; %s", a->stop == TXB_STOP_REFUSED ? place->error.message : stop_texts[a->stop],
-             DECIDE);
+    bool lane = place->partition < 0;
+    snprintf(stop, sizeof stop, "%s; %s",
+             a->stop == TXB_STOP_REFUSED ? place->error.message
+             : lane                      ? lane_stop_texts[a->stop]
+                                         : stop_texts[a->stop],
+             lane ? DECIDE_LANE : DECIDE);
     outcome = "stopped";
     text = stop;
     sqlstate = "";
@@ -147,10 +160,11 @@ static enum txb_rc send_take(txb_worker_t *w, struct txb_error *err) {
   txb_pg_params_clear(&w->params);
   txb_pg_add_text(&w->params, txb_slice_text(TAKE_PATIENCE));
   TXB_TRY(txb_worker_send(w, &patience, &w->params, err));
+  bool lane = w->places[w->operation.action.slot].partition < 0; /* its position is in no Kafka cluster */
   txb_worker_params_place(w, &w->operation.action);
   txb_pg_add_text(&w->params, txb_slice_text(w->settings->owner));
   txb_pg_add_uuid(&w->params, &w->instance);
-  txb_pg_add_text(&w->params, txb_slice_text(txb_kafka_consumer_cluster_id(w->kafka)));
+  txb_pg_add_text(&w->params, txb_slice_text(lane ? NULL : txb_kafka_consumer_cluster_id(w->kafka)));
   return txb_worker_send(w, &take, &w->params, err);
 }
 

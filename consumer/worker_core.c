@@ -214,6 +214,7 @@ static void committed(struct txb_worker_core *core, struct txb_partition *p, con
     txb_partition_failed(p, &core->options, &ran, e->now_us, e->random);
     return;
   }
+  p->keys_known = p->keys_known && !(p->lane && e->aside);
   bool whole = ran.settled == ran.count;
   ran.new_next = whole ? core->busy_next : txb_partition_record(p, (size_t)ran.settled - 1)->offset + 1;
   txb_partition_committed(p, &core->options, &ran, e->now_us);
@@ -223,7 +224,8 @@ static void committed(struct txb_worker_core *core, struct txb_partition *p, con
 static void looked_up(const struct txb_worker_core *core, struct txb_partition *p, const struct txb_worker_event *e) {
   if (p->own == TXB_OWN_OWNED && e->found && e->offset == p->next_offset) {
     p->look_us = e->now_us + core->options.look_us;
-    p->keys_known = p->keys_known && e->keys_version == p->keys_version;
+    p->keys_known =
+        p->keys_known && !p->lane && e->keys_version == p->keys_version; /* a lane's is not its row's alone */
     return;
   }
   if (p->own == TXB_OWN_OWNED) {
@@ -269,10 +271,12 @@ static void answered_on_failed(struct txb_worker_core *core, struct txb_partitio
   case TXB_WE_RETRIED: {
     struct txb_partition_ran ran = ran_as(core, e);
     txb_partition_retried(p, &core->options, &ran, e->now_us);
+    p->keys_known = p->keys_known && !p->lane;
     break;
   }
   default: /* TXB_WE_CONDEMNED */
     txb_partition_condemned(p, e->due_ms, e->held_count, e->now_us);
+    p->keys_known = p->keys_known && !p->lane;
   }
 }
 

@@ -58,7 +58,7 @@ enum txb_worker_event_kind {
   TXB_WE_END,          /* slot, offset: nothing more there for now; more: of a lane, that is read on behind it */
   TXB_WE_MARKED,       /* slot */
   TXB_WE_COMMITTED,    /* slot, tag_commit: COMMIT was answered without an error. settled, failed, due_ms, held_count,
-                       transient, chunk */
+                       transient, chunk, aside */
   TXB_WE_FAILED,       /* slot, failure, at, after_ms: RUN or RETRY rolled back. Of the others: not now */
   TXB_WE_FENCED,       /* slot: a compare-and-set missed; rolled back */
   TXB_WE_STALLED,      /* slot: recorded */
@@ -78,6 +78,7 @@ struct txb_worker_event {
   int64_t now_us;  /* steady */
   uint64_t random; /* for jitter */
   bool found, tag_commit, more;
+  bool aside; /* something was set aside, failed or held */
   int64_t offset, low, high;
   enum txb_failure failure;
   int32_t at; /* index of the record or row to blame; -1: unknown. Of an isolated RUN, or of RETRY: 0 says that the
@@ -166,6 +167,8 @@ void txb_worker_core_fini(struct txb_worker_core *core);
  *   END            nothing more of this lane lies below `offset`: the position goes there (PASS) when all before it is
  *                  applied. To be told at the end of what may be read for now; with `more` also wherever much was read in
  *                  vain
+ *   KEYS           follows everything by which failed messages of the lane came or went: what a live partition holds it has
+ *                  to mind as well (J1), and which key belongs to whom the database alone knows
  *   RANGE          the outbox has lost intents at or above the position (low: the lowest there is), or ends below it
  *   LEAVE          free the lease
  */

@@ -117,7 +117,7 @@ static void tick(struct world *w, bool faulty) {
 }
 
 static const char *simulate(uint64_t seed, const struct bugs *bugs, bool verbose) {
-  struct world w = {0};
+  struct world w = {.seed = seed};
   model_init(&w.m, seed, bugs, verbose);
   for (int p = 0; p < PARTITIONS_MAX; p++)
     w.owner[p] = -1;

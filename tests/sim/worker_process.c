@@ -57,6 +57,11 @@ void kill_worker(struct world *w, struct worker *k) {
   k->session = -1;
 }
 
+/* A world's partitions may be lanes of replays to the core: the same holds for them. */
+static bool is_lane(const struct world *w, int p) {
+  return (w->seed + (uint64_t)p) % 3 == 0;
+}
+
 static void handle_kafka(struct world *w, struct worker *k) {
   struct kafka_event e = k->events[0];
   memmove(k->events, k->events + 1, (size_t)--k->event_count * sizeof e);
@@ -64,7 +69,7 @@ static void handle_kafka(struct world *w, struct worker *k) {
   switch (e.kind) {
   case K_ASSIGN: {
     struct txb_error err;
-    if (txb_worker_core_assign(&k->core, false, w->m.now_us, &slot, &err) != TXB_OK)
+    if (txb_worker_core_assign(&k->core, is_lane(w, e.partition), w->m.now_us, &slot, &err) != TXB_OK)
       abort();
     k->slot[e.partition] = slot;
     k->partition_of[slot] = e.partition;
@@ -95,6 +100,12 @@ static void fetch(struct world *w, struct worker *k) {
     if (i == l->count) {
       found(w, k, TXB_WE_END, k->slot[p], true, l->end);
       continue;
+    }
+    if (is_lane(w, p) && l->records[i].offset > k->position[p] && chance(&w->m, 50)) { /* read in vain so far */
+      struct txb_worker_event e = event_of(w, TXB_WE_END, k->slot[p]);
+      e.offset = l->records[i].offset;
+      e.more = true;
+      txb_worker_core_step(&k->core, &e);
     }
     struct txb_worker_record r = {.offset = l->records[i].offset, .timestamp_ms = l->records[i].id, .size = 100};
     r.id.bytes[15] = (unsigned char)l->records[i].id;
@@ -138,6 +149,8 @@ static bool carry_out(struct world *w, struct worker *k, const struct txb_worker
     break;
   }
   case TXB_WA_FETCH:
+    if (is_lane(w, p) && a->offset != k->core.partitions[a->slot].next_offset)
+      violated(&w->m, "a lane is not read from its position on");
     k->position[p] = a->offset;
     k->paused[p] = false;
     break;
@@ -154,9 +167,12 @@ static bool carry_out(struct world *w, struct worker *k, const struct txb_worker
   case TXB_WA_TELL:
     violated(&w->m, "a partition was stopped without a reason");
     break;
-  case TXB_WA_NONE:
   case TXB_WA_START:
   case TXB_WA_COPY:
+    if (is_lane(w, p))
+      violated(&w->m, "a lane is asked for what is Kafka's alone");
+    break;
+  case TXB_WA_NONE:
     break;
   }
   return true;
@@ -178,8 +194,10 @@ static void collect(struct world *w, struct worker *k) {
   e.held_count = failed_held(&w->m, p);
   e.transient = x->transient;
   e.chunk = x->new_chunk;
-  for (int key = 0; key < KEYS && e.tag_commit; key++)
-    k->held[p][key] += x->gained[key];
+  for (int key = 0; key < KEYS && e.tag_commit; key++) {
+    k->held[p][key] += is_lane(w, p) ? 0 : x->gained[key]; /* a lane's are asked for */
+    e.aside = e.aside || x->gained[key] > 0;
+  }
   if (x->answer == A_FENCED)
     e.kind = TXB_WE_FENCED;
   if (x->answer == A_KEYS_CHANGED)

@@ -38,6 +38,7 @@ struct worker {
 
 struct world {
   struct model m;
+  uint64_t seed;
   struct worker workers[WORKERS];
   int generation, owner[PARTITIONS_MAX], revoking[PARTITIONS_MAX];
   int64_t seen_us[WORKERS]; /* last heartbeat of a member */

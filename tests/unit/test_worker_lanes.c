@@ -118,23 +118,6 @@ Test(worker_lanes, a_row_that_is_gone_at_its_taking_is_looked_for_again) {
   expect(TXB_WA_NONE);
 }
 
-Test(worker_lanes, an_idle_lane_looks_at_its_row_now_and_then) {
-  struct txb_worker_core_options o = options();
-  o.look_us = 500 * MS;
-  with_options(&o);
-  int slot = owned_lane(700);
-  expect(TXB_WA_NONE);
-  now_us += 500 * MS;
-  expect(TXB_WA_LOOKUP);
-  struct txb_worker_event e = event(TXB_WE_LOOKED_UP, slot);
-  e.found = true;
-  e.offset = 700;
-  e.keys_version = 1; /* somebody decided about failed messages */
-  keys_by_hand = true;
-  txb_worker_core_step(&core, &e);
-  expect(TXB_WA_KEYS);
-}
-
 /* ---- reading --------------------------------------------------------------------------------- */
 
 Test(worker_lanes, reading_begins_exactly_at_the_position) {
@@ -538,4 +521,108 @@ Test(worker_lanes, lanes_alone_are_not_idle) {
   step_end(lane, 700, false);
   expect(TXB_WA_NONE);
   cr_assert_not(txb_worker_core_idle(&core));
+}
+
+/* ---- held keys (J1) -------------------------------------------------------------------------- */
+
+/* What a batch of a lane set aside may have gone to the live partition that holds its key. */
+static void commit_aside(int slot, bool aside) {
+  struct txb_worker_event e = event(TXB_WE_COMMITTED, slot);
+  e.settled = core.busy_count;
+  e.aside = aside;
+  txb_worker_core_step(&core, &e);
+}
+
+static void answer_keys(int slot, int64_t version, int64_t due_ms) {
+  struct txb_worker_event e = event(TXB_WE_KEYS, slot);
+  e.keys_version = version;
+  e.due_ms = due_ms;
+  txb_worker_core_step(&core, &e);
+}
+
+Test(worker_lanes, the_keys_are_read_anew_after_a_batch_that_set_something_aside) {
+  int lane = owned_lane(700);
+  keys_by_hand = true;
+  cr_assert_eq(expect(TXB_WA_KEYS).slot, lane);
+  answer_keys(lane, 3, -1);
+  records(lane, 700, 16);
+  cr_assert_eq(expect(TXB_WA_RUN).keys_version, 3);
+  commit_aside(lane, true);
+  int slot;
+  int32_t base, count;
+  cr_assert_not(txb_worker_core_ahead(&core, &slot, &base, &count));
+  expect(TXB_WA_KEYS);
+  expect(TXB_WA_NONE); /* nothing runs before the answer */
+  answer_keys(lane, 4, -1);
+  cr_assert_eq(expect(TXB_WA_RUN).keys_version, 4);
+}
+
+Test(worker_lanes, the_keys_stay_as_they_are_after_a_batch_that_was_applied_whole) {
+  int lane = owned_lane(700);
+  records(lane, 700, 16);
+  expect(TXB_WA_RUN);
+  keys_by_hand = true;
+  commit_aside(lane, false);
+  expect(TXB_WA_RUN);
+}
+
+/* It knows what it set aside itself, and nobody else adds to it without a new version. */
+Test(worker_lanes, a_partition_keeps_its_keys_after_a_batch_that_set_something_aside) {
+  int slot = owned(0);
+  records(slot, 0, 16);
+  expect(TXB_WA_RUN);
+  keys_by_hand = true;
+  commit_aside(slot, true);
+  expect(TXB_WA_RUN);
+}
+
+Test(worker_lanes, the_keys_are_read_anew_after_a_retry) {
+  int lane = owned_lane(700);
+  keys_by_hand = true;
+  expect(TXB_WA_KEYS);
+  answer_keys(lane, 3, 0);
+  expect(TXB_WA_RETRY_MARK);
+  struct txb_worker_event e = event(TXB_WE_RETRY_MARKED, lane);
+  e.count = 1;
+  e.keys_version = 3;
+  txb_worker_core_step(&core, &e);
+  expect(TXB_WA_RETRY);
+  e = event(TXB_WE_RETRIED, lane);
+  e.settled = 1;
+  txb_worker_core_step(&core, &e);
+  expect(TXB_WA_KEYS);
+}
+
+Test(worker_lanes, the_keys_are_read_anew_after_a_message_was_condemned) { /* W10 */
+  step(TXB_WE_UP, 0);
+  int lane = assign_lane();
+  struct txb_position p = gone_on(700);
+  p.suspect = true;
+  p.suspect_failed_count = 1;
+  p.suspect_failed_number = 42;
+  p.suspect_deaths = 2;
+  own(lane, p);
+  expect(TXB_WA_FETCH);
+  keys_by_hand = true;
+  expect(TXB_WA_KEYS);
+  answer_keys(lane, 3, -1);
+  cr_assert_eq(expect(TXB_WA_CONDEMN).number, 42);
+  step(TXB_WE_CONDEMNED, lane);
+  expect(TXB_WA_KEYS);
+}
+
+/* The version in a lane's row is its own alone, and it stands for live partitions too. */
+Test(worker_lanes, an_idle_lane_that_looks_at_its_row_reads_the_keys_whatever_version_that_has) {
+  struct txb_worker_core_options o = options();
+  o.look_us = 500 * MS;
+  with_options(&o);
+  int lane = owned_lane(700);
+  expect(TXB_WA_NONE);
+  now_us += 500 * MS;
+  expect(TXB_WA_LOOKUP);
+  keys_by_hand = true;
+  step_found(TXB_WE_LOOKED_UP, lane, true, 700);
+  expect(TXB_WA_KEYS);
+  answer_keys(lane, 0, -1);
+  expect(TXB_WA_NONE);
 }
