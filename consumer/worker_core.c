@@ -224,8 +224,7 @@ static void committed(struct txb_worker_core *core, struct txb_partition *p, con
 static void looked_up(const struct txb_worker_core *core, struct txb_partition *p, const struct txb_worker_event *e) {
   if (p->own == TXB_OWN_OWNED && e->found && e->offset == p->next_offset) {
     p->look_us = e->now_us + core->options.look_us;
-    p->keys_known =
-        p->keys_known && !p->lane && e->keys_version == p->keys_version; /* a lane's is not its row's alone */
+    p->keys_known = p->keys_known && e->keys_version == p->keys_version;
     return;
   }
   if (p->own == TXB_OWN_OWNED) {
