@@ -14,6 +14,9 @@
 -- SQLSTATE TXB05: the compare-and-set met epoch and position as expected, but somebody has changed the failed messages
 -- of the partition: roll back and read them anew.
 --
+-- A lane of a replay job (0014) is one more partition, with a negative number. Its transactions lock the rows of all live
+-- partitions of the topic too, and honour the keys that are held there (J1).
+--
 -- All of them lock the row of txb.consumer_offset first, or need it locked by txb.batch_open or txb.retry_open in the
 -- same transaction; what depends on it is read by a later statement (W2). Of a key that is held, the first open message
 -- in the order of place is retrying or dead, and all behind it are held.
@@ -139,10 +142,13 @@ COMMENT ON SEQUENCE txb.audit_number_seq IS 'Numbers of txb.audit';
 
 ALTER TABLE txb.consumer_offset
   ADD COLUMN keys_version bigint NOT NULL DEFAULT 0,
+  ADD COLUMN keys_taken bigint NOT NULL DEFAULT 0,
   ADD COLUMN held bigint NOT NULL DEFAULT 0,
   ADD COLUMN suspect_failed bigint[];
 COMMENT ON COLUMN txb.consumer_offset.keys_version IS
   'Grows whenever somebody else than the partition''s worker changes its failed messages: the worker reads them anew';
+COMMENT ON COLUMN txb.consumer_offset.keys_taken IS
+  'Grows whenever the partition''s own worker takes a key or lets go of one: lanes read the keys anew then too';
 COMMENT ON COLUMN txb.consumer_offset.held IS 'Failed messages of this partition that are held behind another';
 COMMENT ON COLUMN txb.consumer_offset.suspect_failed IS
   'The failed messages that run under a committed marker; null: the marker is about suspect_offset (W10)';
@@ -155,12 +161,22 @@ LANGUAGE sql VOLATILE PARALLEL SAFE SET search_path = pg_catalog, txb, pg_temp
 RETURN ceil(extract(epoch FROM at - clock_timestamp()) * 1000)::bigint;
 COMMENT ON FUNCTION txb.due_ms(timestamptz) IS 'How long from now, in milliseconds; null: never';
 
+CREATE FUNCTION txb.live_keys_version(group_name text, topic text, partition int) RETURNS bigint
+LANGUAGE sql STABLE SET search_path = pg_catalog, txb, pg_temp
+AS $$
+  SELECT coalesce(sum(c.keys_version + c.keys_taken), 0)::bigint FROM txb.consumer_offset AS c
+   WHERE live_keys_version.partition < 0 AND c.group_name = live_keys_version.group_name
+     AND c.topic = live_keys_version.topic AND c.partition >= 0
+$$;
+COMMENT ON FUNCTION txb.live_keys_version(text, text, int) IS
+  'What a lane adds to its own keys_version: those of the live partitions, whose keys it honours. 0 for a live partition';
+
 -- One statement, so one snapshot: version and keys belong together, and batch_open compares the version.
 CREATE FUNCTION txb.failed_keys(group_name text, topic text, partition int, keys_max int)
   RETURNS TABLE (keys_version bigint, next_due_ms bigint, held bigint, group_held bigint, key bytea, messages bigint)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
 AS $$
-  SELECT c.keys_version, d.due_ms, c.held,
+  SELECT c.keys_version + txb.live_keys_version(c.group_name, c.topic, c.partition), d.due_ms, c.held,
          (SELECT sum(o.held)::bigint FROM txb.consumer_offset AS o WHERE o.group_name = failed_keys.group_name),
          k.key, k.messages
     FROM txb.consumer_offset AS c
@@ -168,17 +184,24 @@ AS $$
                         WHERE f.side = 'consumer' AND f.state = 'retrying' AND f.group_name = failed_keys.group_name
                           AND f.topic = failed_keys.topic AND f.partition = failed_keys.partition
                         ORDER BY f.next_attempt_at LIMIT 1) AS d ON true
-    LEFT JOIN LATERAL (SELECT f.key, count(*) AS messages FROM txb.failed AS f
-                        WHERE f.side = 'consumer' AND f.holds AND f.group_name = failed_keys.group_name
-                          AND f.topic = failed_keys.topic AND f.partition = failed_keys.partition
-                        GROUP BY f.key LIMIT failed_keys.keys_max) AS k ON true
+    LEFT JOIN LATERAL (SELECT h.key, count(*) AS messages
+                         FROM (SELECT f.key FROM txb.failed AS f
+                                WHERE f.side = 'consumer' AND f.holds AND f.group_name = failed_keys.group_name
+                                  AND f.topic = failed_keys.topic AND f.partition = failed_keys.partition
+                               UNION ALL
+                               SELECT f.key FROM txb.failed AS f
+                                WHERE failed_keys.partition < 0 AND f.side = 'consumer' AND f.holds
+                                  AND f.group_name = failed_keys.group_name AND f.topic = failed_keys.topic
+                                  AND f.partition >= 0) AS h
+                        GROUP BY h.key LIMIT failed_keys.keys_max) AS k ON true
    WHERE c.group_name = failed_keys.group_name AND c.topic = failed_keys.topic
      AND c.partition = failed_keys.partition
 $$;
 COMMENT ON FUNCTION txb.failed_keys(text, text, int, int) IS
   'The held keys of a partition with the number of messages that hold each, the version they belong to, when the next '
   'failed message is due (null: none is retried), and how many are held in the partition and in the group. A row '
-  'without a key: nothing is held. No row: there is no position';
+  'without a key: nothing is held. No row: there is no position. A lane gets the keys that are held in live partitions '
+  'of its topic as well';
 
 -- The first of each key becomes retrying when what stood before it is closed, or holds no longer.
 CREATE FUNCTION txb.failed_promote(group_name text, topic text, partition int, keys bytea[], OUT promoted bigint,
@@ -224,20 +247,44 @@ $$;
 COMMENT ON FUNCTION txb.keys_changed(text, text, text, int) IS
   'Raises TXB05: what a worker knows of a partition''s failed messages is out of date';
 
+-- Its own row, then those of the live partitions: the order in which everybody locks them. Nothing of a paused job runs,
+-- and a cancelled one reads nothing more; what was opened before goes to its end.
+CREATE FUNCTION txb.lane_fence(caller text, group_name text, topic text, partition int, ahead boolean) RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, txb, pg_temp
+AS $$
+BEGIN
+  PERFORM FROM txb.consumer_offset AS c
+    WHERE c.group_name = lane_fence.group_name AND c.topic = lane_fence.topic
+      AND (c.partition = lane_fence.partition OR c.partition >= 0)
+    ORDER BY c.partition
+    FOR NO KEY UPDATE;
+  PERFORM txb.lane_may_run(caller, lane_fence.partition, ahead);
+  RETURN txb.live_keys_version(lane_fence.group_name, lane_fence.topic, lane_fence.partition); -- with a new snapshot (W2)
+END
+$$;
+COMMENT ON FUNCTION txb.lane_fence(text, text, text, int, boolean) IS
+  'Locks a lane''s position and those of the live partitions of its topic (J1); returns what they add to its '
+  'keys_version. ahead: messages that were not looked at yet are to be run. TXB01: its job does not go on';
+
 DROP FUNCTION txb.batch_open(text, text, int, bigint, bigint, bigint, int, uuid, bigint);
 CREATE FUNCTION txb.batch_open(group_name text, topic text, partition int, epoch bigint, expected_next bigint,
                                new_next bigint, consumed int, last_id uuid, last_timestamp_ms bigint,
                                keys_version bigint) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
 AS $$
+DECLARE
+  live bigint := 0;
 BEGIN
+  IF batch_open.partition < 0 THEN
+    live := txb.lane_fence('txb.batch_open', batch_open.group_name, batch_open.topic, batch_open.partition, true);
+  END IF;
   UPDATE txb.consumer_offset AS c
      SET next_offset = new_next, consumed = c.consumed + batch_open.consumed, last_id = batch_open.last_id,
          last_timestamp_ms = batch_open.last_timestamp_ms, last_offset = new_next - 1, batch_open = true,
          updated_at = clock_timestamp()
    WHERE c.group_name = batch_open.group_name AND c.topic = batch_open.topic AND c.partition = batch_open.partition
      AND c.epoch = batch_open.epoch AND c.next_offset = expected_next AND new_next > expected_next AND NOT c.batch_open
-     AND c.keys_version = batch_open.keys_version;
+     AND c.keys_version + live = batch_open.keys_version;
   -- Raises: in a pipeline zero rows is no error, and a zombie's effects would be committed (W1).
   IF FOUND THEN
     RETURN;
@@ -254,7 +301,8 @@ END
 $$;
 COMMENT ON FUNCTION txb.batch_open(text, text, int, bigint, bigint, bigint, int, uuid, bigint, bigint) IS
   'Moves the position if epoch, next offset and version of the held keys are as expected, and locks it to the '
-  'transaction''s end; raises TXB01 otherwise (W1), TXB05 when only the keys have changed. A statement of its own (W2)';
+  'transaction''s end; raises TXB01 otherwise (W1), TXB05 when only the keys have changed. Of a lane it locks the live '
+  'partitions of the topic as well (J1). A statement of its own (W2)';
 
 CREATE FUNCTION txb.batch_not_open(caller text, group_name text, topic text, partition int) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, txb, pg_temp
@@ -290,6 +338,41 @@ COMMENT ON FUNCTION txb.batch_cut(text, text, int, bigint, int, uuid, bigint) IS
   'The open batch ends below where it was opened for, with so many messages: the rest is run later. TXB03: '
   'none is open, or it would not become smaller';
 
+-- Where a lane's messages go that came behind a key which a live partition holds, and the lane itself does not: behind
+-- what is held there. Null: they stay. Growing a topic may leave a key in two partitions (W13): the lower one.
+CREATE FUNCTION txb.lane_held_by(group_name text, topic text, partition int, keys bytea[], states text[],
+                                 holds boolean[]) RETURNS TABLE (nth bigint, live int)
+LANGUAGE sql STABLE SET search_path = pg_catalog, txb, pg_temp
+AS $$
+  WITH item AS MATERIALIZED (
+    SELECT u.* FROM unnest(lane_held_by.keys, lane_held_by.states, lane_held_by.holds) WITH ORDINALITY
+                    AS u (key, state, holds, nth)
+     WHERE lane_held_by.partition < 0 AND u.key IS NOT NULL
+  ), held AS MATERIALIZED (
+    SELECT i.key, (SELECT min(i2.nth) FROM item AS i2 WHERE i2.key = i.key AND i2.state <> 'held' AND i2.holds) AS head
+      FROM item AS i WHERE i.state = 'held' GROUP BY i.key
+  ), partitions AS MATERIALIZED (
+    SELECT c.partition FROM txb.consumer_offset AS c
+     WHERE c.group_name = lane_held_by.group_name AND c.topic = lane_held_by.topic
+       AND (c.partition >= 0 AND c.failed > 0 OR c.partition = lane_held_by.partition)
+  ), held_by AS MATERIALIZED (
+    SELECT h.key, h.head, min(p.partition) AS holder -- the lane's own number is the lowest
+      FROM held AS h
+      LEFT JOIN partitions AS p
+        ON EXISTS (SELECT FROM txb.failed AS f
+                    WHERE f.side = 'consumer' AND f.holds AND f.group_name = lane_held_by.group_name
+                      AND f.topic = lane_held_by.topic AND f.partition = p.partition
+                      AND sha256(f.key) = sha256(h.key) AND f.key = h.key)
+     GROUP BY h.key, h.head
+  )
+  SELECT i.nth, b.holder
+    FROM item AS i JOIN held_by AS b ON b.key = i.key
+   WHERE i.state = 'held' AND b.holder >= 0 AND (b.head IS NULL OR i.nth < b.head)
+$$;
+COMMENT ON FUNCTION txb.lane_held_by(text, text, int, bytea[], text[], boolean[]) IS
+  'Which of a lane''s messages, by their place in the arrays, are held by a live partition. With the rows of '
+  'txb.consumer_offset locked';
+
 -- A message that is here already (its position was set back by hand) stays as it is while it is open; a closed one is
 -- opened again, behind what its key has. Its inbox entry, if any, makes it a duplicate when it runs.
 CREATE FUNCTION txb.failed_add(
@@ -301,8 +384,12 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
+  lane_run bigint := 0;
   more_held bigint;
+  heads bigint;
   keys_held bytea[];
+  n_live bigint; -- of a lane, that go to live partitions
+  moved_to int[];
   result bigint;
 BEGIN
   PERFORM FROM txb.consumer_offset AS c
@@ -315,25 +402,42 @@ BEGIN
               WHERE u.state IS NULL OR u.state NOT IN ('retrying', 'held', 'dead')) THEN
     RAISE EXCEPTION 'txb.failed_add: a message is set aside as retrying, held or dead' USING ERRCODE = '22023';
   END IF;
-  WITH item AS MATERIALIZED (
+  IF failed_add.partition < 0 THEN
+    SELECT j.run INTO STRICT lane_run FROM txb.job_lane AS l JOIN txb.job AS j ON j.number = l.job
+     WHERE l.lane = -failed_add.partition;
+  END IF;
+  WITH live AS MATERIALIZED (
+    SELECT h.nth, h.live
+      FROM txb.lane_held_by(failed_add.group_name, failed_add.topic, failed_add.partition, keys, states, holds) AS h
+     WHERE failed_add.partition < 0
+  ), item AS MATERIALIZED (
     SELECT nextval('txb.failed_number_seq') AS number, u.*
-      FROM (SELECT * FROM unnest(offsets, ids, sources, keys, types, times, payloads, content_types, headers, states,
-                                 attempts, delays_ms, holds, error_classes, sqlstates, errors) WITH ORDINALITY
-                          AS a ("offset", id, source, key, type, "time", payload, content_type, headers, state,
-                                attempts, delay_ms, holds, error_class, sqlstate, error, nth)
+      FROM (SELECT a.*, l.live
+              FROM unnest(offsets, ids, sources, keys, types, times, payloads, content_types, headers, states,
+                          attempts, delays_ms, holds, error_classes, sqlstates, errors) WITH ORDINALITY
+                   AS a ("offset", id, source, key, type, "time", payload, content_type, headers, state,
+                         attempts, delay_ms, holds, error_class, sqlstate, error, nth)
+              LEFT JOIN live AS l ON l.nth = a.nth
              ORDER BY a.nth OFFSET 0) AS u
   ), added AS (
-    INSERT INTO txb.failed AS f (number, place, side, state, group_name, topic, partition, "offset", source, key, id,
-                                 type, "time", payload, content_type, headers, attempts, next_attempt_at, holds, deaths,
-                                 error_class, sqlstate, error, handler, worker)
+    INSERT INTO txb.failed AS f (number, place, side, state, run, group_name, topic, partition, "offset", source, key,
+                                 id, type, "time", payload, content_type, headers, attempts, next_attempt_at, holds,
+                                 deaths, error_class, sqlstate, error, handler, worker)
     OVERRIDING SYSTEM VALUE
-    SELECT i.number, i.number, 'consumer', i.state, failed_add.group_name, failed_add.topic, failed_add.partition,
+    SELECT i.number, i.number, 'consumer', i.state, lane_run, failed_add.group_name, failed_add.topic,
+           coalesce(i.live, failed_add.partition),
            i."offset", i.source, i.key, i.id, i.type, i."time", i.payload, i.content_type, i.headers, i.attempts,
            CASE WHEN i.state = 'retrying'
                 THEN clock_timestamp() + coalesce(i.delay_ms, 0)::float8 * interval '1 millisecond' END,
            i.holds AND i.key IS NOT NULL, CASE WHEN i.error_class = 'crash' THEN 2 ELSE 0 END,
            i.error_class, i.sqlstate, left(i.error, 4000), failed_add.handler, failed_add.worker
       FROM item AS i
+     -- What waits in the live partition itself already is not put behind itself.
+     WHERE i.live IS NULL
+        OR NOT EXISTS (SELECT FROM txb.failed AS o
+                        WHERE o.side = 'consumer' AND o.holds AND o.group_name = failed_add.group_name
+                          AND o.topic = failed_add.topic AND o.partition = i.live AND sha256(o.key) = sha256(i.key)
+                          AND o.key = i.key AND o.id = i.id AND o.run = lane_run)
      ORDER BY i.nth
     ON CONFLICT (group_name, topic, partition, "offset", run, id) WHERE side = 'consumer' DO UPDATE
        SET place = excluded.place, state = excluded.state, attempts = excluded.attempts, holds = excluded.holds,
@@ -341,7 +445,7 @@ BEGIN
            error_class = excluded.error_class, sqlstate = excluded.sqlstate, error = excluded.error, resolution = NULL,
            handler = excluded.handler, worker = excluded.worker, updated_at = clock_timestamp()
      WHERE f.state IN ('resolved', 'discarded')
-    RETURNING f.number, f.place, f.state, f.attempts, f.holds, f.key, f.error_class, f.sqlstate, f.error
+    RETURNING f.number, f.place, f.partition, f.state, f.attempts, f.holds, f.key, f.error_class, f.sqlstate, f.error
   ), noted AS (
     INSERT INTO txb.failed_history (number, event, state, attempt, who, error_class, sqlstate, error)
     SELECT a.number,
@@ -350,19 +454,24 @@ BEGIN
            a.error
       FROM added AS a ORDER BY a.place
   )
-  SELECT count(*) FILTER (WHERE a.state = 'held'),
-         array_agg(DISTINCT a.key) FILTER (WHERE a.state = 'held')
-    INTO more_held, keys_held
+  SELECT count(*) FILTER (WHERE a.state = 'held' AND a.partition = failed_add.partition),
+         count(*) FILTER (WHERE a.state <> 'held' AND a.holds),
+         array_agg(DISTINCT a.key) FILTER (WHERE a.state = 'held' AND a.partition = failed_add.partition),
+         (SELECT count(*) FROM live), array_agg(a.partition) FILTER (WHERE a.partition <> failed_add.partition)
+    INTO more_held, heads, keys_held, n_live, moved_to
     FROM added AS a;
   -- Nothing is held behind nothing: where the group lets go of the keys of the dead, what came behind one in this very
   -- batch goes on.
   IF keys_held IS NOT NULL THEN
-    SELECT more_held - p.promoted INTO more_held
+    SELECT more_held - p.promoted, heads + p.promoted INTO more_held, heads
       FROM txb.failed_promote(failed_add.group_name, failed_add.topic, failed_add.partition, keys_held) AS p;
   END IF;
-  UPDATE txb.consumer_offset AS c SET held = c.held + more_held
-   WHERE more_held <> 0 AND c.group_name = failed_add.group_name AND c.topic = failed_add.topic
+  UPDATE txb.consumer_offset AS c SET held = c.held + more_held, keys_taken = c.keys_taken + (heads > 0)::int
+   WHERE (more_held <> 0 OR heads > 0) AND c.group_name = failed_add.group_name AND c.topic = failed_add.topic
      AND c.partition = failed_add.partition;
+  IF n_live > 0 THEN
+    PERFORM txb.lane_moved(failed_add.group_name, failed_add.topic, failed_add.partition, n_live, moved_to);
+  END IF;
   SELECT sum(c.held) INTO result FROM txb.consumer_offset AS c WHERE c.group_name = failed_add.group_name;
   RETURN result;
 END
@@ -371,7 +480,8 @@ COMMENT ON FUNCTION txb.failed_add(text, text, int, bigint[], uuid[], text[], by
                                    text[], jsonb[], text[], int[], bigint[], boolean[], text[], text[], text[], text,
                                    text) IS
   'Sets messages of the open batch aside, in order: retrying (again after delay_ms), held (behind another of its key) '
-  'or dead. Returns how many are held in the group. TXB03: no batch is open';
+  'or dead. Returns how many are held in the group. Of a lane, what is held by a live partition goes behind what is held '
+  'there, and is counted there. TXB03: no batch is open';
 
 REVOKE ALL ON TYPE txb.failed_history, txb.audit FROM PUBLIC;
 GRANT SELECT ON txb.failed_history, txb.audit TO txb_reader;

@@ -33,7 +33,7 @@ CREATE FUNCTION txb.retry_mark(
   numbers bigint[] DEFAULT NULL,
   OUT keys_version bigint, OUT next_due_ms bigint, OUT number bigint, OUT attempts int, OUT deaths int,
   OUT held boolean, OUT "offset" bigint, OUT id uuid, OUT source text, OUT key bytea, OUT type text,
-  OUT "time" timestamptz, OUT payload bytea, OUT content_type text, OUT headers jsonb)
+  OUT "time" timestamptz, OUT payload bytea, OUT content_type text, OUT headers jsonb, OUT run bigint)
 RETURNS SETOF record
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
 AS $$
@@ -44,6 +44,7 @@ DECLARE
   alone bigint;
   head record;
   follower record;
+  one_run bigint; -- of all that are given out together
   picked bigint[] := '{}';
   bytes bigint := 0;
 BEGIN
@@ -52,6 +53,9 @@ BEGIN
      FOR UPDATE;
   IF was.epoch IS DISTINCT FROM retry_mark.epoch THEN
     PERFORM txb.fence_missed('txb.retry_mark', retry_mark.group_name, retry_mark.topic, retry_mark.partition);
+  END IF;
+  IF retry_mark.partition < 0 THEN
+    PERFORM txb.lane_may_run('txb.retry_mark', retry_mark.partition, false);
   END IF;
   now_is := clock_timestamp();
   SELECT f.number INTO alone FROM txb.failed AS f
@@ -66,7 +70,7 @@ BEGIN
   ELSE
     <<heads>>
     FOR head IN
-      SELECT f.number, f.key, f.place, f.holds, f.attempts,
+      SELECT f.number, f.key, f.place, f.holds, f.attempts, f.run,
              coalesce(octet_length(f.payload), 0) + coalesce(pg_column_size(f.headers), 0) AS size
         FROM txb.failed AS f
        WHERE f.side = 'consumer' AND f.state = 'retrying' AND f.group_name = retry_mark.group_name
@@ -74,13 +78,15 @@ BEGIN
          AND (retry_mark.numbers IS NULL OR f.number = ANY (retry_mark.numbers))
        ORDER BY f.next_attempt_at LIMIT retry_mark.rows_max
     LOOP
+      one_run := coalesce(one_run, head.run);
+      CONTINUE heads WHEN head.run <> one_run;
       EXIT heads WHEN cardinality(picked) > 0
                   AND (cardinality(picked) >= retry_mark.rows_max OR bytes + head.size > retry_mark.bytes_max);
       picked := picked || head.number;
       bytes := bytes + head.size;
       CONTINUE heads WHEN NOT head.holds OR head.attempts > 0 OR cardinality(picked) >= retry_mark.rows_max;
       FOR follower IN
-        SELECT f.number, f.state, f.suspect,
+        SELECT f.number, f.state, f.suspect, f.run,
                coalesce(octet_length(f.payload), 0) + coalesce(pg_column_size(f.headers), 0) AS size
           FROM txb.failed AS f
          WHERE f.side = 'consumer' AND f.holds AND f.group_name = retry_mark.group_name AND f.topic = retry_mark.topic
@@ -88,14 +94,15 @@ BEGIN
            AND f.place > head.place
          ORDER BY f.place LIMIT retry_mark.rows_max
       LOOP
-        EXIT WHEN follower.suspect OR follower.state <> 'held';
+        EXIT WHEN follower.suspect OR follower.state <> 'held' OR follower.run <> one_run;
         EXIT heads WHEN cardinality(picked) >= retry_mark.rows_max OR bytes + follower.size > retry_mark.bytes_max;
         picked := picked || follower.number;
         bytes := bytes + follower.size;
       END LOOP;
     END LOOP;
   END IF;
-  keys_version := was.keys_version;
+  keys_version := was.keys_version
+                  + txb.live_keys_version(retry_mark.group_name, retry_mark.topic, retry_mark.partition);
   IF cardinality(picked) = 0 THEN
     -- A marker whose messages somebody has changed meanwhile: nothing runs under it.
     UPDATE txb.consumer_offset AS c SET suspect_failed = NULL, suspect_marked = false, updated_at = clock_timestamp()
@@ -111,8 +118,8 @@ BEGIN
   -- Deaths of an earlier time, before a person let it run again.
   UPDATE txb.failed AS f SET deaths = 0 WHERE f.number = ANY (picked) AND NOT f.suspect AND f.deaths <> 0;
   RETURN QUERY
-    SELECT was.keys_version, NULL::bigint, f.number, f.attempts, f.deaths, f.state = 'held', f."offset", f.id, f.source,
-           f.key, f.type, f."time", f.payload, f.content_type, f.headers
+    SELECT retry_mark.keys_version, NULL::bigint, f.number, f.attempts, f.deaths, f.state = 'held', f."offset", f.id,
+           f.source, f.key, f.type, f."time", f.payload, f.content_type, f.headers, f.run
       FROM unnest(picked) WITH ORDINALITY AS p (number, nth)
            CROSS JOIN LATERAL (SELECT * FROM txb.failed AS t WHERE t.number = p.number OFFSET 0) AS f
      -- each by index: a plan that is kept knows not how many they are
@@ -121,18 +128,23 @@ END
 $$;
 COMMENT ON FUNCTION txb.retry_mark(text, text, int, bigint, int, bigint, bigint[]) IS
   'Takes the failed messages that are due, each with what is held behind it, and notes them as the marker under which '
-  'they run, to be committed before they do (W10). A suspect comes alone. One row without a number: none is due, '
-  'or rows_max is 0; there is no marker, and an older one is taken in. TXB01: not the owner';
+  'they run, to be committed before they do (W10). A suspect comes alone; all rows are of one run. One row without a '
+  'number: none is due, or rows_max is 0; there is no marker, and an older one is taken in. TXB01: not the owner';
 
 CREATE FUNCTION txb.retry_open(group_name text, topic text, partition int, epoch bigint, keys_version bigint)
   RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
 AS $$
+DECLARE
+  live bigint := 0;
 BEGIN
+  IF retry_open.partition < 0 THEN
+    live := txb.lane_fence('txb.retry_open', retry_open.group_name, retry_open.topic, retry_open.partition, false);
+  END IF;
   UPDATE txb.consumer_offset AS c SET batch_open = true, updated_at = clock_timestamp()
    WHERE c.group_name = retry_open.group_name AND c.topic = retry_open.topic AND c.partition = retry_open.partition
      AND c.epoch = retry_open.epoch AND c.suspect_marked AND c.suspect_failed IS NOT NULL AND NOT c.batch_open
-     AND c.keys_version = retry_open.keys_version;
+     AND c.keys_version + live = retry_open.keys_version;
   IF FOUND THEN
     RETURN;
   END IF;
@@ -156,13 +168,18 @@ AS $$
   SELECT txb.failed_next_due_ms(failed_left.group_name, failed_left.topic, failed_left.partition), c.held,
          (SELECT sum(o.held)::bigint FROM txb.consumer_offset AS o WHERE o.group_name = failed_left.group_name), k.key
     FROM txb.consumer_offset AS c
-    LEFT JOIN unnest(freed) AS k (key) ON true
+    LEFT JOIN unnest(freed) AS k (key)
+      ON failed_left.partition >= 0
+         OR NOT EXISTS (SELECT FROM txb.failed AS f
+                         WHERE f.side = 'consumer' AND f.holds AND f.group_name = failed_left.group_name
+                           AND f.topic = failed_left.topic AND f.partition >= 0
+                           AND sha256(f.key) = sha256(k.key) AND f.key = k.key)
    WHERE c.group_name = failed_left.group_name AND c.topic = failed_left.topic
      AND c.partition = failed_left.partition
 $$;
 COMMENT ON FUNCTION txb.failed_left(text, text, int, bytea[]) IS
   'When the next failed message of a partition is due, how many are held there and in the group, and the keys that '
-  'nothing holds any more, a row each; at least one row';
+  'nothing holds any more, a row each; at least one row. Of a lane: that no live partition holds either';
 
 CREATE FUNCTION txb.retry_settle(
   group_name text, topic text, partition int, numbers bigint[], verdicts text[], delays_ms bigint[],
@@ -242,6 +259,7 @@ BEGIN
   UPDATE txb.consumer_offset AS c
      SET applied = c.applied + n_applied, duplicate = c.duplicate + n_duplicate,
          failed = c.failed - n_applied - n_duplicate, held = c.held - n_ran - n_promoted,
+         keys_taken = c.keys_taken + (freed IS NOT NULL)::int,
          suspect_failed = NULL, suspect_marked = false, batch_open = false, updated_at = clock_timestamp()
    WHERE c.group_name = retry_settle.group_name AND c.topic = retry_settle.topic
      AND c.partition = retry_settle.partition;
@@ -296,7 +314,7 @@ BEGIN
                               ARRAY[touched]) AS p;
   END IF;
   UPDATE txb.consumer_offset AS c
-     SET held = c.held - n_promoted, suspect_failed = NULL,
+     SET held = c.held - n_promoted, keys_taken = c.keys_taken + (freed IS NOT NULL)::int, suspect_failed = NULL,
          suspect_marked = c.suspect_marked AND c.suspect_failed IS NULL, updated_at = clock_timestamp()
    WHERE c.group_name = failed_condemn.group_name AND c.topic = failed_condemn.topic
      AND c.partition = failed_condemn.partition;
@@ -350,7 +368,8 @@ BEGIN
   suspect := died OR was.suspect_offset IS NOT NULL OR was.suspect_failed IS NOT NULL;
   UPDATE txb.consumer_offset AS c
      SET epoch = c.epoch + 1, owner = offset_take.owner, instance = offset_take.instance,
-         backend_pid = pg_backend_pid(), cluster_id = coalesce(c.cluster_id, nullif(offset_take.cluster_id, '')),
+         backend_pid = pg_backend_pid(), -- a lane's log is no Kafka cluster's
+         cluster_id = CASE WHEN c.partition >= 0 THEN coalesce(c.cluster_id, nullif(offset_take.cluster_id, '')) END,
          busy = true, taken_offset = c.next_offset, taken_at = clock_timestamp(),
          suspect_marked = false, suspect_failed = NULL, suspect_deaths = offset_take.suspect_deaths,
          updated_at = clock_timestamp()
@@ -376,7 +395,8 @@ BEGIN
   stalled_offset := was.stalled_offset;
   attempts := was.attempts;
   due_ms := greatest(0, ceil(extract(epoch FROM was.next_attempt_at - clock_timestamp()) * 1000));
-  keys_version := was.keys_version;
+  keys_version := was.keys_version
+                  + txb.live_keys_version(offset_take.group_name, offset_take.topic, offset_take.partition);
   suspect_failed := was.suspect_failed;
   RETURN NEXT;
 END
@@ -396,6 +416,11 @@ BEGIN
   IF coalesce(offset_set.reason, '') = '' THEN
     RAISE EXCEPTION 'txb.offset_set: a reason is needed' USING ERRCODE = '22023';
   END IF;
+  IF offset_set.partition < 0 THEN
+    RAISE EXCEPTION 'txb.offset_set: partition % is a lane of a replay job, which moves it itself', offset_set.partition
+      USING ERRCODE = '22023', HINT = 'Cancel the job and start another one from where you want.';
+  END IF;
+  PERFORM txb.group_may_begin(offset_set.group_name, offset_set.topic);
   INSERT INTO txb.consumer_offset AS c (group_name, topic, partition, next_offset, taken_offset, epoch, cluster_id,
                                         last_error)
   VALUES (offset_set.group_name, offset_set.topic, offset_set.partition, offset_set.next_offset, offset_set.next_offset,

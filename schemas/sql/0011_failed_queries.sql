@@ -353,11 +353,12 @@ CREATE FUNCTION txb.failed_in_key(f txb.failed) RETURNS SETOF txb.failed
 LANGUAGE sql STABLE
 AS $$
   SELECT o.* FROM txb.failed AS o
-   WHERE (f).side = 'consumer' AND o.side = 'consumer' AND o.holds AND o.run = (f).run
+   WHERE (f).side = 'consumer' AND o.side = 'consumer' AND o.holds
      AND o.group_name = (f).group_name AND o.topic = (f).topic AND o.partition = (f).partition
      AND sha256(o.key) = sha256((f).key) AND o.key = (f).key
 $$;
-COMMENT ON FUNCTION txb.failed_in_key(txb.failed) IS 'The open failed messages that hold the same key';
+COMMENT ON FUNCTION txb.failed_in_key(txb.failed) IS
+  'The open failed messages that hold the same key, of whichever run: a lane''s wait behind the live ones';
 
 CREATE FUNCTION txb.failed_show(number bigint)
 RETURNS TABLE (message jsonb, key bytea, payload bytea, history jsonb, editions jsonb, head bigint, behind bigint,

@@ -85,16 +85,18 @@ $$;
 COMMENT ON FUNCTION txb.failed_note(bigint, text, text, text, text) IS 'One row of a failed message''s history';
 
 -- An id older than what the inbox remembers is refused as it is, so it needs no row.
-CREATE FUNCTION txb.failed_forget(group_name text, id uuid) RETURNS void
+CREATE FUNCTION txb.failed_forget(group_name text, run bigint, id uuid) RETURNS void
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, txb, pg_temp
 AS $$
   INSERT INTO txb.inbox (group_name, run, message_id)
-  SELECT failed_forget.group_name, 0, failed_forget.id
+  SELECT failed_forget.group_name, failed_forget.run, failed_forget.id
     FROM txb.inbox_state AS s
-   WHERE CASE WHEN isfinite(s.horizon) THEN failed_forget.id >= txb.uuid_v7_floor(s.horizon) ELSE true END
+   WHERE failed_forget.run <> 0
+      OR CASE WHEN isfinite(s.horizon) THEN failed_forget.id >= txb.uuid_v7_floor(s.horizon) ELSE true END
   ON CONFLICT DO NOTHING
 $$;
-COMMENT ON FUNCTION txb.failed_forget(text, uuid) IS 'From now on a later copy of that message is a duplicate for the group';
+COMMENT ON FUNCTION txb.failed_forget(text, bigint, uuid) IS
+  'From now on a later copy of that message is a duplicate for the group, in that run';
 
 CREATE FUNCTION txb.failed_due(f txb.failed) RETURNS void
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, txb, pg_temp
@@ -120,7 +122,7 @@ BEGIN
      SET state = failed_close.state, resolution = failed_close.resolution, replaced_by = failed_close.replaced_by,
          holds = false, next_attempt_at = NULL, updated_at = clock_timestamp()
    WHERE t.number = f.number;
-  PERFORM txb.failed_forget(f.group_name, f.id);
+  PERFORM txb.failed_forget(f.group_name, f.run, f.id);
   IF failed_close.replaced_by IS NULL AND f.holds THEN
     SELECT * INTO next FROM txb.failed_in_key(f) AS o ORDER BY o.place LIMIT 1;
     IF next.state = 'held' THEN

@@ -311,8 +311,11 @@ BEGIN
     RETURN;
   END IF;
 
-  -- Below every source's watermark, and below everything that is held back by reference.
-  SELECT least(min(r.watermark), (SELECT min(h.lo) - 1 FROM txb.relay_hold AS h)) INTO done FROM txb.relay AS r;
+  -- Below every source's watermark, below everything that is held back by reference, and below what a replay job still
+  -- has to read (J1). A pin that nobody has renewed for a week holds nothing any more: its owner is gone.
+  SELECT least(min(r.watermark), (SELECT min(h.lo) - 1 FROM txb.relay_hold AS h),
+               (SELECT min(p.lo) - 1 FROM txb.outbox_pin AS p WHERE p.seen_at > clock_timestamp() - interval '7 days'))
+    INTO done FROM txb.relay AS r;
   IF done IS NULL OR NOT EXISTS (SELECT FROM txb.relay AS r WHERE r.source = partition_drop.source) THEN
     RETURN; -- nobody relays here: nothing is published
   END IF;
@@ -338,7 +341,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION txb.partition_drop(text, interval) IS
-  'One step of dropping a partition whose intents are all published and older; answers with the statement to send '
+  'One step of dropping a partition whose intents are all published, older and not pinned; answers with the statement to send '
   'next, as txb_retention and outside a transaction';
 
 REVOKE ALL ON TYPE txb.relay_decision FROM PUBLIC;
