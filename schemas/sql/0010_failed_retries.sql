@@ -161,6 +161,28 @@ COMMENT ON FUNCTION txb.retry_open(text, text, int, bigint, bigint) IS
   'Opens the transaction in which marked messages are tried again; nobody may have changed the failed messages since: '
   'TXB05. TXB01: not the owner, or the marker is not out. A statement of its own (W2)';
 
+CREATE FUNCTION txb.keys_freed(group_name text, topic text, partition int, freed bytea[]) RETURNS bytea[]
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, txb, pg_temp
+AS $$
+BEGIN
+  IF keys_freed.partition >= 0 OR freed IS NULL THEN
+    RETURN freed;
+  END IF;
+  RETURN (SELECT array_agg(k.key) FROM unnest(freed) AS k (key)
+           WHERE NOT EXISTS (SELECT FROM txb.consumer_offset AS c
+                              CROSS JOIN LATERAL (SELECT FROM txb.failed AS f
+                                                   WHERE f.side = 'consumer' AND f.holds
+                                                     AND f.group_name = keys_freed.group_name
+                                                     AND f.topic = keys_freed.topic AND f.partition = c.partition
+                                                     AND sha256(f.key) = sha256(k.key) AND f.key = k.key LIMIT 1) AS f
+                              WHERE c.group_name = keys_freed.group_name AND c.topic = keys_freed.topic
+                                AND c.partition >= 0 AND c.failed > 0));
+END
+$$;
+COMMENT ON FUNCTION txb.keys_freed(text, text, int, bytea[]) IS
+  'Of the keys that nothing in a partition holds any more, those that are free; of a lane: that no live partition holds '
+  'either';
+
 CREATE FUNCTION txb.failed_left(group_name text, topic text, partition int, freed bytea[])
   RETURNS TABLE (next_due_ms bigint, held bigint, group_held bigint, key bytea)
 LANGUAGE sql STABLE SET search_path = pg_catalog, txb, pg_temp
@@ -168,12 +190,8 @@ AS $$
   SELECT txb.failed_next_due_ms(failed_left.group_name, failed_left.topic, failed_left.partition), c.held,
          (SELECT sum(o.held)::bigint FROM txb.consumer_offset AS o WHERE o.group_name = failed_left.group_name), k.key
     FROM txb.consumer_offset AS c
-    LEFT JOIN unnest(freed) AS k (key)
-      ON failed_left.partition >= 0
-         OR NOT EXISTS (SELECT FROM txb.failed AS f
-                         WHERE f.side = 'consumer' AND f.holds AND f.group_name = failed_left.group_name
-                           AND f.topic = failed_left.topic AND f.partition >= 0
-                           AND sha256(f.key) = sha256(k.key) AND f.key = k.key)
+    LEFT JOIN unnest(txb.keys_freed(failed_left.group_name, failed_left.topic, failed_left.partition, freed)) AS k (key)
+      ON true
    WHERE c.group_name = failed_left.group_name AND c.topic = failed_left.topic
      AND c.partition = failed_left.partition
 $$;

@@ -52,7 +52,7 @@ def test_a_partition_begins_where_it_is_registered_first(db):
     ]
     with refused("23514", "consumer_offset_next"):
         worker.do(register, [3], [-1])
-    with refused("23514", "consumer_offset_partition"):
+    with refused("22023", "a partition is negative"):
         worker.do(register, [-1], [0])
     with refused("22023", "2 partitions and 1 offsets"):
         worker.do(register, [4, 5], [0])
