@@ -349,8 +349,8 @@ AS $$
                     AS u (key, state, holds, nth)
      WHERE lane_held_by.partition < 0 AND u.key IS NOT NULL
   ), held AS MATERIALIZED (
-    SELECT i.key, (SELECT min(i2.nth) FROM item AS i2 WHERE i2.key = i.key AND i2.state <> 'held' AND i2.holds) AS head
-      FROM item AS i WHERE i.state = 'held' GROUP BY i.key
+    SELECT i.key, min(i.nth) FILTER (WHERE i.state <> 'held' AND i.holds) AS head -- in this very batch
+      FROM item AS i GROUP BY i.key HAVING bool_or(i.state = 'held')
   ), partitions AS MATERIALIZED (
     SELECT c.partition FROM txb.consumer_offset AS c
      WHERE c.group_name = lane_held_by.group_name AND c.topic = lane_held_by.topic

@@ -21,8 +21,8 @@
 -- held keys and markers are those of any partition, and so is what a crash leaves. Who may serve a lane is said by a
 -- lease here; that only the last one who took it can write is said by the epoch of its position, as everywhere.
 --
--- Locks, in this order: a job, a lane, positions in the order of their partitions (a lane's before the live ones). All
--- of a claim or a pass is one transaction: a crash before leaves the lane as it was, after it what was decided.
+-- Locks, in this order: positions in the order of their partitions (a lane's before the live ones), lanes, their jobs. A
+-- claim or a pass is one transaction: a crash before leaves the lane as it was, after it what was decided.
 
 SET LOCAL ROLE txb_owner;
 
@@ -718,6 +718,10 @@ BEGIN
        AND c.group_name = j.group_name AND c.topic = l.topic AND c.partition = -l.lane AND c.next_offset >= l.seq_to
     RETURNING l.job)
   SELECT array_agg(DISTINCT d.job) INTO ended FROM done AS d;
+  -- Also what was paused when its last lane ended, and goes on now.
+  SELECT array_agg(j.number) INTO ended FROM txb.job AS j
+   WHERE j.group_name = lane_claim.group_name AND j.state = 'running'
+     AND (j.number = ANY (ended) OR NOT EXISTS (SELECT FROM txb.job_lane AS l WHERE l.job = j.number AND NOT l.done));
   IF ended IS NOT NULL THEN
     PERFORM txb.job_finish(ended, 'worker ' || lane_claim.owner);
   END IF;

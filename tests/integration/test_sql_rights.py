@@ -26,6 +26,7 @@ CALLS = {
     "failed_find": LOOK,
     "failed_retry": ADMIN,
     "failed_show": LOOK,
+    "group_waits": WORKER,
     "inbox_horizon": WORKER | LOOK,
     "inbox_keep": WORKER | ADMIN,
     "inbox_partition_drop": WORKER | ADMIN,
@@ -33,7 +34,18 @@ CALLS = {
     "intent_fits": APP,
     "intent_problem": APP,
     "intent_refuse": APP,
+    "job_cancel": ADMIN,
+    "job_list": LOOK,
+    "job_pause": ADMIN,
+    "job_rate": ADMIN,
+    "job_resume": ADMIN,
+    "job_show": LOOK,
+    "job_start": ADMIN,
     "key_text": ALL,
+    "lane_claim": WORKER,
+    "lane_error": WORKER,
+    "lane_free": WORKER,
+    "lane_pass": WORKER,
     "not_ok": WORKER,
     "offset_evict": WORKER,
     "offset_pass": WORKER,
@@ -44,6 +56,8 @@ CALLS = {
     "ok": APP | WORKER | ADMIN,
     "outbox_holders": RELAY | ADMIN,
     "outbox_partitions_ahead": RELAY | LOOK,
+    "outbox_pin_set": RELAY | ADMIN,
+    "outbox_unpin": RELAY | ADMIN,
     "partition_drop": RELAY,
     "partition_make": RELAY | ADMIN,
     "publish": APP | WORKER | ADMIN,
@@ -58,6 +72,7 @@ CALLS = {
     "relay_release": RELAY,
     "relay_renew": RELAY,
     "relay_settle": RELAY,
+    "replay_range": RELAY | LOOK,
     "retry": APP | WORKER | ADMIN,
     "retry_mark": WORKER,
     "retry_open": WORKER,
@@ -78,8 +93,11 @@ READS = {
     "inbox_partition": WORKER | LOOK,
     "inbox_state": WORKER | LOOK,
     "inbox_wish": WORKER | LOOK,
+    "job": LOOK,
+    "job_lane": LOOK,
     "outbox": RELAY | LOOK,
     "outbox_partition": RELAY | LOOK,
+    "outbox_pin": RELAY | LOOK,
     "outbox_seq_seq": RELAY | LOOK,
     "relay": RELAY | LOOK,
     "relay_decision": RELAY | LOOK,
@@ -107,6 +125,12 @@ SET_ASIDE = (
     "INSERT INTO txb.failed (number, side, state, group_name, topic, partition, \"offset\", id, place) "
     "OVERRIDING SYSTEM VALUE VALUES (777, 'consumer', 'dead', 'g', 't', 0, 1, txb.uuid_v7(), 1)"
 )
+JOB = (
+    "SELECT txb.job_start('j', 'g', 'bank', '{t}', NULL, NULL, NULL, NULL, 1, 10, %s, %s, NULL, 'lost', 'hal')"
+)
+FIRST = "ALTER SEQUENCE txb.job_number_seq RESTART; ALTER SEQUENCE txb.job_lane_lane_seq RESTART"
+STARTED = [FIRST, KNOWN, JOB % (False, False)]
+REBUILT = [FIRST, JOB % (False, True), f"SELECT txb.lane_claim('g', 'w1', {UUID}, 30000, 1)"]
 ROW = "INSERT INTO txb.outbox (topic, key, type) VALUES ('t', 'k', 'made')"
 # (statement, who may run it, what must have been done before it as the superuser)
 STATEMENTS = [
@@ -226,6 +250,27 @@ STATEMENTS = [
     ("UPDATE txb.audit SET reason = 'x'", set(), []),
     ("DELETE FROM txb.audit", set(), []),
     ("SELECT txb.offset_set('g', 't', 0, 5, 'c1', 'topic was recreated')", ADMIN, [TAKEN]),
+    (JOB % (False, False), ADMIN, [KNOWN]),
+    (JOB % (True, False), ADMIN, [KNOWN]),
+    (JOB % (False, True), ADMIN, []),
+    ("SELECT txb.job_pause(1, 'hal')", ADMIN, STARTED),
+    ("SELECT txb.job_resume(1, 'hal')", ADMIN, [*STARTED, "SELECT txb.job_pause(1, 'hal')"]),
+    ("SELECT txb.job_cancel(1, 'hal', 'enough')", ADMIN, STARTED),
+    ("SELECT txb.job_rate(1, 5, 'hal')", ADMIN, STARTED),
+    ("SELECT txb.job_list(), txb.job_show(1)", LOOK, STARTED),
+    ("SELECT * FROM txb.job, txb.job_lane", LOOK, STARTED),
+    ("UPDATE txb.job SET state = 'done'", set(), STARTED),
+    ("UPDATE txb.job_lane SET done = true", set(), STARTED),
+    ("DELETE FROM txb.job_lane", set(), STARTED),
+    (f"SELECT * FROM txb.lane_claim('g', 'w1', {UUID}, 30000, 1)", WORKER, STARTED),
+    (f"SELECT txb.lane_pass(1, {UUID}, '{{0}}', '{{5}}', 'c1', 9)", WORKER, REBUILT),
+    (f"SELECT txb.lane_error(1, {UUID}, 'no source'), txb.lane_free(1, {UUID})", WORKER, REBUILT),
+    ("SELECT txb.group_waits('g')", WORKER, STARTED),
+    ("SELECT txb.outbox_pin_set('j', 1, 'job 1')", RELAY | ADMIN, []),
+    ("SELECT txb.outbox_unpin('j')", RELAY | ADMIN, []),
+    ("SELECT * FROM txb.outbox_pin", RELAY | LOOK, []),
+    ("DELETE FROM txb.outbox_pin", set(), []),
+    ("SELECT * FROM txb.replay_range('bank')", RELAY | LOOK, [HELD]),
     ("UPDATE txb.consumer_offset SET batch_open = false", set(), [TAKEN]),
     ("UPDATE txb.consumer_offset SET next_offset = 7", set(), [TAKEN]),
     (
