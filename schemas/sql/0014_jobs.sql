@@ -752,8 +752,9 @@ BEGIN
   RETURN QUERY
   SELECT l.lane, j.number, l.topic, j.source,
          CASE WHEN j.state = 'running' THEN l.seq_to ELSE least(l.seq_to, c.next_offset) END, c.next_offset, j.run,
-         greatest(1, j.rate_max / greatest(1, (SELECT count(*) FROM txb.job_lane AS n
-                                                WHERE n.job = j.number AND NOT n.done))),
+         CASE WHEN j.rate_max > 0
+              THEN greatest(1, j.rate_max / greatest(1, (SELECT count(*) FROM txb.job_lane AS n
+                                                          WHERE n.job = j.number AND NOT n.done))) END,
          j.keys, j.types, j.time_from, j.time_to, j.then_live,
          j.then_live AND j.state = 'running' AND NOT l.done AND c.next_offset >= l.seq_to
            AND NOT txb.lane_left(l.topic, l.lane)
