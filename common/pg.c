@@ -333,6 +333,8 @@ enum txb_rc txb_pg_pump(struct txb_pg *pg, struct txb_error *err) {
 }
 
 short txb_pg_poll_events(const struct txb_pg *pg) {
+  if (pg->connecting != 0)
+    return pg->connecting;
   return (short)(pg->output_pending ? POLLIN | POLLOUT : POLLIN);
 }
 

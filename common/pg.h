@@ -47,6 +47,13 @@ struct txb_pg_options {
  * (password, database, string). */
 enum txb_rc txb_pg_open(const struct txb_pg_options *options, struct txb_pg **out,
                         struct txb_error *err) TXB_MUST_CHECK;
+/* The same without waiting, for a loop that has other work: *out is only connecting. Names are resolved before it
+ * returns. */
+enum txb_rc txb_pg_open_begin(const struct txb_pg_options *options, struct txb_pg **out,
+                              struct txb_error *err) TXB_MUST_CHECK;
+/* Whenever txb_pg_socket is ready as txb_pg_poll_events says. TXB_OK: connected; TXB_AGAIN: not yet; else as txb_pg_open,
+ * and it is to be closed. How long to wait is the caller's. */
+enum txb_rc txb_pg_open_step(struct txb_pg *pg, struct txb_error *err) TXB_MUST_CHECK;
 void txb_pg_close(struct txb_pg *pg); /* NULL is fine */
 bool txb_pg_is_usable(const struct txb_pg *pg);
 /* From now on every wait watches this descriptor instead (-1: none): for the last words of a process that was asked to
@@ -93,6 +100,8 @@ void txb_pg_add_bytea(struct txb_pg_params *p, struct txb_slice v);      /* abse
 void txb_pg_add_jsonb(struct txb_pg_params *p, struct txb_slice v);      /* JSON text; absent: NULL */
 void txb_pg_add_uuid(struct txb_pg_params *p, const struct txb_uuid *v); /* NULL: NULL */
 void txb_pg_add_timestamptz(struct txb_pg_params *p, int64_t wall_us);
+/* A value in the form in which the server gave it (txb_pg_bytes), of any type; absent: NULL. */
+void txb_pg_add_raw(struct txb_pg_params *p, uint32_t type_oid, struct txb_slice v);
 /* Arrays of one dimension: begin, one add per element (the scalar adders below), end. Elements go straight into the
  * buffer. */
 void txb_pg_array_begin(struct txb_pg_params *p, uint32_t element_oid);
@@ -112,6 +121,8 @@ enum { /* the type oids used (pg_type.dat) */
        TXB_OID_INT4 = 23,
        TXB_OID_TEXT = 25,
        TXB_OID_JSON = 114,
+       TXB_OID_BYTEA_ARRAY = 1001,
+       TXB_OID_TEXT_ARRAY = 1009,
        TXB_OID_TIMESTAMPTZ = 1184,
        TXB_OID_UUID = 2950,
        TXB_OID_JSONB = 3802,

@@ -239,15 +239,39 @@ static enum txb_rc start(const struct txb_pg_options *o, const PQconninfoOption 
   return TXB_OK;
 }
 
+static enum txb_rc connected(struct txb_pg *pg, struct txb_error *err) {
+  PQsetErrorVerbosity(pg->conn, PQERRORS_DEFAULT);
+  if (PQsetnonblocking(pg->conn, 1) != 0)
+    return txb_pg_fail_lost(pg, err);
+  describe(PQhost(pg->conn), PQport(pg->conn), PQdb(pg->conn), pg->name, sizeof pg->name);
+  return TXB_OK;
+}
+
+/* One step of libpq's; TXB_AGAIN: the socket must be ready first. */
+static enum txb_rc step(struct txb_pg *pg, struct txb_error *err) {
+  switch (PQconnectPoll(pg->conn)) {
+  case PGRES_POLLING_OK:
+    pg->connecting = 0;
+    return connected(pg, err);
+  case PGRES_POLLING_READING:
+    pg->connecting = POLLIN;
+    return TXB_AGAIN;
+  case PGRES_POLLING_WRITING:
+  case PGRES_POLLING_ACTIVE:
+    pg->connecting = POLLOUT;
+    return TXB_AGAIN;
+  case PGRES_POLLING_FAILED:
+    break;
+  }
+  return txb_pg_fail_connect(pg->name, PQerrorMessage(pg->conn), err);
+}
+
 static enum txb_rc finish(const struct txb_pg_options *o, struct txb_pg *pg, struct txb_error *err) {
   int timeout_ms = o->connect_timeout_ms > 0 ? o->connect_timeout_ms : CONNECT_TIMEOUT_MS;
   int64_t until = txb_clock_steady_us() + (int64_t)timeout_ms * 1000;
-  PostgresPollingStatusType status = PGRES_POLLING_WRITING;
-  while (status != PGRES_POLLING_OK) {
-    if (status == PGRES_POLLING_FAILED)
-      return txb_pg_fail_connect(pg->name, PQerrorMessage(pg->conn), err);
-    struct pollfd fds[2] = {{.fd = PQsocket(pg->conn), .events = status == PGRES_POLLING_READING ? POLLIN : POLLOUT},
-                            {.fd = o->stop_fd, .events = POLLIN}};
+  enum txb_rc rc = TXB_AGAIN;
+  while (rc == TXB_AGAIN) {
+    struct pollfd fds[2] = {{.fd = PQsocket(pg->conn), .events = pg->connecting}, {.fd = o->stop_fd, .events = POLLIN}};
     int64_t left = until - txb_clock_steady_us();
     int ready;
     TXB_TRY(txb_wait(fds, 2, left > 0 ? left : 0, &ready, err));
@@ -256,13 +280,9 @@ static enum txb_rc finish(const struct txb_pg_options *o, struct txb_pg *pg, str
     if (ready == 0)
       return TXB_FAIL_FROM(err, TXB_RETRY, TXB_ORIGIN_POSTGRES, "cannot connect to %s: no answer within %d ms",
                            pg->name, timeout_ms);
-    status = PQconnectPoll(pg->conn);
+    rc = step(pg, err);
   }
-  PQsetErrorVerbosity(pg->conn, PQERRORS_DEFAULT);
-  if (PQsetnonblocking(pg->conn, 1) != 0)
-    return txb_pg_fail_lost(pg, err);
-  describe(PQhost(pg->conn), PQport(pg->conn), PQdb(pg->conn), pg->name, sizeof pg->name);
-  return TXB_OK;
+  return rc;
 }
 
 /* libpq speaks the application's language, and only its text tells a wrong setting from a server that is away: in this
@@ -285,17 +305,19 @@ static void speak_as_before(locale_t plain, locale_t old) {
   freelocale(plain);
 }
 
-enum txb_rc txb_pg_open(const struct txb_pg_options *options, struct txb_pg **out, struct txb_error *err) {
+static enum txb_rc open_with(const struct txb_pg_options *options, bool wait, struct txb_pg **out,
+                             struct txb_error *err) {
   TXB_CLEANUP(conninfo_free) PQconninfoOption *parsed = NULL;
   TXB_TRY(parse_uri(options->uri, &parsed, err));
   void *memory;
   TXB_TRY(txb_alloc(sizeof(struct txb_pg), &memory, err));
   struct txb_pg *pg = memory;
   pg->stop_fd = options->stop_fd;
+  pg->connecting = POLLOUT;
   txb_pg_describe_uri(options->uri, pg->name, sizeof pg->name);
   locale_t old, plain = speak_plainly(&old);
   enum txb_rc rc = start(options, parsed, pg, err);
-  if (rc == TXB_OK)
+  if (rc == TXB_OK && wait)
     rc = finish(options, pg, err);
   speak_as_before(plain, old);
   if (rc != TXB_OK) {
@@ -304,6 +326,22 @@ enum txb_rc txb_pg_open(const struct txb_pg_options *options, struct txb_pg **ou
   }
   *out = pg;
   return TXB_OK;
+}
+
+enum txb_rc txb_pg_open(const struct txb_pg_options *options, struct txb_pg **out, struct txb_error *err) {
+  return open_with(options, true, out, err);
+}
+
+enum txb_rc txb_pg_open_begin(const struct txb_pg_options *options, struct txb_pg **out, struct txb_error *err) {
+  return open_with(options, false, out, err);
+}
+
+enum txb_rc txb_pg_open_step(struct txb_pg *pg, struct txb_error *err) {
+  TXB_ASSERT(pg->connecting != 0);
+  locale_t old, plain = speak_plainly(&old);
+  enum txb_rc rc = step(pg, err);
+  speak_as_before(plain, old);
+  return rc;
 }
 
 enum txb_rc txb_pg_borrow(void *pgconn, struct txb_pg **out, struct txb_error *err) {

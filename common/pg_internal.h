@@ -27,6 +27,7 @@ struct txb_pg {
   bool broken;   /* lost, or what it would answer is unknown */
   bool in_pipeline;
   bool output_pending;
+  short connecting; /* what the socket must be ready for until it is connected; 0: it is */
   int stop_fd;
   char name[160];
 

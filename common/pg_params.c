@@ -72,6 +72,10 @@ static void add_bytes(struct txb_pg_params *p, uint32_t type_oid, struct txb_sli
   end(p);
 }
 
+void txb_pg_add_raw(struct txb_pg_params *p, uint32_t type_oid, struct txb_slice v) {
+  add_bytes(p, type_oid, v);
+}
+
 void txb_pg_add_text(struct txb_pg_params *p, struct txb_slice v) {
   add_bytes(p, TXB_OID_TEXT, v);
 }
