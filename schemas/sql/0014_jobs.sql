@@ -681,7 +681,7 @@ COMMENT ON FUNCTION txb.lane_clean(text, int[], uuid) IS 'The positions of lanes
 CREATE FUNCTION txb.lane_claim(group_name text, owner text, instance uuid, lease_ms bigint, lanes_max int)
 RETURNS TABLE (lane int, job bigint, topic text, source text, seq_to bigint, "position" bigint, run bigint,
                rate_max bigint, keys bytea[], types text[], time_from timestamptz, time_to timestamptz,
-               then_live boolean, wants_pass boolean)
+               then_live boolean, wants_pass boolean, job_lowest bigint, job_left int)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
 AS $$
 #variable_conflict use_column
@@ -752,14 +752,18 @@ BEGIN
   RETURN QUERY
   SELECT l.lane, j.number, l.topic, j.source,
          CASE WHEN j.state = 'running' THEN l.seq_to ELSE least(l.seq_to, c.next_offset) END, c.next_offset, j.run,
-         CASE WHEN j.rate_max > 0
-              THEN greatest(1, j.rate_max / greatest(1, (SELECT count(*) FROM txb.job_lane AS n
-                                                          WHERE n.job = j.number AND NOT n.done))) END,
+         CASE WHEN j.rate_max IS NOT NULL THEN greatest(1, j.rate_max / greatest(1, w.lanes)) END,
          j.keys, j.types, j.time_from, j.time_to, j.then_live,
          j.then_live AND j.state = 'running' AND NOT l.done AND c.next_offset >= l.seq_to
-           AND NOT txb.lane_left(l.topic, l.lane)
+           AND NOT txb.lane_left(l.topic, l.lane),
+         w.lowest, w.lanes
     FROM txb.job_lane AS l
     JOIN txb.job AS j ON j.number = l.job
+   CROSS JOIN LATERAL (SELECT count(*)::int AS lanes, min(o.next_offset) AS lowest
+                         FROM txb.job_lane AS n
+                         JOIN txb.consumer_offset AS o
+                           ON o.group_name = j.group_name AND o.topic = n.topic AND o.partition = -n.lane
+                        WHERE n.job = j.number AND NOT n.done) AS w
     JOIN txb.consumer_offset AS c ON c.group_name = j.group_name AND c.topic = l.topic AND c.partition = -l.lane
    WHERE l.lane = ANY (touched) AND l.instance = lane_claim.instance
    ORDER BY l.lane;
