@@ -72,6 +72,10 @@ enum txb_rc txb_worker_item_headers(txb_worker_t *w, const struct txb_worker_sou
     return TXB_OK;
   }
   const struct txb_worker_message *m = message_at(w, s->batch, i);
+  if (m->page != NULL) {
+    *out = m->headers.data != NULL ? m->headers : txb_slice_text("{}");
+    return TXB_OK;
+  }
   struct txb_record record = m->record;
   TXB_TRY(txb_kafka_consumer_headers(w->kafka, m->kafka, &record, err));
   txb_buffer_clear(&w->text);

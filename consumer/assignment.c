@@ -8,6 +8,7 @@
 #include "common/fault.h"
 #include "common/log.h"
 #include "common/memory.h"
+#include "consumer/lane_reader.h"
 #include "consumer/worker_internal.h"
 
 #define NOTICES_AT_ONCE   2000 /* then the database's answers are looked at again */
@@ -23,11 +24,12 @@ static int find_place(const txb_worker_t *w, const char *topic, int32_t partitio
   return -1;
 }
 
-static enum txb_rc add_place(txb_worker_t *w, const char *topic, int32_t partition, struct txb_error *err) {
+enum txb_rc txb_worker_add_place(txb_worker_t *w, const char *topic, int32_t partition, struct txb_lane *lane,
+                                 int *slot_out, struct txb_error *err) {
   int slot = -1;
   char *name = NULL;
   TXB_TRY(txb_strdup(topic, &name, err));
-  enum txb_rc rc = txb_worker_core_assign(&w->core, partition < 0, txb_clock_steady_us(), &slot, err);
+  enum txb_rc rc = txb_worker_core_assign(&w->core, lane != NULL, txb_clock_steady_us(), &slot, err);
   if (rc == TXB_OK && (size_t)slot >= w->places_count) {
     void *grown = w->places;
     size_t count = (size_t)slot + 16;
@@ -42,13 +44,15 @@ static enum txb_rc add_place(txb_worker_t *w, const char *topic, int32_t partiti
     txb_free(name);
     return rc;
   }
-  w->places[slot] =
-      (struct txb_worker_place){.used = true, .topic = name, .partition = partition, .serial = ++w->serials};
+  w->places[slot] = (struct txb_worker_place){
+      .used = true, .topic = name, .partition = partition, .serial = ++w->serials, .lane = lane};
+  *slot_out = slot;
   return TXB_OK;
 }
 
-static void remove_place(struct txb_worker_place *place) {
+void txb_worker_remove_place(struct txb_worker_place *place) {
   txb_worker_keys_forget(place);
+  txb_lane_free(place->lane);
   txb_free(place->topic);
   *place = (struct txb_worker_place){.used = false};
 }
@@ -56,7 +60,7 @@ static void remove_place(struct txb_worker_place *place) {
 void txb_worker_places_fini(txb_worker_t *w) {
   for (size_t i = 0; i < w->places_count; i++)
     if (w->places[i].used)
-      remove_place(&w->places[i]);
+      txb_worker_remove_place(&w->places[i]);
   txb_free(w->places);
   w->places = NULL;
   w->places_count = 0;
@@ -65,6 +69,10 @@ void txb_worker_places_fini(txb_worker_t *w) {
 void txb_worker_drop_message(void *context, void *ref) {
   struct txb_worker_message *m = ref;
   (void)context;
+  if (m->page != NULL) {
+    txb_lane_message_release(m);
+    return;
+  }
   txb_kafka_consumer_release(m->kafka);
   txb_free(m);
 }
@@ -106,7 +114,8 @@ static enum txb_rc on_assigned(txb_worker_t *w, const struct txb_kafka_notice *n
     const char *topic;
     int32_t partition;
     txb_kafka_consumer_partition(w->kafka, i, &topic, &partition);
-    TXB_TRY(add_place(w, topic, partition, err));
+    int slot;
+    TXB_TRY(txb_worker_add_place(w, topic, partition, NULL, &slot, err));
   }
   txb_log(TXB_LOG_INFO, TXB_MSG("partitions assigned"), TXB_F("group", w->settings->group), TXB_FI("count", n->count),
           TXB_FI("held", w->core.used));
@@ -246,8 +255,8 @@ static enum txb_rc on_notice(txb_worker_t *w, struct txb_kafka_notice *n, struct
 }
 
 enum txb_rc txb_worker_take_notices(txb_worker_t *w, bool *more_out, struct txb_error *err) {
-  *more_out = true;
-  for (int i = 0; i < NOTICES_AT_ONCE; i++) {
+  *more_out = w->kafka != NULL;
+  for (int i = 0; w->kafka != NULL && i < NOTICES_AT_ONCE; i++) {
     struct txb_kafka_notice notice;
     enum txb_rc rc = txb_kafka_consumer_next(w->kafka, &notice, err);
     if (rc == TXB_AGAIN) {
@@ -275,12 +284,14 @@ static enum txb_rc leave(txb_worker_t *w, int slot, struct txb_error *err) {
           TXB_F("topic", place->topic), TXB_FI("partition", place->partition));
   if (!place->giving_back)
     TXB_TRY(txb_worker_only_fatal(txb_kafka_consumer_unfetch(w->kafka, place->topic, place->partition, err), err));
-  remove_place(place);
+  txb_worker_remove_place(place);
   return answer_group(w, err);
 }
 
 enum txb_rc txb_worker_tell_kafka(txb_worker_t *w, const struct txb_worker_action *a, struct txb_error *err) {
   struct txb_worker_place *place = &w->places[a->slot];
+  if (place->lane != NULL)
+    return txb_lanes_tell(w, a, err);
   switch ((int)a->kind) {
   case TXB_WA_CONFIRM:
     if (txb_kafka_consumer_commit(w->kafka, place->topic, place->partition, a->offset, token_of(w, a->slot, true),

@@ -23,6 +23,7 @@
 static const struct txb_pg_statement open_statement = {"txb_worker_open", txb_text_worker_open},
                                      unfenced = {"txb_worker_open_unfenced", txb_text_worker_open_unfenced},
                                      unversioned = {"txb_worker_open_unversioned", txb_text_worker_open_unversioned},
+                                     lane_unfenced = {"txb_lane_open_unfenced", txb_text_lane_open_unfenced},
                                      close_statement = {"txb_worker_close", txb_text_worker_close},
                                      add_statement = {"txb_worker_failed_add", txb_text_worker_failed_add};
 const struct txb_pg_statement txb_worker_inbox_statement = {"txb_worker_inbox", txb_text_worker_inbox};
@@ -42,6 +43,15 @@ enum txb_rc txb_worker_reset_role(txb_worker_t *w, struct txb_error *err) {
 
 enum txb_rc txb_worker_reset_settings(txb_worker_t *w, struct txb_error *err) {
   return txb_worker_send(w, &reset, NULL, err);
+}
+
+static bool is_lane(const txb_worker_t *w, int slot) {
+  return w->places[slot].lane != NULL;
+}
+
+/* Planted: the position, in a transaction of its own before the effects. */
+static bool position_goes_first(const txb_worker_t *w, int slot) {
+  return txb_bug("worker_offset_before_commit") || (is_lane(w, slot) && txb_bug("lane_position_before_effects"));
 }
 
 static const struct txb_worker_record *record_at(const txb_worker_t *w, const struct txb_worker_batch *b, size_t i) {
@@ -124,10 +134,11 @@ static bool is_full(const txb_worker_t *w, const struct txb_worker_batch *b, str
 static void sort_out(txb_worker_t *w, struct txb_worker_batch *b) {
   const struct txb_held_keys *keys = &w->places[b->slot].keys;
   bool all = txb_bug("worker_batch_duplicate_ids") || txb_bug("worker_no_inbox"), held = keys->count > 0;
+  bool ignored = txb_bug("worker_held_not_kept") || (is_lane(w, b->slot) && txb_bug("lane_held_ignored"));
   b->candidates = b->aside_count = 0;
   for (int32_t i = 0; i < b->asked; i++) {
     struct txb_slice key = held ? message_at(w, b, (size_t)i)->record.key : txb_slice_of(NULL, 0);
-    int64_t waiting = key.data != NULL && !txb_bug("worker_held_not_kept") ? txb_held_keys_find(keys, key) : 0;
+    int64_t waiting = key.data != NULL && !ignored ? txb_held_keys_find(keys, key) : 0;
     if (waiting == 0) {
       if (b->first[i] || all)
         b->wanted[b->candidates++] = (uint32_t)i;
@@ -234,9 +245,10 @@ enum txb_rc txb_worker_batch_open(txb_worker_t *w, const struct txb_worker_batch
   txb_pg_add_int8(&w->params, w->places[b->slot].keys_version);
   txb_worker_params_timeout(w);
   return txb_worker_send(w,
-                         txb_bug("worker_no_epoch_check")         ? &unfenced
-                         : txb_bug("worker_keys_version_ignored") ? &unversioned
-                                                                  : &open_statement,
+                         is_lane(w, b->slot) && txb_bug("lane_fence_ignored") ? &lane_unfenced
+                         : txb_bug("worker_no_epoch_check")                   ? &unfenced
+                         : txb_bug("worker_keys_version_ignored")             ? &unversioned
+                                                                              : &open_statement,
                          &w->params, err);
 }
 
@@ -264,7 +276,7 @@ static enum txb_rc send_close(txb_worker_t *w, const struct txb_worker_batch *b,
 
 enum txb_rc txb_worker_batch_close(txb_worker_t *w, const struct txb_worker_batch *b, int64_t applied,
                                    struct txb_error *err) {
-  if (!txb_bug("worker_offset_before_commit"))
+  if (!position_goes_first(w, b->slot))
     TXB_TRY(send_close(w, b, applied, err));
   return txb_worker_commit(w, err);
 }
@@ -300,7 +312,7 @@ enum txb_rc txb_worker_batch_rollback(txb_worker_t *w, struct txb_error *err) {
 
 static enum txb_rc send_batch(txb_worker_t *w, struct txb_worker_batch *b, struct txb_error *err) {
   TXB_TRY(txb_worker_send(w, &txb_worker_begin_statement, NULL, err));
-  if (!txb_bug("worker_offset_before_commit"))
+  if (!position_goes_first(w, b->slot))
     TXB_TRY(txb_worker_batch_open(w, b, err));
   if (w->operation.action.skip) { /* planted: worker_error_skips */
     w->operation.phase = TXB_PHASE_COMMIT;
@@ -342,7 +354,7 @@ static enum txb_rc make_planted(txb_worker_t *w, struct txb_worker_batch *b, str
 static enum txb_rc send_planted(txb_worker_t *w, struct txb_worker_batch *b, struct txb_error *err) {
   w->operation.phase = TXB_PHASE_PLANTED;
   TXB_TRY(txb_worker_send(w, &txb_worker_begin_statement, NULL, err));
-  if (txb_bug("worker_offset_before_commit")) {
+  if (position_goes_first(w, b->slot)) {
     TXB_TRY(txb_worker_batch_open(w, b, err));
     TXB_TRY(send_close(w, b, b->count, err));
   } else {
@@ -396,7 +408,7 @@ enum txb_rc txb_worker_batch_begin(txb_worker_t *w, struct txb_error *err) {
   }
   if (a->isolated || a->condemn)
     return txb_worker_aside_begin(w, b, err);
-  if (!a->skip && (txb_bug("worker_offset_before_commit") || txb_bug("worker_inbox_outside")))
+  if (!a->skip && (position_goes_first(w, a->slot) || txb_bug("worker_inbox_outside")))
     return send_planted(w, b, err);
   return send_batch(w, b, err);
 }

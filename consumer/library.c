@@ -18,8 +18,9 @@ struct txb_worker {
   int stop_fd;
   pid_t pid; /* a forked child has the same event descriptor, and must not stop its parent's worker */
   struct txb_log_outlet log;
-  char *strings[3];         /* group, database, brokers */
-  char **topics, **options; /* NULL-ended copies */
+  char *strings[3];                    /* group, database, brokers */
+  char **topics, **options, **sources; /* NULL-ended copies */
+  struct txb_worker_outbox *outboxes;  /* made of sources */
   char owner[80];
 };
 
@@ -50,6 +51,8 @@ void txb_worker_free(struct txb_worker *worker) {
     txb_free(worker->strings[i]);
   free_list(worker->topics);
   free_list(worker->options);
+  free_list(worker->sources);
+  txb_free(worker->outboxes);
   txb_free(worker);
 }
 
@@ -102,6 +105,27 @@ static void take_failure_options(const struct txb_worker_options *o, struct txb_
   s->held_per_group_max = o->held_per_group_max != 0 ? o->held_per_group_max : s->held_per_group_max;
 }
 
+static enum txb_rc take_sources(struct txb_worker *worker, const struct txb_worker_options *o, struct txb_error *err) {
+  size_t count = 0;
+  void *memory = NULL;
+  if (!KNOWS(o, sources) || o->sources == NULL)
+    return TXB_OK;
+  TXB_TRY(copy_list(o->sources, &worker->sources, err));
+  while (worker->sources[count] != NULL)
+    count++;
+  if (count % 2 != 0)
+    return REFUSE(err, "txb_worker_options.sources ends with %s: a connection string must follow each name",
+                  worker->sources[count - 1]);
+  TXB_TRY(txb_alloc_array(count / 2 + 1, sizeof *worker->outboxes, &memory, err));
+  worker->outboxes = memory;
+  for (size_t i = 0; i < count / 2; i++)
+    worker->outboxes[i] =
+        (struct txb_worker_outbox){.source = worker->sources[2 * i], .database = worker->sources[2 * i + 1]};
+  worker->settings.outboxes = worker->outboxes;
+  worker->settings.outbox_count = count / 2;
+  return TXB_OK;
+}
+
 static enum txb_rc copy(struct txb_worker *worker, const struct txb_worker_options *o, txb_handler_fn handler,
                         void *context, struct txb_error *err) {
   struct txb_worker_settings *s = &worker->settings;
@@ -141,7 +165,7 @@ static enum txb_rc copy(struct txb_worker *worker, const struct txb_worker_optio
   s->retry_cap_ms = o->retry_cap_ms != 0 ? o->retry_cap_ms : s->retry_cap_ms;
   take_failure_options(o, s);
   s->inbox_keep_ms = KNOWS(o, inbox_keep_ms) && o->inbox_keep_ms != 0 ? o->inbox_keep_ms : s->inbox_keep_ms;
-  return TXB_OK;
+  return take_sources(worker, o, err);
 }
 
 static enum txb_rc ask_servers(const struct txb_worker_settings *s, struct txb_error *err) {

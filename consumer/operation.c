@@ -65,6 +65,8 @@ static bool is_retry(enum txb_worker_action_kind kind) {
 static enum txb_rc begin(txb_worker_t *w, struct txb_error *err) {
   if (w->operation.action.kind == TXB_WA_RUN)
     return txb_worker_batch_begin(w, err);
+  if (w->operation.lanes)
+    return txb_lanes_begin(w, err);
   if (w->operation.action.kind == TXB_WA_NONE)
     return txb_worker_upkeep_begin(w, err);
   if (is_retry(w->operation.action.kind))
@@ -72,14 +74,24 @@ static enum txb_rc begin(txb_worker_t *w, struct txb_error *err) {
   return txb_worker_position_begin(w, err);
 }
 
-enum txb_rc txb_worker_operation_begin(txb_worker_t *w, const struct txb_worker_action *action, struct txb_error *err) {
+static enum txb_rc begin_any(txb_worker_t *w, const struct txb_worker_action *action, bool lanes,
+                             struct txb_error *err) {
   TXB_ASSERT(!w->operation.active && txb_pg_pending(w->pg) == 0);
   w->operation = (struct txb_worker_operation){
-      .active = true, .action = *action, .began_us = txb_clock_steady_us(), .add_answer = -1};
+      .active = true, .action = *action, .lanes = lanes, .began_us = txb_clock_steady_us(), .add_answer = -1};
   TXB_TRY(begin(w, err));
   if (w->operation.syncs == 0) /* answered without the database */
     txb_worker_operation_clear(w);
   return TXB_OK;
+}
+
+enum txb_rc txb_worker_operation_begin(txb_worker_t *w, const struct txb_worker_action *action, struct txb_error *err) {
+  return begin_any(w, action, false, err);
+}
+
+enum txb_rc txb_worker_operation_begin_lanes(txb_worker_t *w, struct txb_error *err) {
+  const struct txb_worker_action none = {.kind = TXB_WA_NONE, .slot = -1};
+  return begin_any(w, &none, true, err);
 }
 
 static enum txb_rc end(txb_worker_t *w, struct txb_error *err) {
@@ -89,7 +101,7 @@ static enum txb_rc end(txb_worker_t *w, struct txb_error *err) {
     return txb_worker_retry_end(w, err);
   if (w->operation.action.kind != TXB_WA_NONE)
     return txb_worker_position_end(w, err);
-  return txb_worker_upkeep_end(w, err);
+  return w->operation.lanes ? txb_lanes_end(w, err) : txb_worker_upkeep_end(w, err);
 }
 
 static void answered(struct txb_worker_operation *o, enum txb_pg_kind kind, struct txb_pg_result *result,
@@ -129,9 +141,9 @@ enum txb_rc txb_worker_operation_progress(txb_worker_t *w, struct txb_error *err
     TXB_TRY(end(w, err)); /* may begin another phase */
     if (o->syncs > 0)
       continue;
-    /* A lookup only reads, which a database that is read-only lets through. */
+    /* A lookup only reads, as a claim may, which a database that is read-only lets through. */
     bool undone = o->phase == TXB_PHASE_ROLLBACK && o->action.kind != TXB_WA_NONE;
-    if (!o->failed && !undone && o->action.kind != TXB_WA_LOOKUP)
+    if (!o->failed && !undone && o->action.kind != TXB_WA_LOOKUP && !o->lanes)
       txb_worker_connection_works(w);
     txb_worker_operation_clear(w);
   }

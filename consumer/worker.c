@@ -177,8 +177,15 @@ static bool upkeep_may_run(const txb_worker_t *w) {
   return w->pg != NULL && !w->operation.active && !w->stopping && w->core.busy_slot < 0 && w->core.exclusive < 0;
 }
 
+/* A lease is renewed while a marker is out, too, and what is to be said of lanes is said before the process ends. */
+static bool lanes_may_run(const txb_worker_t *w) {
+  return w->pg != NULL && !w->operation.active && w->core.busy_slot < 0;
+}
+
 static enum txb_rc act(txb_worker_t *w, struct txb_error *err) {
   struct txb_worker_action action = {.kind = TXB_WA_NONE};
+  if (lanes_may_run(w) && txb_clock_steady_us() >= txb_lanes_due_us(w))
+    TXB_TRY(txb_worker_operation_begin_lanes(w, err));
   if (upkeep_may_run(w) && txb_clock_steady_us() >= w->upkeep_us)
     TXB_TRY(txb_worker_operation_begin(w, &action, err));
   while (!upkeep_runs(w) && txb_worker_core_next(&w->core, txb_clock_steady_us(), &action)) {
@@ -203,9 +210,12 @@ static void begin_stop(txb_worker_t *w) {
 
 /* Everything is given back: the group is left. */
 static enum txb_rc leave_when_done(txb_worker_t *w, struct txb_error *err) {
-  if (!w->stopping || w->leaving || w->core.used > 0 || w->operation.active)
+  if (!w->stopping || w->leaving || w->core.used > 0 || w->operation.active || txb_lanes_have_words(w))
     return TXB_OK;
   w->leaving = true;
+  w->left = w->kafka == NULL;
+  if (w->left)
+    return TXB_OK;
   w->stop_deadline_us = txb_clock_steady_us() + LEAVE_PATIENCE_MS * MS;
   return txb_kafka_consumer_leave(w->kafka, err);
 }
@@ -272,7 +282,7 @@ static int64_t earlier(int64_t a, int64_t b) {
   return a < b ? a : b;
 }
 
-static int64_t pause_us(const txb_worker_t *w) {
+static int64_t pause_us(txb_worker_t *w) {
   int64_t due = upkeep_runs(w) ? INT64_MAX : txb_worker_core_due_us(&w->core);
   enum txb_worker_action_kind kind = w->operation.action.kind;
   if (w->operation.active && (kind == TXB_WA_RUN || kind == TXB_WA_RETRY) && !w->operation.told_slow)
@@ -283,6 +293,9 @@ static int64_t pause_us(const txb_worker_t *w) {
     due = earlier(due, w->reconnect_us);
   if (upkeep_may_run(w))
     due = earlier(due, w->upkeep_us);
+  if (lanes_may_run(w))
+    due = earlier(due, txb_lanes_due_us(w));
+  due = earlier(due, txb_lanes_readers_due_us(w));
   if (w->stopping)
     due = earlier(due, w->stop_deadline_us);
   if (w->leaving) /* that the group is left comes without a sign on the descriptor */
@@ -293,12 +306,13 @@ static int64_t pause_us(const txb_worker_t *w) {
   return left > 0 ? left : 0;
 }
 
-static enum txb_rc wait_for_news(const txb_worker_t *w, bool again, struct txb_error *err) {
-  struct pollfd fds[3] = {
-      {.fd = txb_kafka_consumer_fd(w->kafka), .events = POLLIN},
+static enum txb_rc wait_for_news(txb_worker_t *w, bool again, struct txb_error *err) {
+  struct pollfd fds[3 + TXB_LANES_AT_ONCE] = {
+      {.fd = w->kafka != NULL ? txb_kafka_consumer_fd(w->kafka) : -1, .events = POLLIN},
       {.fd = w->pg != NULL ? txb_pg_socket(w->pg) : -1, .events = w->pg != NULL ? txb_pg_poll_events(w->pg) : (short)0},
       {.fd = w->stopping ? -1 : w->settings->stop_fd, .events = POLLIN}};
-  return txb_wait(fds, 3, again ? 0 : pause_us(w), NULL, err);
+  size_t count = 3 + txb_lanes_pollfds(w, fds + 3, TXB_LANES_AT_ONCE);
+  return txb_wait(fds, count, again ? 0 : pause_us(w), NULL, err);
 }
 
 static bool wants_end(const txb_worker_t *w) {
@@ -327,6 +341,7 @@ static enum txb_rc loop(txb_worker_t *w, struct txb_error *err) {
       begin_stop(w);
     TXB_TRY(connect_when_due(w, err));
     TXB_TRY(txb_worker_take_notices(w, &again, err));
+    TXB_TRY(txb_lanes_take_notices(w, &again, err));
     enum txb_rc rc = go_around(w, &again, err);
     if (rc == TXB_RETRY) {
       txb_worker_connection_lost(w, err);
@@ -444,6 +459,7 @@ static void process_init(txb_worker_t *w, const struct txb_worker_settings *s) {
 
 static void process_fini(txb_worker_t *w) {
   txb_worker_core_fini(&w->core); /* its records before the consumer that they came from */
+  txb_lanes_fini(w);
   txb_kafka_consumer_close(w->kafka);
   txb_worker_operation_clear(w);
   txb_pg_close(w->pg);
@@ -457,11 +473,18 @@ static void process_fini(txb_worker_t *w) {
   txb_free(w->apply_sql);
 }
 
-static enum txb_rc run(txb_worker_t *w, struct txb_error *err) {
+enum txb_rc txb_worker_join(txb_worker_t *w, struct txb_error *err) {
   struct txb_kafka_consumer_options options = {.cluster = w->settings->kafka,
                                                .group = w->settings->group,
                                                .topics = w->settings->topics,
                                                .session_timeout_ms = w->settings->session_timeout_ms};
+  TXB_TRY(txb_kafka_consumer_open(&options, &w->kafka, err));
+  txb_log(TXB_LOG_INFO, TXB_MSG("waiting for the group"), TXB_F("group", w->settings->group));
+  return TXB_OK;
+}
+
+/* Kafka's group is joined by the first claim of lanes that meets no replay which is to come before (lanes.c). */
+static enum txb_rc run(txb_worker_t *w, struct txb_error *err) {
   /* The database first: what is wrong with the handler is said before the group is disturbed. */
   while (w->pg == NULL && !txb_stopped(w->settings->stop_fd)) {
     TXB_TRY(connect_when_due(w, err));
@@ -470,10 +493,8 @@ static enum txb_rc run(txb_worker_t *w, struct txb_error *err) {
   }
   if (w->pg == NULL)
     return TXB_OK;
-  TXB_TRY(txb_kafka_consumer_open(&options, &w->kafka, err));
   txb_log(TXB_LOG_INFO, TXB_MSG("worker started"), TXB_F("group", w->settings->group),
           TXB_F("owner", w->settings->owner), TXB_F("database", txb_pg_name(w->pg)));
-  txb_log(TXB_LOG_INFO, TXB_MSG("waiting for the group"), TXB_F("group", w->settings->group));
   enum txb_rc rc = loop(w, err);
   if (rc == TXB_REFUSED)
     leave_at_once(w);

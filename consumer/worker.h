@@ -12,6 +12,11 @@
 
 enum txb_handler_kind { TXB_HANDLER_SQL, TXB_HANDLER_SQL_BATCH, TXB_HANDLER_PLUGIN, TXB_HANDLER_CALLBACK };
 
+/* A source whose outbox replays of the group may read. */
+struct txb_worker_outbox {
+  const char *source, *database;
+};
+
 struct txb_worker_settings {
   const char *group;
   const char *const *topics; /* NULL-ended */
@@ -33,7 +38,9 @@ struct txb_worker_settings {
   int64_t handler_timeout_ms; /* of a statement with a SQL handler; 0: none */
   int64_t held_per_key_max, held_per_group_max;
   int64_t inbox_keep_ms; /* how long ids are remembered; must exceed the topics' retention (doctor compares) */
-  bool exit_when_idle;   /* tests and benchmarks: end once every assigned partition is applied to its end */
+  const struct txb_worker_outbox *outboxes; /* a job of any other source is left to other workers */
+  size_t outbox_count;
+  bool exit_when_idle; /* tests and benchmarks: end once every assigned partition is applied to its end */
 };
 void txb_worker_settings_init(struct txb_worker_settings *settings);
 

@@ -424,6 +424,11 @@ bool txb_worker_core_idle(const struct txb_worker_core *core) {
   return any && core->busy_slot < 0 && core->exclusive < 0;
 }
 
+int64_t txb_worker_core_position(const struct txb_worker_core *core, int slot) {
+  const struct txb_partition *p = txb_worker_core_slot(core, slot);
+  return p->own == TXB_OWN_OWNED ? p->next_offset : -1;
+}
+
 int64_t txb_worker_core_bytes(const struct txb_worker_core *core) {
   int64_t bytes = 0;
   for (size_t i = 0; i < core->slots; i++)

@@ -193,6 +193,8 @@ bool txb_worker_core_ahead(const struct txb_worker_core *core, int *slot_out, in
  * was set aside and is to be retried later is not waited for. A lane counts while it has something to apply, not when it
  * waits at the end that it was told, or for a person; lanes alone are not idle. */
 bool txb_worker_core_idle(const struct txb_worker_core *core);
+/* Everything below it is applied; -1: the slot is not owned now. */
+int64_t txb_worker_core_position(const struct txb_worker_core *core, int slot);
 /* For status: what this slot's fetched records hold. */
 int64_t txb_worker_core_bytes(const struct txb_worker_core *core);
 

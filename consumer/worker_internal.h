@@ -17,6 +17,7 @@
 #include "consumer/failure_class.h"
 #include "consumer/held_keys.h"
 #include "consumer/isolate_core.h"
+#include "consumer/lanes.h"
 #include "consumer/worker.h"
 #include "consumer/worker_core.h"
 
@@ -29,6 +30,7 @@ struct txb_worker_place {
   int32_t partition;        /* below 0: -lane, of a replay */
   int64_t run;              /* under which the inbox takes its messages (J2): 0, or a forced replay's job */
   uint32_t serial;          /* tells answers of Kafka about an older assignment apart */
+  struct txb_lane *lane;    /* what a replay's is beside that; NULL: a partition of Kafka's */
   bool giving_back;         /* part of the REVOKED or LOST notice at hand */
   struct txb_error error;   /* what went wrong with it last: for its stall record and the log */
   const char *told_problem; /* of a foreign message, for the log; static storage */
@@ -74,11 +76,13 @@ struct txb_worker_verdict {
   struct txb_error why;
 };
 
-/* A fetched record: what the core's ref points to. */
+/* A fetched record: what the core's ref points to. Kafka keeps its bytes, or a page of the lane that it came by. */
 struct txb_worker_message {
-  void *kafka;              /* keeps the bytes */
+  void *kafka;
+  struct txb_lane_page *page;
   struct txb_record record; /* headers not filled in */
   struct txb_event event;
+  struct txb_slice headers; /* of a page: as JSON; absent: none */
 };
 
 /* A batch as it goes to the server: statements' parameters, made while the one before it still runs there. */
@@ -103,7 +107,8 @@ struct txb_worker_batch {
 /* The database operation under way. */
 struct txb_worker_operation {
   bool active;
-  struct txb_worker_action action; /* kind TXB_WA_NONE: upkeep of the inbox */
+  struct txb_worker_action action; /* kind TXB_WA_NONE: upkeep of the inbox, or what concerns lanes */
+  bool lanes;
   int64_t began_us;
   bool told_slow;
   int phase; /* of those that take several round trips */
@@ -178,7 +183,7 @@ enum txb_worker_phase {
 struct txb_worker_process_state {
   const struct txb_worker_settings *settings;
   struct txb_worker_core core;
-  struct txb_kafka_consumer *kafka;
+  struct txb_kafka_consumer *kafka; /* NULL: the group is not joined yet */
   struct txb_pg *pg;
   char name[120]; /* application_name */
   struct txb_uuid instance;
@@ -213,6 +218,7 @@ struct txb_worker_process_state {
   void *plugin_context;
   bool plugin_open;
 
+  struct txb_lanes lanes;
   int64_t upkeep_us;     /* when the inbox is looked after next */
   int64_t inbox_keep_ms; /* the longest wish of the database's groups */
   bool stopping, leaving, left;
@@ -232,7 +238,14 @@ enum txb_rc txb_worker_between_calls(txb_worker_t *w, bool *end_out, struct txb_
 /* The connection is gone: everything is to be taken again once there is a new one. */
 void txb_worker_connection_lost(txb_worker_t *w, const struct txb_error *why);
 
+/* Joins Kafka's group: no replay is to come first. */
+enum txb_rc txb_worker_join(txb_worker_t *w, struct txb_error *err) TXB_MUST_CHECK;
+
 /* ---- assignment.c ---- */
+/* A slot of the core and the place behind it; lane: NULL, or the place's from now on. */
+enum txb_rc txb_worker_add_place(txb_worker_t *w, const char *topic, int32_t partition, struct txb_lane *lane,
+                                 int *slot_out, struct txb_error *err) TXB_MUST_CHECK;
+void txb_worker_remove_place(struct txb_worker_place *place);
 /* Takes in what Kafka has to tell, up to a bound. *more_out: there may be more. */
 enum txb_rc txb_worker_take_notices(txb_worker_t *w, bool *more_out, struct txb_error *err) TXB_MUST_CHECK;
 /* Carries out an action that concerns Kafka or the log. */
@@ -249,6 +262,8 @@ bool txb_worker_is_database_action(enum txb_worker_action_kind kind);
 /* Sends it. TXB_RETRY: the connection is gone. */
 enum txb_rc txb_worker_operation_begin(txb_worker_t *w, const struct txb_worker_action *action,
                                        struct txb_error *err) TXB_MUST_CHECK;
+/* The same for what concerns lanes (lanes.c). */
+enum txb_rc txb_worker_operation_begin_lanes(txb_worker_t *w, struct txb_error *err) TXB_MUST_CHECK;
 /* Takes in the answers that have come, and ends the operation when they are complete. TXB_RETRY: the connection is
  * gone. Else: the process must end. */
 enum txb_rc txb_worker_operation_progress(txb_worker_t *w, struct txb_error *err) TXB_MUST_CHECK;

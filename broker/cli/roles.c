@@ -41,6 +41,7 @@ void txb_roles_fini(struct txb_roles *roles) {
   if (roles->stop_fd >= 0)
     (void)close(roles->stop_fd);
   txb_free(roles->items);
+  txb_free(roles->outboxes);
   *roles = (struct txb_roles){.stop_fd = -1};
 }
 
@@ -101,6 +102,22 @@ static enum txb_start start_of(const char *name) {
   return strcmp(name, "error") == 0 ? TXB_START_ERROR : TXB_START_EARLIEST;
 }
 
+/* Made once; names and connection strings stay with the settings. */
+static enum txb_rc list_outboxes(struct txb_roles *roles, const struct txb_settings *s, struct txb_error *err) {
+  void *memory;
+  if (roles->outboxes != NULL)
+    return TXB_OK;
+  TXB_TRY(txb_alloc_array(s->sources.count + 1, sizeof *roles->outboxes, &memory, err));
+  roles->outboxes = memory;
+  for (size_t i = 0; i < s->sources.count; i++) {
+    const struct txb_source_settings *source = txb_settings_source(s, i);
+    if (source->database != NULL)
+      roles->outboxes[roles->outbox_count++] =
+          (struct txb_worker_outbox){.source = source->name, .database = source->database};
+  }
+  return TXB_OK;
+}
+
 enum txb_rc txb_roles_add_worker(struct txb_roles *roles, const struct txb_settings *s,
                                  const struct txb_group_settings *group, const char *database, struct txb_error *err) {
   struct txb_role *role;
@@ -134,6 +151,9 @@ enum txb_rc txb_roles_add_worker(struct txb_roles *roles, const struct txb_setti
   o->held_per_key_max = group->held_per_key_max;
   o->held_per_group_max = group->held_per_group_max;
   o->inbox_keep_ms = group->inbox_keep_ms;
+  TXB_TRY(list_outboxes(roles, s, err));
+  o->outboxes = roles->outboxes;
+  o->outbox_count = roles->outbox_count;
   return TXB_OK;
 }
 

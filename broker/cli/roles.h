@@ -35,6 +35,8 @@ struct txb_role {
 struct txb_roles {
   struct txb_role *items;
   size_t count;
+  struct txb_worker_outbox *outboxes; /* all sources of the configuration, for the workers; NULL: not made yet */
+  size_t outbox_count;
   int stop_fd; /* eventfd: all roles end when it is signalled */
 };
 

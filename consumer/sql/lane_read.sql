@@ -1,25 +1,46 @@
--- A page of a lane's range, in the source's database: $1 from (inclusive), $2 to (exclusive), $3 topic, $4 keys, $5
--- types, $6 and $7 the times between which intents were written (each null: all), $8 rows at most, $9 source.
--- Fewer rows than asked for: nothing more lies below $2.
---
--- Left out: what was discarded, and what is not published yet, since it waits for a decision or for its topic: when that
--- is over it comes live. An edited copy takes the place of its original.
-SELECT o.seq, coalesce(e.id, o.id) AS id, o.key, coalesce(e.type, o.type) AS type,
-       CASE WHEN e.number IS NULL THEN o.payload ELSE e.payload END AS payload,
-       CASE WHEN e.number IS NULL THEN o.content_type ELSE e.content_type END AS content_type,
-       CASE WHEN e.number IS NULL THEN o.headers ELSE e.headers END AS headers, o.created_at
-  FROM txb.outbox AS o
-  LEFT JOIN txb.failed AS f
-    ON f.side = 'outbox' AND f.replaced_by IS NULL AND f.source = $9::text AND f.seq = o.seq
-  LEFT JOIN txb.failed AS e ON e.number = f.number AND e.replaces IS NOT NULL
- WHERE o.seq >= $1::bigint AND o.seq < $2::bigint AND o.topic = $3::text
-   AND ($4::bytea[] IS NULL OR convert_to(o.key, 'UTF8') = ANY ($4::bytea[]))
-   AND ($5::text[] IS NULL OR o.type = ANY ($5::text[]))
-   AND ($6::timestamptz IS NULL OR o.created_at >= $6::timestamptz)
-   AND ($7::timestamptz IS NULL OR o.created_at < $7::timestamptz)
-   AND (f.number IS NULL OR f.state = 'resolved')
-   AND NOT EXISTS (SELECT FROM txb.relay_hold AS h
-                    WHERE h.source = $9::text AND h.topic = o.topic AND h.lo <= o.seq
-                      AND (h.kind = 'topic' OR h.key = o.key))
- ORDER BY o.seq
- LIMIT $8::bigint
+-- A page of a lane: what was published of a topic, in order. What failed to be published is in it once it was published
+-- after all, as its last edition and in the place of the first; what was discarded is not, nor what still waits, a key's
+-- or a topic's held intents with it: they reach the group through Kafka later, and read here they would overtake what
+-- holds them. The records of what failed are looked up one by one, and only where there is one in the range.
+-- Both bounds are plan-time constants (plan_cache_mode = force_custom_plan): only the partitions between them are read,
+-- along their index, up to the limit. One row always passes: a page was cut off if it has $8 rows, or if its sizes add up
+-- to $10 or more.
+-- $1 first number, $2 the one behind the last, $3 topic; $4 keys, $5 types, $6 and $7 the times between which intents were
+-- written (each null: all); $8 rows, $9 source, $10 bytes
+SELECT w.seq, w.id, w.key, w.type, w.payload, w.content_type, w.headers, w.created_at, w.size
+  FROM (SELECT o.*, sum(o.size) OVER (ORDER BY o.seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
+          FROM (SELECT i.seq, CASE WHEN f.kept THEN f.id ELSE i.id END AS id, i.key, i.type,
+                       CASE WHEN f.kept THEN f.payload ELSE i.payload END AS payload,
+                       CASE WHEN f.kept THEN f.content_type ELSE i.content_type END AS content_type,
+                       CASE WHEN f.kept THEN f.headers ELSE i.headers END AS headers, i.created_at,
+                       CASE WHEN f.kept THEN coalesce(octet_length(f.payload), 0)
+                            ELSE coalesce(octet_length(i.payload), 0) END
+                       + coalesce(pg_column_size(CASE WHEN f.kept THEN f.headers ELSE i.headers END), 0) AS size
+                  FROM txb.outbox AS i
+                  LEFT JOIN LATERAL (SELECT r.state, r.kept, r.id, r.payload, r.content_type, r.headers
+                                       FROM txb.failed AS r
+                                      WHERE (SELECT EXISTS (SELECT FROM txb.failed AS a
+                                                             WHERE a.side = 'outbox' AND a.replaced_by IS NULL
+                                                               AND a.source = $9 AND a.seq >= $1 AND a.seq < $2))
+                                        AND r.side = 'outbox' AND r.replaced_by IS NULL AND r.source = $9
+                                        AND r.seq = i.seq
+                                      LIMIT 1) AS f ON true
+                 WHERE i.seq >= $1 AND i.seq < $2 AND i.topic = $3
+                   AND (f.state IS NULL OR f.state = 'resolved')
+                   AND i.seq < coalesce((SELECT min(h.lo) FROM txb.relay_hold AS h
+                                          WHERE h.kind = 'topic' AND h.source = $9 AND h.topic = $3),
+                                        9223372036854775807)
+                   AND CASE WHEN (SELECT EXISTS (SELECT FROM txb.relay_hold AS h
+                                                  WHERE h.kind = 'key' AND h.source = $9 AND h.topic = $3))
+                            THEN NOT EXISTS (SELECT FROM txb.relay_hold AS h
+                                              WHERE h.kind = 'key' AND h.source = $9 AND h.topic = $3
+                                                AND h.key = i.key COLLATE "C" AND h.lo <= i.seq)
+                            ELSE true END
+                   AND ($4::bytea[] IS NULL OR convert_to(i.key, 'UTF8') = ANY ($4::bytea[]))
+                   AND ($5::text[] IS NULL OR i.type = ANY ($5::text[]))
+                   AND ($6::timestamptz IS NULL OR i.created_at >= $6::timestamptz)
+                   AND ($7::timestamptz IS NULL OR i.created_at < $7::timestamptz)
+                 ORDER BY i.seq
+                 LIMIT $8) AS o) AS w
+ WHERE coalesce(w.before, 0) < $10
+ ORDER BY w.seq

@@ -22,7 +22,11 @@ SELECT CASE WHEN to_regnamespace('txb') IS NULL THEN 'the schema txb does not ex
                                       'boolean,text)',
                                       'txb.batch_stall(text,text,int,bigint,bigint,int,bigint,text,text,text,boolean)',
                                       'txb.suspect_mark(text,text,int,bigint,bigint,int)',
-                                      'txb.not_ok(bigint,txb.outcome)', 'txb.inbox_keep(text,interval)',
+                                      'txb.not_ok(bigint,txb.outcome)', 'txb.group_waits(text)',
+                                      'txb.lane_claim(text,text,uuid,bigint,int)',
+                                      'txb.lane_pass(int,uuid,int[],bigint[],text,bigint)',
+                                      'txb.lane_free(int,uuid)', 'txb.lane_error(int,uuid,text)',
+                                      'txb.inbox_keep(text,interval)',
                                       'txb.inbox_partition_make(int,int)',
                                       'txb.inbox_partition_drop(interval)']) AS f (name)
                    WHERE to_regprocedure(f.name) IS NULL

@@ -19,7 +19,8 @@ def planted():
     names = re.findall(r'"([^"]+)"', body.group(1))
     for side in ("relay", "worker"):
         names += re.findall(r'\{"(%s_[a-z_]+)", &' % side, (ROOT / f"tests/sim/sim_{side}.c").read_text())
-    return list(dict.fromkeys(names))
+    # Those of lanes live around the core, where the worker's model has its own; tests/system has them all.
+    return [name for name in dict.fromkeys(names) if not name.startswith("lane_")]
 
 
 def simulate(bug, *words):

@@ -1,0 +1,634 @@
+/* See lanes.h. Claims, and whatever else concerns a lane's row, are single statements in transactions of their own, between
+ * the worker's operations. A crash before one: the next owner does it; after it: the next owner goes on from there. */
+#include "consumer/lanes.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "common/clock.h"
+#include "common/fault.h"
+#include "common/kafka_inspect.h"
+#include "common/log.h"
+#include "common/memory.h"
+#include "consumer/lane_reader.h"
+#include "consumer/worker_internal.h"
+#include "consumer_sql.h"
+
+#define MS               INT64_C(1000)
+#define CLAIM_US         (1000 * MS)  /* how soon a job that was started, paused or changed is heard of */
+#define TELL_AGAIN_US    (60000 * MS) /* of a source that this worker does not know */
+#define PASS_AGAIN_US    (5000 * MS)
+#define KAFKA_TIMEOUT_MS 2000
+#define NOTICES_AT_ONCE  2000 /* then the database's answers are looked at again */
+
+/* The columns of lane_claim.sql. */
+enum {
+  ROW_WAITS,
+  ROW_LANE,
+  ROW_JOB,
+  ROW_TOPIC,
+  ROW_SOURCE,
+  ROW_SEQ_TO,
+  ROW_POSITION,
+  ROW_RUN,
+  ROW_RATE_MAX,
+  ROW_KEYS,
+  ROW_TYPES,
+  ROW_TIME_FROM,
+  ROW_TIME_TO,
+  ROW_THEN_LIVE,
+  ROW_WANTS_PASS,
+  ROW_JOB_LOWEST,
+  ROW_JOB_LEFT,
+  ROW_DATABASE
+};
+
+static const struct txb_pg_statement claim_statement = {"txb_lane_claim", txb_text_lane_claim},
+                                     pass_statement = {"txb_lane_pass", txb_text_lane_pass},
+                                     free_statement = {"txb_lane_free", txb_text_lane_free},
+                                     error_statement = {"txb_lane_error", txb_text_lane_error};
+
+/* ---- places of lanes ------------------------------------------------------------------------- */
+
+static struct txb_lane *lane_at(const txb_worker_t *w, size_t slot) {
+  return w->places[slot].used ? w->places[slot].lane : NULL;
+}
+
+static int find_lane(const txb_worker_t *w, int32_t number) {
+  for (size_t i = 0; i < w->places_count; i++)
+    if (lane_at(w, i) != NULL && lane_at(w, i)->number == number)
+      return (int)i;
+  return -1;
+}
+
+static int32_t count_lanes(const txb_worker_t *w, bool leaving_too) {
+  int32_t n = 0;
+  for (size_t i = 0; i < w->places_count; i++)
+    n += lane_at(w, i) != NULL && (leaving_too || !lane_at(w, i)->leaving);
+  return n;
+}
+
+void txb_lane_free(struct txb_lane *lane) {
+  if (lane == NULL)
+    return;
+  txb_lane_reader_free(lane->reader);
+  txb_free(lane->ends);
+  txb_free(lane);
+}
+
+void txb_lanes_fini(txb_worker_t *w) {
+  txb_kafka_inspect_close(txb_steal(w->lanes.inspect));
+}
+
+static void tell_core(txb_worker_t *w, enum txb_worker_event_kind kind, int slot) {
+  struct txb_worker_event e = txb_worker_event_now(kind, slot);
+  e.found = kind == TXB_WE_CONFIRMED;
+  txb_worker_step(w, &e);
+}
+
+static void give_up(txb_worker_t *w, int slot, bool lost) {
+  struct txb_lane *lane = lane_at(w, (size_t)slot);
+  lane->leaving = true;
+  lane->confirm = false;
+  tell_core(w, lost ? TXB_WE_LOST : TXB_WE_REVOKED, slot);
+}
+
+/* ---- words ----------------------------------------------------------------------------------- */
+
+/* What finds no room is in the log, or is said again at the next claim; a lane that is not freed runs out. */
+static void add_word(txb_worker_t *w, int32_t lane, bool frees, const char *error) {
+  struct txb_lanes *l = &w->lanes;
+  if (l->word_count == TXB_ARRAY_SIZE(l->words))
+    return;
+  struct txb_lane_word *word = &l->words[l->word_count++];
+  *word = (struct txb_lane_word){.lane = lane, .frees = frees};
+  snprintf(word->error, sizeof word->error, "%s", error);
+}
+
+static enum txb_rc send_word(txb_worker_t *w, struct txb_error *err) {
+  const struct txb_lane_word *word = &w->lanes.words[0];
+  w->lanes.under_way = TXB_LANES_WORD;
+  txb_pg_params_clear(&w->params);
+  txb_pg_add_int4(&w->params, word->lane);
+  txb_pg_add_uuid(&w->params, &w->instance);
+  if (word->frees) {
+    txb_failpoint("lane.before_free");
+    return txb_worker_send(w, &free_statement, &w->params, err);
+  }
+  txb_pg_add_text(&w->params, word->error[0] == '\0' ? txb_slice_of(NULL, 0)
+                                                     : txb_worker_safe_text(txb_slice_text(word->error), &w->text));
+  return txb_worker_send(w, &error_statement, &w->params, err);
+}
+
+bool txb_lanes_have_words(const txb_worker_t *w) {
+  return w->pg != NULL && w->lanes.word_count > 0;
+}
+
+/* ---- taking a lane on ------------------------------------------------------------------------ */
+
+static const struct txb_worker_outbox *find_outbox(const txb_worker_t *w, const char *source) {
+  for (size_t i = 0; i < w->settings->outbox_count; i++)
+    if (strcmp(w->settings->outboxes[i].source, source) == 0)
+      return &w->settings->outboxes[i];
+  return NULL;
+}
+
+/* Said once a while, not at every claim that meets it. */
+static bool is_news(struct txb_lanes *l, int32_t lane, int64_t now_us) {
+  size_t oldest = 0;
+  for (size_t i = 0; i < TXB_ARRAY_SIZE(l->strange); i++) {
+    if (l->strange[i].lane == lane && now_us < l->strange[i].until_us)
+      return false;
+    oldest = l->strange[i].until_us < l->strange[oldest].until_us ? i : oldest;
+  }
+  l->strange[oldest].lane = lane;
+  l->strange[oldest].until_us = now_us + TELL_AGAIN_US;
+  return true;
+}
+
+/* Others may know its source: whoever says what stands in the way and frees a lane gets it again after a while only. */
+static void refuse_lane(txb_worker_t *w, int32_t number, const char *source) {
+  char text[TXB_LANES_ERROR_SIZE];
+  snprintf(text, sizeof text, "worker %s has no source \"%s\": add sources.%s.database to its configuration",
+           w->settings->owner, source, source);
+  if (is_news(&w->lanes, number, txb_clock_steady_us()))
+    txb_log(TXB_LOG_WARN, TXB_MSG("a replay's source is unknown here: its lane is left to other workers"),
+            TXB_F("group", w->settings->group), TXB_FI("lane", number), TXB_F("error", text));
+  add_word(w, number, false, text);
+  add_word(w, number, true, "");
+}
+
+static enum txb_rc open_reader(txb_worker_t *w, const struct txb_pg_result *r, int row,
+                               const struct txb_worker_outbox *outbox, struct txb_lane *lane, struct txb_error *err) {
+  char pin[200], what[400];
+  const char *database = txb_pg_text(r, row, ROW_DATABASE);
+  snprintf(pin, sizeof pin, "job %s %" PRId64, database, lane->job);
+  snprintf(what, sizeof what, "replay job %" PRId64 " into group %s of database %s", lane->job, w->settings->group,
+           database);
+  struct txb_lane_reader_options options = {.source = outbox->source,
+                                            .uri = outbox->database,
+                                            .name = w->name,
+                                            .topic = txb_pg_text(r, row, ROW_TOPIC),
+                                            .lane = lane->number,
+                                            .pin = pin,
+                                            .pin_what = what,
+                                            .keys = txb_pg_bytes(r, row, ROW_KEYS),
+                                            .types = txb_pg_bytes(r, row, ROW_TYPES),
+                                            .time_from = txb_pg_bytes(r, row, ROW_TIME_FROM),
+                                            .time_to = txb_pg_bytes(r, row, ROW_TIME_TO)};
+  return txb_lane_reader_new(&options, &lane->reader, err);
+}
+
+static enum txb_rc add_lane(txb_worker_t *w, const struct txb_pg_result *r, int row, int *slot_out,
+                            struct txb_error *err) {
+  int32_t number = txb_pg_int4(r, row, ROW_LANE);
+  const char *source = txb_pg_text(r, row, ROW_SOURCE), *topic = txb_pg_text(r, row, ROW_TOPIC);
+  const struct txb_worker_outbox *outbox = find_outbox(w, source);
+  void *memory = NULL;
+  *slot_out = -1;
+  if (outbox == NULL) {
+    refuse_lane(w, number, source);
+    return TXB_OK;
+  }
+  if (count_lanes(w, true) >= TXB_LANES_AT_ONCE)
+    return TXB_OK; /* at the next claim: some are being given back */
+  TXB_TRY(txb_alloc(sizeof(struct txb_lane), &memory, err));
+  struct txb_lane *lane = memory;
+  *lane = (struct txb_lane){.number = number, .job = txb_pg_int8(r, row, ROW_JOB), .end_asked_at = -1};
+  enum txb_rc rc = open_reader(w, r, row, outbox, lane, err);
+  if (rc == TXB_OK)
+    rc = txb_worker_add_place(w, topic, -number, lane, slot_out, err);
+  if (rc != TXB_OK) {
+    txb_lane_free(lane);
+    return rc;
+  }
+  w->places[*slot_out].run = txb_bug("lane_run_ignored") ? 0 : txb_pg_int8(r, row, ROW_RUN);
+  txb_log(TXB_LOG_INFO, TXB_MSG("lane of a replay claimed"), TXB_F("group", w->settings->group),
+          TXB_FI("job", lane->job), TXB_FI("lane", number), TXB_F("topic", topic), TXB_F("source", source),
+          TXB_FI("from", txb_pg_int8(r, row, ROW_POSITION)), TXB_FI("to", txb_pg_int8(r, row, ROW_SEQ_TO)));
+  return TXB_OK;
+}
+
+/* ---- claims ---------------------------------------------------------------------------------- */
+
+static int64_t lease_ms(const txb_worker_t *w) {
+  return w->settings->session_timeout_ms;
+}
+
+static enum txb_rc send_claim(txb_worker_t *w, struct txb_error *err) {
+  struct txb_lanes *l = &w->lanes;
+  int32_t held = count_lanes(w, false);
+  l->under_way = TXB_LANES_CLAIM;
+  l->claimed_us = txb_clock_steady_us();
+  txb_pg_params_clear(&w->params);
+  txb_pg_add_text(&w->params, txb_slice_text(w->settings->group));
+  txb_pg_add_text(&w->params, txb_slice_text(w->settings->owner));
+  txb_pg_add_uuid(&w->params, &w->instance);
+  txb_pg_add_int8(&w->params, lease_ms(w));
+  /* One more at a time, so that all workers of the group get some. */
+  txb_pg_add_int4(&w->params, held < TXB_LANES_MAX ? held + 1 : held);
+  txb_pg_add_bool(&w->params, w->kafka == NULL);
+  txb_failpoint("lane.before_claim");
+  return txb_worker_send(w, &claim_statement, &w->params, err);
+}
+
+static void renew(txb_worker_t *w, const struct txb_pg_result *r, int row, int slot) {
+  struct txb_lane *lane = lane_at(w, (size_t)slot);
+  lane->seen = true;
+  if (lane->leaving) /* freed once it has left; then it may be claimed anew */
+    return;
+  lane->seq_to = txb_pg_int8(r, row, ROW_SEQ_TO);
+  lane->then_live = txb_pg_bool(r, row, ROW_THEN_LIVE);
+  lane->job_left = txb_pg_int4(r, row, ROW_JOB_LEFT);
+  int64_t rate_max = txb_pg_is_null(r, row, ROW_RATE_MAX) ? 0 : txb_pg_int8(r, row, ROW_RATE_MAX);
+  txb_lane_reader_bound(lane->reader, lane->seq_to, lane->then_live, rate_max);
+  if (!txb_pg_is_null(r, row, ROW_JOB_LOWEST))
+    txb_lane_reader_pin(lane->reader, txb_pg_int8(r, row, ROW_JOB_LOWEST));
+  if (txb_pg_bool(r, row, ROW_WANTS_PASS) && lane->pass == TXB_PASS_NONE)
+    lane->pass = TXB_PASS_ENDS;
+  if (lane->confirm) {
+    lane->confirm = false;
+    tell_core(w, TXB_WE_CONFIRMED, slot);
+  }
+}
+
+static bool is_at_end(const txb_worker_t *w, size_t slot) {
+  return txb_worker_core_position(&w->core, (int)slot) >= lane_at(w, slot)->seq_to;
+}
+
+/* Paused, cancelled, done; or another's, when the lease ran out. */
+static void leave_unseen(txb_worker_t *w, bool expired) {
+  for (size_t i = 0; i < w->places_count; i++) {
+    struct txb_lane *lane = lane_at(w, i);
+    if (lane == NULL || lane->seen || lane->leaving)
+      continue;
+    if (!lane->then_live && lane->job_left <= 1 && is_at_end(w, i))
+      txb_lane_reader_unpin(lane->reader);
+    txb_log(TXB_LOG_INFO, TXB_MSG(expired ? "the lease of a lane ran out: another may have it" : "lane asked back"),
+            TXB_F("group", w->settings->group), TXB_FI("job", lane->job), TXB_FI("lane", lane->number));
+    give_up(w, (int)i, expired);
+  }
+}
+
+static enum txb_rc join_when_free(txb_worker_t *w, bool waits, struct txb_error *err) {
+  if (w->kafka != NULL || w->stopping)
+    return TXB_OK;
+  if (!waits) {
+    txb_kafka_inspect_close(txb_steal(w->lanes.inspect));
+    return txb_worker_join(w, err);
+  }
+  if (!w->lanes.told_waits)
+    txb_log(TXB_LOG_INFO,
+            TXB_MSG("a replay builds the group's state (then_live): Kafka's group is joined when it is done"),
+            TXB_F("group", w->settings->group));
+  w->lanes.told_waits = true;
+  return TXB_OK;
+}
+
+static enum txb_rc on_claimed(txb_worker_t *w, struct txb_error *err) {
+  const struct txb_pg_result *r = w->operation.results[0];
+  struct txb_lanes *l = &w->lanes;
+  bool expired = txb_clock_steady_us() >= l->lease_us, any = !txb_pg_is_null(r, 0, ROW_LANE);
+  l->lease_us = l->claimed_us + lease_ms(w) * MS;
+  l->claim_us = l->claimed_us + CLAIM_US;
+  for (size_t i = 0; i < w->places_count; i++)
+    if (lane_at(w, i) != NULL)
+      lane_at(w, i)->seen = false;
+  if (any)
+    txb_failpoint("lane.after_claim");
+  for (int row = 0; any && row < txb_pg_rows(r); row++) {
+    int slot = find_lane(w, txb_pg_int4(r, row, ROW_LANE));
+    if (slot < 0)
+      TXB_TRY(add_lane(w, r, row, &slot, err));
+    if (slot >= 0)
+      renew(w, r, row, slot);
+  }
+  leave_unseen(w, expired);
+  return join_when_free(w, txb_pg_bool(r, 0, ROW_WAITS), err);
+}
+
+/* ---- passes (J3) ----------------------------------------------------------------------------- */
+
+static enum txb_rc open_inspect(txb_worker_t *w, struct txb_error *err) {
+  if (w->lanes.inspect != NULL)
+    return TXB_OK;
+  return txb_kafka_inspect_open(&w->settings->kafka, KAFKA_TIMEOUT_MS, &w->lanes.inspect, err);
+}
+
+/* Where the topic ends in each partition. It waits for Kafka, seldom and for a bounded time: nothing live is served
+ * meanwhile. */
+static enum txb_rc ask_ends(txb_worker_t *w, struct txb_lane *lane, const char *topic, struct txb_error *err) {
+  int count = 0;
+  int64_t low;
+  TXB_TRY(open_inspect(w, err));
+  struct txb_kafka_inspect *k = w->lanes.inspect;
+  TXB_TRY(txb_kafka_inspect_partitions(k, topic, &count, err));
+  if (count < 0)
+    return TXB_FAIL_FROM(err, TXB_REFUSED, TXB_ORIGIN_KAFKA, "there is no topic %s in Kafka to go on in", topic);
+  TXB_TRY(txb_regrow_array(&lane->ends, (size_t)count + 1, sizeof *lane->ends, err));
+  for (int p = 0; p < count; p++)
+    TXB_TRY(txb_kafka_inspect_offsets(k, topic, p, &low, &lane->ends[p], err));
+  lane->partitions = count;
+  snprintf(lane->cluster, sizeof lane->cluster, "%s", txb_kafka_inspect_cluster_id(k));
+  return TXB_OK;
+}
+
+/* The ends first, then how far the source is: whatever lies above that number is published behind those ends. */
+static enum txb_rc prepare_pass(txb_worker_t *w, size_t slot, struct txb_error *err) {
+  struct txb_lane *lane = lane_at(w, slot);
+  struct txb_error error;
+  if (lane->pass != TXB_PASS_ENDS || lane->leaving || w->operation.active || txb_clock_steady_us() < lane->pass_us)
+    return TXB_OK;
+  enum txb_rc rc = ask_ends(w, lane, w->places[slot].topic, &error);
+  if (rc == TXB_OK) {
+    lane->pass = TXB_PASS_HIGHEST;
+    txb_lane_reader_ask_highest(lane->reader);
+    return TXB_OK;
+  }
+  if (rc == TXB_FATAL && error.origin != TXB_ORIGIN_KAFKA) {
+    *err = error;
+    return rc;
+  }
+  txb_log(TXB_LOG_WARN, TXB_MSG("can't ask Kafka where the topic ends, asking again"), TXB_FI("job", lane->job),
+          TXB_FI("lane", lane->number), TXB_F("error", error.message));
+  add_word(w, lane->number, false, error.message);
+  txb_kafka_inspect_close(txb_steal(w->lanes.inspect));
+  lane->pass_us = txb_clock_steady_us() + PASS_AGAIN_US;
+  return TXB_OK;
+}
+
+static int ready_slot(const txb_worker_t *w) {
+  for (size_t i = 0; i < w->places_count; i++)
+    if (lane_at(w, i) != NULL && !lane_at(w, i)->leaving && lane_at(w, i)->pass == TXB_PASS_READY)
+      return (int)i;
+  return -1;
+}
+
+static enum txb_rc send_pass(txb_worker_t *w, int slot, struct txb_error *err) {
+  struct txb_lane *lane = lane_at(w, (size_t)slot);
+  lane->pass = TXB_PASS_NONE; /* whatever comes of it, the next claim says what is wanted */
+  w->lanes.under_way = TXB_LANES_PASS;
+  w->lanes.under_way_lane = lane->number;
+  txb_pg_params_clear(&w->params);
+  txb_pg_add_int4(&w->params, lane->number);
+  txb_pg_add_uuid(&w->params, &w->instance);
+  txb_pg_array_begin(&w->params, TXB_OID_INT4);
+  for (int32_t p = 0; p < lane->partitions; p++)
+    txb_pg_array_int4(&w->params, p);
+  txb_pg_array_end(&w->params);
+  txb_pg_array_begin(&w->params, TXB_OID_INT8);
+  for (int32_t p = 0; p < lane->partitions; p++)
+    txb_pg_array_int8(&w->params, lane->ends[p]);
+  txb_pg_array_end(&w->params);
+  txb_pg_add_text(&w->params, txb_slice_text(lane->cluster));
+  txb_pg_add_int8(&w->params, lane->highest);
+  txb_failpoint("lane.before_pass");
+  return txb_worker_send(w, &pass_statement, &w->params, err);
+}
+
+static void on_passed(txb_worker_t *w) {
+  int slot = find_lane(w, w->lanes.under_way_lane);
+  txb_failpoint("lane.after_pass");
+  w->lanes.claim_us = 0; /* where it goes on, or that it is done */
+  if (slot < 0)
+    return;
+  struct txb_lane *lane = lane_at(w, (size_t)slot);
+  bool done = strcmp(txb_pg_text(w->operation.results[0], 0, 0), "done") == 0;
+  lane->end_asked_at = -1;
+  txb_log(TXB_LOG_INFO,
+          TXB_MSG(done ? "lane done: the group goes on where Kafka stood before its last pass"
+                       : "lane goes on with what came meanwhile"),
+          TXB_F("group", w->settings->group), TXB_FI("job", lane->job), TXB_FI("lane", lane->number),
+          TXB_F("topic", w->places[slot].topic), TXB_FI("highest", lane->highest));
+  if (done && lane->job_left <= 1)
+    txb_lane_reader_unpin(lane->reader);
+}
+
+/* ---- as an operation of the worker ----------------------------------------------------------- */
+
+/* The position came to where the lane ends: whether it is done is to be known at once. */
+static bool came_to_end(txb_worker_t *w) {
+  bool any = false;
+  for (size_t i = 0; i < w->places_count; i++) {
+    struct txb_lane *lane = lane_at(w, i);
+    if (lane == NULL || lane->leaving || lane->seq_to == lane->end_asked_at || !is_at_end(w, i))
+      continue;
+    lane->end_asked_at = lane->seq_to;
+    any = true;
+  }
+  return any;
+}
+
+int64_t txb_lanes_due_us(txb_worker_t *w) {
+  struct txb_lanes *l = &w->lanes;
+  if (l->word_count > 0)
+    return 0;
+  if (w->stopping)
+    return INT64_MAX;
+  if (came_to_end(w))
+    l->claim_us = 0;
+  return ready_slot(w) >= 0 ? 0 : l->claim_us;
+}
+
+enum txb_rc txb_lanes_begin(txb_worker_t *w, struct txb_error *err) {
+  int slot = ready_slot(w);
+  if (w->lanes.word_count > 0)
+    TXB_TRY(send_word(w, err));
+  else if (slot >= 0)
+    TXB_TRY(send_pass(w, slot, err));
+  else
+    TXB_TRY(send_claim(w, err));
+  return txb_worker_sync(w, err);
+}
+
+static void drop_word(struct txb_lanes *l) {
+  memmove(l->words, l->words + 1, --l->word_count * sizeof *l->words);
+}
+
+/* A claim, or a word, that failed is tried again, or made up for by the next one; what is no right of ours ends the
+ * process, as everywhere. */
+static enum txb_rc on_failed(txb_worker_t *w, struct txb_error *err) {
+  const struct txb_error *error = &w->operation.error;
+  struct txb_lanes *l = &w->lanes;
+  int slot = l->under_way == TXB_LANES_PASS ? find_lane(w, l->under_way_lane) : -1;
+  bool refused = error->rc == TXB_REFUSED && strncmp(error->sqlstate, "42", 2) == 0;
+  if (refused || (error->rc == TXB_RETRY && error->origin == TXB_ORIGIN_POSTGRES)) {
+    *err = *error;
+    return error->rc;
+  }
+  if (l->under_way == TXB_LANES_WORD)
+    drop_word(l);
+  l->claim_us = txb_clock_steady_us() + CLAIM_US;
+  txb_log(TXB_LOG_WARN, TXB_MSG("statement about lanes failed, trying again"), TXB_F("group", w->settings->group),
+          TXB_F("sqlstate", error->sqlstate), TXB_F("error", error->message));
+  if (slot >= 0 && error->rc == TXB_FENCED)
+    give_up(w, slot, true);
+  return TXB_OK;
+}
+
+enum txb_rc txb_lanes_end(txb_worker_t *w, struct txb_error *err) {
+  if (w->operation.failed)
+    return on_failed(w, err);
+  switch (w->lanes.under_way) {
+  case TXB_LANES_CLAIM:
+    return on_claimed(w, err);
+  case TXB_LANES_PASS:
+    on_passed(w);
+    return TXB_OK;
+  case TXB_LANES_WORD:
+    drop_word(&w->lanes);
+    return TXB_OK;
+  }
+  return TXB_OK;
+}
+
+/* ---- readers --------------------------------------------------------------------------------- */
+
+static void tell_trouble(txb_worker_t *w, const struct txb_lane *lane, const struct txb_error *trouble) {
+  txb_log(TXB_LOG_WARN, TXB_MSG("trouble with a replay's source, trying on"), TXB_F("group", w->settings->group),
+          TXB_FI("job", lane->job), TXB_FI("lane", lane->number),
+          TXB_F("sqlstate", trouble->sqlstate[0] != '\0' ? trouble->sqlstate : NULL), TXB_F("error", trouble->message));
+  add_word(w, lane->number, false, trouble->message);
+}
+
+static enum txb_rc on_record(txb_worker_t *w, int slot, struct txb_lane_notice *n, struct txb_error *err) {
+  const struct txb_worker_message *m = n->message;
+  struct txb_worker_record r = {.offset = n->offset,
+                                .timestamp_ms = m->record.timestamp_ms,
+                                .id = m->event.id,
+                                .size = n->size,
+                                .ref = n->message};
+  enum txb_rc rc = txb_worker_core_record(&w->core, slot, &r, txb_clock_steady_us(), err);
+  if (rc != TXB_OK)
+    txb_lane_message_release(n->message);
+  return rc;
+}
+
+static enum txb_rc on_notice(txb_worker_t *w, int slot, struct txb_lane_notice *n, struct txb_error *err) {
+  struct txb_lane *lane = lane_at(w, (size_t)slot);
+  struct txb_worker_event e;
+  switch (n->kind) {
+  case TXB_LANE_RECORD:
+    return on_record(w, slot, n, err);
+  case TXB_LANE_END:
+    e = txb_worker_event_now(TXB_WE_END, slot);
+    e.offset = n->offset;
+    e.more = n->more;
+    txb_worker_step(w, &e);
+    return TXB_OK;
+  case TXB_LANE_RANGE:
+    e = txb_worker_event_now(TXB_WE_RANGE, slot);
+    e.low = n->offset;
+    e.high = n->high;
+    txb_worker_step(w, &e);
+    return TXB_OK;
+  case TXB_LANE_HIGHEST:
+    if (lane->pass == TXB_PASS_HIGHEST) {
+      lane->highest = n->offset;
+      lane->pass = TXB_PASS_READY;
+    }
+    return TXB_OK;
+  case TXB_LANE_TROUBLE:
+    tell_trouble(w, lane, &n->err);
+    return TXB_OK;
+  case TXB_LANE_WELL:
+    txb_log(TXB_LOG_INFO, TXB_MSG("a replay's source is back"), TXB_F("group", w->settings->group),
+            TXB_FI("job", lane->job), TXB_FI("lane", lane->number));
+    add_word(w, lane->number, false, "");
+    return TXB_OK;
+  }
+  return TXB_OK;
+}
+
+static enum txb_rc take_notices_of(txb_worker_t *w, int slot, bool *more_out, struct txb_error *err) {
+  struct txb_lane *lane = lane_at(w, (size_t)slot);
+  for (int i = 0; i < NOTICES_AT_ONCE; i++) {
+    struct txb_lane_notice notice;
+    enum txb_rc rc = txb_lane_reader_next(lane->reader, &notice, err);
+    if (rc == TXB_AGAIN)
+      return TXB_OK;
+    TXB_TRY(rc);
+    TXB_TRY(on_notice(w, slot, &notice, err));
+  }
+  *more_out = true;
+  return TXB_OK;
+}
+
+enum txb_rc txb_lanes_take_notices(txb_worker_t *w, bool *more_out, struct txb_error *err) {
+  for (size_t i = 0; i < w->places_count; i++) {
+    if (lane_at(w, i) == NULL)
+      continue;
+    TXB_TRY(take_notices_of(w, (int)i, more_out, err));
+    TXB_TRY(prepare_pass(w, i, err));
+  }
+  return TXB_OK;
+}
+
+static void leave(txb_worker_t *w, int slot) {
+  struct txb_worker_place *place = &w->places[slot];
+  txb_log(TXB_LOG_INFO, TXB_MSG("lane given back"), TXB_F("group", w->settings->group), TXB_FI("job", place->lane->job),
+          TXB_FI("lane", place->lane->number), TXB_F("topic", place->topic));
+  add_word(w, place->lane->number, true, "");
+  txb_worker_remove_place(place);
+}
+
+enum txb_rc txb_lanes_tell(txb_worker_t *w, const struct txb_worker_action *a, struct txb_error *err) {
+  struct txb_worker_place *place = &w->places[a->slot];
+  struct txb_lane *lane = place->lane;
+  (void)err;
+  switch ((int)a->kind) {
+  case TXB_WA_CONFIRM:
+    lane->confirm = true;
+    w->lanes.claim_us = 0;
+    return TXB_OK;
+  case TXB_WA_FETCH:
+    if (w->prepared >= 0 && w->batches[w->prepared].slot == a->slot)
+      w->prepared = -1; /* made of messages that are read again */
+    txb_lane_reader_fetch(lane->reader, a->offset);
+    return TXB_OK;
+  case TXB_WA_UNFETCH:
+    txb_lane_reader_unfetch(lane->reader);
+    return TXB_OK;
+  case TXB_WA_PAUSE:
+    txb_lane_reader_pause(lane->reader);
+    return TXB_OK;
+  case TXB_WA_RESUME:
+    txb_lane_reader_resume(lane->reader, a->offset);
+    return TXB_OK;
+  case TXB_WA_LEAVE:
+    leave(w, a->slot);
+    return TXB_OK;
+  case TXB_WA_TELL:
+    txb_log(TXB_LOG_ERROR, TXB_MSG("lane stopped: a person must decide"), TXB_F("group", w->settings->group),
+            TXB_FI("job", lane->job), TXB_FI("lane", lane->number), TXB_F("error", place->error.message));
+    add_word(w, lane->number, false, place->error.message);
+    return TXB_OK;
+  default: /* TXB_WA_COPY is Kafka's */
+    return TXB_OK;
+  }
+}
+
+size_t txb_lanes_pollfds(const txb_worker_t *w, struct pollfd *fds, size_t room) {
+  size_t n = 0;
+  for (size_t i = 0; i < w->places_count && n < room; i++)
+    if (lane_at(w, i) != NULL)
+      fds[n++] = txb_lane_reader_pollfd(lane_at(w, i)->reader);
+  return n;
+}
+
+static int64_t earlier(int64_t a, int64_t b) {
+  return a < b ? a : b;
+}
+
+int64_t txb_lanes_readers_due_us(const txb_worker_t *w) {
+  int64_t due = INT64_MAX;
+  for (size_t i = 0; i < w->places_count; i++) {
+    const struct txb_lane *lane = lane_at(w, i);
+    if (lane == NULL)
+      continue;
+    due = earlier(due, txb_lane_reader_due_us(lane->reader));
+    if (lane->pass == TXB_PASS_ENDS && !lane->leaving && !w->operation.active)
+      due = earlier(due, lane->pass_us);
+  }
+  return due;
+}

@@ -1,0 +1,1 @@
+SELECT txb.lane_free($1, $2)

@@ -1,0 +1,1 @@
+SELECT txb.lane_pass($1, $2, $3, $4, $5, $6)
