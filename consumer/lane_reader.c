@@ -542,8 +542,8 @@ static enum txb_rc connect(struct txb_lane_reader *r, int64_t now_us, struct txb
     struct txb_pg_options options = {.uri = r->uri,
                                      .application_name = r->name,
                                      .stop_fd = -1,
-                                     .settings = "-c plan_cache_mode=force_custom_plan -c jit=off "
-                                                 "-c idle_session_timeout=0",
+                                     .settings = "-c plan_cache_mode=force_custom_plan -c enable_bitmapscan=off "
+                                                 "-c enable_seqscan=off -c jit=off -c idle_session_timeout=0",
                                      .tcp_user_timeout_ms = SESSION_TIMEOUT_MS,
                                      .builtins_only = true};
     TXB_TRY(txb_pg_open_begin(&options, &r->pg, err));

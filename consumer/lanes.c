@@ -237,7 +237,14 @@ static void renew(txb_worker_t *w, const struct txb_pg_result *r, int row, int s
   lane->seen = true;
   if (lane->leaving) /* freed once it has left; then it may be claimed anew */
     return;
-  lane->seq_to = txb_pg_int8(r, row, ROW_SEQ_TO);
+  int64_t seq_to = txb_pg_int8(r, row, ROW_SEQ_TO);
+  /* Cancelled, and only its failed messages go on: what the core has of it must not be run, and can't be taken back. It
+   * comes again with nothing. */
+  if (seq_to < lane->seq_to) {
+    give_up(w, slot, true);
+    return;
+  }
+  lane->seq_to = seq_to;
   lane->then_live = txb_pg_bool(r, row, ROW_THEN_LIVE);
   lane->job_left = txb_pg_int4(r, row, ROW_JOB_LEFT);
   int64_t rate_max = txb_pg_is_null(r, row, ROW_RATE_MAX) ? 0 : txb_pg_int8(r, row, ROW_RATE_MAX);
