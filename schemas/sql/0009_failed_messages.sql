@@ -14,7 +14,7 @@
 -- SQLSTATE TXB05: the compare-and-set met epoch and position as expected, but somebody has changed the failed messages
 -- of the partition: roll back and read them anew.
 --
--- A lane of a replay job (0014) is one more partition, with a negative number. Its transactions lock the rows of all live
+-- A lane of a replay job (0014, 0015) is one more partition, with a negative number. Its transactions lock the rows of all live
 -- partitions of the topic too, and honour the keys that are held there (J1).
 --
 -- All of them lock the row of txb.consumer_offset first, or need it locked by txb.batch_open or txb.retry_open in the
