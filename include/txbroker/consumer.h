@@ -23,9 +23,9 @@ struct txb_message {
   const char *id;     /* UUIDv7, 36 characters */
   struct txb_slice source, type, content_type;
   const char *topic;
-  int32_t partition;
-  int64_t offset;
-  int64_t time_us; /* of the event, microseconds since 1970 */
+  int32_t partition; /* of a replay below 0: no partition of Kafka */
+  int64_t offset;    /* then the number of the intent in its source's outbox */
+  int64_t time_us;   /* of the event, microseconds since 1970 */
   struct txb_slice key, payload;
   const char *headers_json; /* JSON object; a value that is not text is {"base64": "..."} */
   int32_t attempt;          /* 1 = first */

@@ -66,3 +66,52 @@ def test_a_failed_message_of_a_run_is_tried_again_in_its_run(kind, systems, post
     assert query(system, "SELECT run, message_id::text FROM txb.inbox WHERE group_name = %s ORDER BY run, message_id", system.group) == sorted(
         [(0, ids[0]), (0, ids[1]), (0, ids[3]), (RUN, ids[1]), (RUN, ids[2])])
     assert query(system, "SELECT consumed, applied, duplicate, failed FROM txb.consumer_offset") == [(4, 3, 1, 0)]
+
+
+HELD, KEYS, EACH = "1", 4, 12
+
+
+def forced_job(system):
+    """Its number: everything once more."""
+    return query(system, """SELECT number FROM txb.job_start('again', %s, %s, %s, NULL, NULL, NULL, NULL, 1, %s, true, false, NULL, 'a test', 'test')""",
+                 system.group, system.name, [system.bank.topics[0]], KEYS * EACH + 1)[0][0]
+
+
+@pytest.mark.parametrize("kind", HANDLERS)
+def test_a_lane_sorts_out_what_live_holds_and_what_it_holds_itself(kind, systems, postgres, kafka):
+    """Live, number 5 of key 1 fails; in the run, number 3 of key 2 does. Small batches: each meets keys that the one before it changed."""
+    system = systems(postgres, kafka, partitions=1, worker={"batch_messages": 5})
+    postgres.query(system.bank.target, """
+        CREATE TABLE bank.noted (number serial, key text, n int, delivery text); CREATE TABLE bank.broken (key text, n int, run boolean);
+        GRANT ALL ON bank.noted, bank.broken TO PUBLIC; GRANT ALL ON ALL SEQUENCES IN SCHEMA bank TO PUBLIC;
+        INSERT INTO bank.broken VALUES ('1', 5, false), ('2', 3, true);
+        CREATE FUNCTION bank.note() RETURNS trigger LANGUAGE plpgsql AS $$
+        DECLARE delivery text := current_setting('txb.delivery'); runs boolean := delivery LIKE '%/%/%';
+        BEGIN
+          IF EXISTS (SELECT FROM bank.broken AS b WHERE b.key = NEW.key AND b.n = NEW.n AND (b.run = runs OR NOT b.run)) THEN RAISE EXCEPTION 'broken'; END IF;
+          INSERT INTO bank.noted (key, n, delivery) VALUES (NEW.key, NEW.n, delivery); RETURN NEW; END $$;
+        CREATE TRIGGER note BEFORE INSERT ON bank.applied FOR EACH ROW EXECUTE FUNCTION bank.note()""")
+    system.relay()
+    postgres.query(system.bank.source, """SELECT count(txb.publish(%s, (i %% %s)::text, 'transfer.made', jsonb_build_object('to', 1, 'amount', 1, 'n', i / %s)))
+                                          FROM generate_series(0, %s) AS i""", (system.bank.topics[0], KEYS, KEYS, KEYS * EACH - 1))
+    system.wait_published()
+    worker = system.worker(worker={"handler": HANDLERS[kind](), "retry": {**RETRY, "attempts_max": 1000}})
+    behind = EACH - 5
+    wait(system, lambda: states(system) == {"retrying": 1, "held": behind - 1})
+    job = forced_job(system)
+    wait(system, lambda: query(system, "SELECT partition < 0, run, state, count(*) FROM txb.failed GROUP BY 1, 2, 3 ORDER BY 1, 2, 3") == [
+        (False, 0, "held", behind - 1), (False, 0, "retrying", 1), (False, job, "held", EACH),
+        (True, job, "held", EACH - 4), (True, job, "retrying", 1)])
+    wait(system, lambda: query(system, "SELECT next_offset FROM txb.consumer_offset WHERE partition < 0") == [(KEYS * EACH + 1,)])
+    query(system, "DELETE FROM bank.broken")
+    wait(system, lambda: set(states(system)) == {"resolved"})
+    for key in map(str, range(KEYS)):
+        of_key = query(system, "SELECT n, delivery LIKE '%%/%%/%%' FROM bank.noted WHERE key = %s ORDER BY number", key)
+        live, again = ([n for n, runs in of_key if runs is which] for which in (False, True))
+        assert live == again == list(range(EACH))
+        assert key != HELD or of_key == [(n, runs) for runs in (False, True) for n in range(EACH)]
+    assert query(system, "SELECT partition < 0, consumed, applied, duplicate, failed, held FROM txb.consumer_offset ORDER BY 1") == [
+        (False, KEYS * EACH + EACH, KEYS * EACH + EACH, 0, 0, 0), (True, (KEYS - 1) * EACH, (KEYS - 1) * EACH, 0, 0, 0)]
+    assert query(system, "SELECT run, count(*) FROM txb.inbox GROUP BY run ORDER BY run") == [(0, KEYS * EACH), (job, KEYS * EACH)]
+    wait(system, lambda: query(system, "SELECT j.state, l.moved FROM txb.job AS j JOIN txb.job_lane AS l ON l.job = j.number") == [("done", EACH)])
+    assert worker.stop() == 0, worker.text()
