@@ -10,6 +10,7 @@ from txbtest import hazard, process
 from txbtest.bank import QUICK, Writers
 from txbtest.program import fault_names
 from txbtest.proxy import Proxy
+from txbtest.replay import Group, prepare
 from txbtest.verify import read_topic
 
 
@@ -210,6 +211,87 @@ def zombie_worker(system, seed, env):
         return rest(system)
 
 
+def replayed(group, job, times=1, order=True, deadline_s=60):
+    """The verifier's report once a job is done and nothing is set aside; one that does not come to that has left something behind."""
+    trouble = None
+    try:
+        job.wait(deadline_s=deadline_s)
+        group.wait(lambda: set(group.states()) <= {"resolved"}, deadline_s)
+    except (process.Timeout, AssertionError) as error:
+        trouble = str(error)[:1500]
+    report = group.check(times=times, order=order)
+    if trouble:
+        report.add("V", f"not over: {trouble}")
+    return report
+
+
+def old_messages(system, count=20, keys=10, start="end"):
+    """A group with a topic that holds messages; it begins behind them, or before them."""
+    prepare(system)
+    system.relay()
+    group = Group(system, start="nowhere")
+    group.publish([(f"k{k}", n) for n in range(count) for k in range(keys)])
+    group.register(start)
+    return group
+
+
+def lane_beside_live(system, seed, env):
+    """A live batch has read what a job's messages change, and is about to write it. The test plays that batch: it does first what batch_open does first."""
+    system.relay()
+    system.bank.bulk(300, 10)
+    system.wait_published()
+    group = Group(system, topics=system.bank.topics, name=system.group, function="bank.apply")
+    worker = group.worker(env=env)
+    process.wait_for(lambda: worker.text().count("partition taken") == system.partitions, worker.text, 60, alive=worker.alive)
+    with system.target_postgres.session(system.bank.target, autocommit=False) as live, live.cursor() as cursor:
+        cursor.execute("SELECT FROM txb.consumer_offset WHERE group_name = %s AND partition = 1 FOR NO KEY UPDATE", (group.name,))
+        cursor.execute("SELECT balance, account FROM bank.credit")
+        read = cursor.fetchall()
+        job = group.job()
+        process.wait_for(lambda: system.bank.applied() or group.value(
+            "SELECT count(*) FROM pg_stat_activity WHERE %s = ANY (pg_blocking_pids(pid)) AND query LIKE %s", live.info.backend_pid, "%batch_open%"),
+            group.lag, 60, alive=worker.alive)
+        cursor.executemany("UPDATE bank.credit SET balance = %s WHERE account = %s", read)
+        live.commit()
+    job.wait()
+    return system.verify(latest=True)
+
+
+def lane_behind_live(system, seed, env):
+    """A live message holds its key when a job brings older ones of it: none may pass, and they follow when it is resolved."""
+    group = old_messages(system)
+    group.break_it(("k1", 100))
+    group.worker(env=env, retry={"first_ms": 20, "cap_ms": 100, "attempts_max": 2})
+    group.publish([("k1", 100)])
+    group.wait(lambda: group.states() == {"dead": 1})
+    job = group.job().wait()
+    early = group.numbers_of("k1")
+    group.mend()
+    group.query("SELECT txb.failed_retry(%s, 'test')", group.failed("dead"))
+    report = replayed(group, job, order=False)
+    if early or group.numbers_of("k1") != [100, *range(20)]:
+        report.add("O", f"k1, held by live: {early} took effect before it was free; in all {group.numbers_of('k1')}")
+    return report
+
+
+def lane_forced(system, seed, env):
+    """What live has applied is applied once more."""
+    group = old_messages(system, start="beginning")
+    group.worker(env=env)
+    group.wait(lambda: group.total("applied") == len(group.published))
+    return replayed(group, group.job(forced=True), times=2)
+
+
+def lane_killed_before_commit(system, seed, env):
+    group = old_messages(system, count=60)
+    job = group.job()
+    dying = group.worker(env={**env, "TXB_FAILPOINT": "worker.before_commit:2"})
+    assert dying.wait_exit(60) == -9, dying.text()
+    group.kill(dying)
+    group.worker(env=env)
+    return replayed(group, job)
+
+
 SCENARIOS = {
     prepared: ["relay_holder_by_pid"],
     late_rows: ["relay_holes_sometimes"],
@@ -223,6 +305,10 @@ SCENARIOS = {
     failing_heads: ["worker_behind_applied", "worker_held_not_kept", "worker_held_out_of_order", "worker_failed_not_recorded"],
     hopeless: ["worker_attempt_per_replica"],
     zombie_worker: ["worker_no_epoch_check"],
+    lane_beside_live: ["lane_fence_ignored"],
+    lane_behind_live: ["lane_held_ignored"],
+    lane_forced: ["lane_run_ignored"],
+    lane_killed_before_commit: ["lane_position_before_effects"],
 }
 # One batch holds a whole topic only where that has one partition.
 PARTITIONS = {relay_repeats: 1, relay_repeats_apart: 1}

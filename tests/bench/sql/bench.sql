@@ -77,6 +77,18 @@ BEGIN
 END
 $$;
 
+-- Replayed messages in the order of their effects; nothing hides a second one.
+CREATE TABLE bench.replayed (ord bigint GENERATED ALWAYS AS IDENTITY, key bigint NOT NULL, n bigint NOT NULL);
+CREATE FUNCTION bench.apply_noted(messages txb.message[]) RETURNS SETOF txb.outcome LANGUAGE plpgsql AS $$
+BEGIN
+  INSERT INTO bench.replayed (key, n)
+  SELECT convert_from(m.key, 'UTF8')::bigint,
+         split_part(split_part(convert_from(m.payload, 'UTF8'), ',', 1), ' ', 2)::bigint
+    FROM unnest(messages) WITH ORDINALITY AS m ORDER BY m.ordinality;
+  RETURN QUERY SELECT (txb.ok()).* FROM generate_series(1, cardinality(messages));
+END
+$$;
+
 -- What the bare loops need.
 CREATE SCHEMA bare;
 CREATE TABLE bare.inbox (message_id uuid PRIMARY KEY);

@@ -208,8 +208,10 @@ class Place:
             "relay", [self.txbroker, "--config", self.configuration(source=database, **sections), "relay"]
         )
 
-    def worker(self, **worker):
-        return self.child("worker", [self.txbroker, "--config", self.configuration(worker=worker), "worker"])
+    def worker(self, source=None, **worker):
+        """source: the database that its replay jobs read."""
+        configuration = self.configuration(source=source, worker=worker)
+        return self.child("worker", [self.txbroker, "--config", configuration, "worker"])
 
 
 def watch(read, total, child, deadline_s=900, every_s=0.05):
