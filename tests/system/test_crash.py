@@ -47,7 +47,7 @@ class Campaign:
         try:
             self.prepare()
             for number in range(RUNS):
-                self.publish_once(number) if self.role == "publish" else self.kill_once(number)
+                {"publish": self.publish_once, "lane": self.kill_in_lane}.get(self.role, self.kill_once)(number)
             return self
         except Exception as error:
             raise AssertionError(f"{self.name} (seed {self.seed}): {error}\n{self.system.lag()}") from error
@@ -96,6 +96,29 @@ class Campaign:
         self.cure()
         self.check(number)
         for program in survivors:
+            assert program.stop() == 0, program.text()
+
+    def kill_in_lane(self, number):
+        """A projection is rebuilt and goes live while writers go on: its job passes all failpoints of the lanes. Each run has a group of its own."""
+        self.system.group = f"{self.system.name}.ledger{number}"
+        target, postgres = self.system.bank.target, self.system.target_postgres
+        postgres.query(target, "TRUNCATE bank.applied; UPDATE bank.credit SET balance = 0")
+        relay = self.start("relay")
+        crew = Writers(self.system.bank, 4, self.seed + number, self.mix, pause_s=0.01, held_s=0.05, user="txbtest_app").start()
+        job = postgres.value(target, "SELECT number FROM txb.job_start(NULL, %s, %s, %s, NULL, NULL, NULL, NULL, 1, NULL, false, true, NULL, NULL, 'test')",
+                             (self.system.group, self.system.name, self.system.bank.topics))
+        victim = self.start("worker", {"TXB_FAILPOINT": f"{self.name}:{self.random.randint(1, PASSES.get(self.name, 1))}", "TXB_FAULT_LOG": self.fault_log})
+        code = victim.wait_exit(60)
+        assert code == -9, f"{victim.name} ended with {code} instead of being killed at {self.name}:\n{victim.text()}"
+        self.count()
+        worker = self.start("worker")
+        process.wait_for(lambda: postgres.value(target, "SELECT state FROM txb.job WHERE number = %s", (job,)) == "done", self.system.lag, 90, alive=worker.alive)
+        crew.stop()
+        self.system.wait_rest(90)
+        report = self.system.verify(latest=True)
+        self.text.append(str(report))
+        assert report, report
+        for program in (relay, worker):
             assert program.stop() == 0, program.text()
 
     def cure(self):
@@ -195,7 +218,7 @@ def campaigns(request, postgres, kafka, seed):
         getattr(item, "callspec", None), "params", {})]
     with concurrent.futures.ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
         # The slow ones first: workers.
-        order = sorted(wanted, key=lambda name: not name.startswith("worker"))
+        order = sorted(wanted, key=lambda name: name.startswith(("relay", "publish")))
         yield {name: pool.submit(lambda name=name: Campaign(name, postgres, kafka, seed).run()) for name in order}
         pool.shutdown(cancel_futures=True)
 
