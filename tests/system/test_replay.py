@@ -404,6 +404,26 @@ def test_a_projection_is_rebuilt_and_goes_live_without_a_gap_or_a_double(systems
     group.look()
 
 
+def test_a_rebuild_waits_for_what_is_dead_and_holds_its_key(world, groups):
+    """Live messages of that key would overtake it."""
+    group = groups(start="nowhere")
+    group.publish([(f"k{k}", n) for n in range(4) for k in range(4)])
+    group.break_it(("k1", 2))
+    group.worker(retry={"first_ms": 20, "cap_ms": 100, "attempts_max": 2})
+    job = group.job(then_live=True)
+    group.wait(lambda: group.states() == {"dead": 1, "held": 1} and job.sum("consumed") == 16)
+    group.publish([("k1", 4), ("k2", 4)])
+    group.wait(lambda: group.numbers_of("k2") == [0, 1, 2, 3, 4])
+    assert group.numbers_of("k1") == [0, 1]
+    group.mend()
+    assert group.query("SELECT done FROM txb.failed_retry(%s, 'test')", group.failed("dead")) == [(True,)]
+    job.wait()
+    group.publish([("k1", 5)])
+    group.wait(lambda: group.numbers_of("k1") == [0, 1, 2, 3, 4, 5])
+    report = group.check(order=False)
+    assert report, report
+
+
 @pytest.mark.parametrize("dies", ["source", "target"])
 def test_a_database_that_is_killed_and_comes_back_during_a_job(dies, systems, postgres, mortal, kafka, tally):
     system = systems(mortal if dies == "source" else postgres, kafka, target_postgres=mortal if dies == "target" else postgres, accounts=40,
