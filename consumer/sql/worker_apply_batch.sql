@@ -1,4 +1,4 @@
--- Applies a batch by one call of @handler@ (the function's quoted name) with all new messages in offset order;
+-- Applies a batch by one call of @handler@ (the function's quoted name) with all new messages in their order;
 -- parameters as in worker_apply_message.sql. No new message: no call. The answers must be as many as the messages; each
 -- counts by its place.
 WITH fresh AS MATERIALIZED (
@@ -6,13 +6,13 @@ WITH fresh AS MATERIALIZED (
   ON CONFLICT DO NOTHING RETURNING message_id
 ), batch AS MATERIALIZED (
   SELECT array_agg(ROW(u.source, u.id, $2, $3, u.message_offset, u.key, u.type, u.happened_at, u.payload,
-                       u.content_type, u.headers, $4)::txb.message ORDER BY u.message_offset) AS messages,
-         array_agg(u.message_offset ORDER BY u.message_offset) AS offsets,
-         (array_agg(u.id ORDER BY u.message_offset))[1] AS first_id, count(*) AS size
+                       u.content_type, u.headers, $4)::txb.message ORDER BY u.nth) AS messages,
+         array_agg(u.message_offset ORDER BY u.nth) AS offsets,
+         (array_agg(u.id ORDER BY u.nth))[1] AS first_id, count(*) AS size
     FROM (SELECT a.*
             FROM unnest($6::uuid[], $7::bigint[], $8::text[], $9::bytea[], $10::text[], $11::timestamptz[],
-                        $12::bytea[], $13::text[], $14::jsonb[])
-                 AS a (id, message_offset, source, key, type, happened_at, payload, content_type, headers)
+                        $12::bytea[], $13::text[], $14::jsonb[]) WITH ORDINALITY
+                 AS a (id, message_offset, source, key, type, happened_at, payload, content_type, headers, nth)
            CROSS JOIN generate_series(1, $15::int)
           OFFSET 0) AS u
     JOIN fresh AS f ON f.message_id = u.id

@@ -1,12 +1,13 @@
 -- Applies a batch message by message; @handler@ stands for the function's quoted name. $1 group, $2 topic, $3
--- partition, $4 attempt, $5 the candidates' ids sorted, $6 to $14 the candidates in offset order, $15 the number 1, $16
+-- partition, $4 attempt, $5 the candidates' ids sorted, $6 to $14 the candidates in their order, $15 the number 1, $16
 -- the run (0: live; else a forced replay's, which is once in itself: J2). An outcome other than ok raises TXB02, so that
 -- the COMMIT behind it does not happen.
 --
 -- The inbox decides which are new. They are sorted, and the handler is called one level above the sort, so it meets
--- them in offset order; OFFSET 0 keeps the answer from being computed twice. What the handler publishes gets its ids
--- from the delivery that is set just before the call (W14): group/message id, of a run group/run/message id, or what it
--- publishes would pass for what the live delivery published.
+-- them in the order of the arrays (not of their offsets: behind a held key those of Kafka and numbers of an outbox stand
+-- mixed); OFFSET 0 keeps the answer from being computed twice. What the handler publishes gets its ids from the delivery
+-- that is set just before the call (W14): group/message id, of a run group/run/message id, or what it publishes would
+-- pass for what the live delivery published.
 -- The series of $15 numbers is there for the planner: with parameters it takes an array for 10 rows and a series for
 -- 1,000. 10 rows it might join with the 10 of the inbox by a nested loop, which for a full batch takes a million steps;
 -- 10,000 it hashes.
@@ -20,12 +21,12 @@ WITH fresh AS MATERIALIZED (
              u.headers, $4)::txb.message AS whole
     FROM (SELECT a.*
             FROM unnest($6::uuid[], $7::bigint[], $8::text[], $9::bytea[], $10::text[], $11::timestamptz[],
-                        $12::bytea[], $13::text[], $14::jsonb[])
-                 AS a (id, message_offset, source, key, type, happened_at, payload, content_type, headers)
+                        $12::bytea[], $13::text[], $14::jsonb[]) WITH ORDINALITY
+                 AS a (id, message_offset, source, key, type, happened_at, payload, content_type, headers, nth)
            CROSS JOIN generate_series(1, $15::int)
           OFFSET 0) AS u
     JOIN fresh AS f ON f.message_id = u.id
-   ORDER BY u.message_offset
+   ORDER BY u.nth
 )
 SELECT set_config('txb.applied', c.applied::text, true)
   FROM (SELECT count(CASE WHEN (h.answer).outcome = 'ok' THEN 1 ELSE txb.not_ok(h.message_offset, h.answer) END)
