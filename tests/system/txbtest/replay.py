@@ -252,8 +252,8 @@ class Job:
     def wait_more(self, number):
         """Until it has brought so many more and is still at work."""
         goal = self.handled() + number
-        self.group.wait(lambda: self.handled() >= goal)
-        assert self.state == "running", f"job {self.number} was over before it was disturbed: nothing was shown"
+        self.group.wait(lambda: self.handled() >= goal or self.state != "running")
+        assert self.state == "running", f"job {self.number} was over before it was disturbed: nothing was shown\n{self.group.lag()}"
 
     def wait_left(self):
         """Until nobody holds a lease of it."""
