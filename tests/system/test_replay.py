@@ -197,9 +197,11 @@ def test_a_key_that_live_holds_takes_the_replayed_messages_behind_it(decision, f
         new = group.edit(head[0], 1000)
         expected[new] = expected.pop(live[0].id)._replace(id=new, n=1000)
         first = 1000
-    group.wait(lambda: set(group.states()) == {"resolved"})
+    new = group.publish([("k7", 103)])[0]  # its worker looks at once
+    expected[new.id] = new
+    group.wait(lambda: set(group.states()) == {"resolved"} and group.numbers_of("k7")[-1] == 103)
     again = [100, 101] if forced else []
-    assert group.numbers_of("k7") == [first, 101, 0, 1, 2, 3, 4, *again, 102]
+    assert group.numbers_of("k7") == [first, 101, 0, 1, 2, 3, 4, *again, 102, 103]
     if not forced:
         report = group.check(list(expected.values()), order=False)
         assert report, report
@@ -214,7 +216,7 @@ def test_what_fails_in_a_lane_is_retried_edited_and_discarded_there(world, group
     group.worker(retry={"first_ms": 20, "cap_ms": 100, "attempts_max": 2})
     job = group.job()
     group.wait(lambda: group.states() == {"dead": 5, "held": 3 + 2 + 4})
-    job.wait()
+    job.wait().wait_left()
     assert job.counts() == (50, 50 - 14, 0, 14) and job.moved() == 0
     assert group.query("SELECT count(*) FROM txb.failed AS f JOIN txb.job_lane AS l ON f.partition = -l.lane AND f.topic = l.topic"
                        " WHERE l.job = %s AND f.run = 0 AND f.attempts = CASE f.state WHEN 'dead' THEN 2 ELSE 0 END", job.number) == [(14,)]
@@ -222,12 +224,16 @@ def test_what_fails_in_a_lane_is_retried_edited_and_discarded_there(world, group
         row[0] for row in world.postgres.query(world.bank.source, "SELECT seq FROM txb.outbox WHERE topic = %s", (group.topics[0],))}
     of = {(key, n): number for number, key, n in group.query(
         "SELECT number, txb.key_text(key), (convert_from(payload, 'UTF8')::jsonb->>'n')::int FROM txb.failed WHERE state = 'dead' AND group_name = %s", group.name)}
-    new = group.edit(of["k2", 3], 33)
-    assert group.query("SELECT done FROM txb.failed_discard(%s, 'test', 'a test')", [of["k3", 1]]) == [(True,)]
-    group.wait(lambda: group.numbers_of("k2") == [0, 1, 2, 33, 4, 5] and group.numbers_of("k3") == [0, 2, 3, 4, 5])
     group.mend()
-    assert group.query("SELECT done FROM txb.failed_retry(%s, 'test')", [of["k1", 2], of["k4", 5], of[None, 1]]) == [(True,)] * 3
+    with world.target_postgres.session(world.bank.target, autocommit=False) as session, session.cursor() as cursor:
+        cursor.execute("SELECT done, new_id::text FROM txb.failed_edit(%s, '{\"n\": 33}', 'application/json', NULL, 'test')", (of["k2", 3],))
+        done, new = cursor.fetchone()
+        cursor.execute("SELECT done FROM txb.failed_discard(%s, 'test', 'a test') UNION ALL SELECT done FROM txb.failed_retry(%s, 'test')",
+                       ([of["k3", 1]], [of["k1", 2], of["k4", 5], of[None, 1]]))
+        assert done and cursor.fetchall() == [(True,)] * 4
+        session.commit()
     group.wait(lambda: set(group.states()) == {"resolved", "discarded"})
+    assert group.numbers_of("k2") == [0, 1, 2, 33, 4, 5] and group.numbers_of("k3") == [0, 2, 3, 4, 5]
     assert job.counts() == (50, 49, 0, 1)
     expected = [message for message in messages if (message.key, message.n) not in (("k2", 3), ("k3", 1))]
     edited = next(message for message in messages if (message.key, message.n) == ("k2", 3))

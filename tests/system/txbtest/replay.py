@@ -258,6 +258,7 @@ class Job:
     def wait_left(self):
         """Until nobody holds a lease of it."""
         self.group.wait(lambda: self.group.value("SELECT count(owner) FROM txb.job_lane WHERE job = %s", self.number) == 0)
+        return self
 
     def pause(self):
         self.group.query("SELECT txb.job_pause(%s, 'test', 'a test')", self.number)
