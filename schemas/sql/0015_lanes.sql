@@ -211,7 +211,10 @@ BEGIN
     SELECT l.lane FROM txb.job_lane AS l JOIN txb.job AS j ON j.number = l.job
      WHERE j.group_name = lane_claim.group_name
        AND (l.instance = lane_claim.instance OR ((l.instance IS NULL OR l.lease_until <= now_is)
-            AND ((NOT l.done AND j.state = 'running') OR txb.lane_goes_on(j.state, l.done, l.topic, l.lane))))
+            AND ((NOT l.done AND j.state = 'running')
+                 OR l.lane IN (SELECT -f.partition FROM txb.failed AS f -- once, not for each lane that ever was
+                                WHERE f.side = 'consumer' AND f.partition < 0 AND f.state = 'retrying'
+                                  AND f.group_name = lane_claim.group_name))))
      ORDER BY l.lane
        FOR NO KEY UPDATE OF l SKIP LOCKED);
 

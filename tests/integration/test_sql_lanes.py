@@ -4,7 +4,7 @@ import uuid
 
 import pytest
 from jobstest import ONE, TWO, Part, aside, claim, counters, failed, lanes, moved, register, start
-from sqltest import ROOT, refused
+from sqltest import ROOT, migrations, refused
 
 
 @pytest.fixture
@@ -372,6 +372,25 @@ def test_a_group_that_is_rebuilt_applies_what_was_forgotten_in_its_lane_only(db,
         "SELECT txb.retry_open('g', 'new', %s, %s, %s)", -rebuilt.lane, rebuilt.epoch, rebuilt.marked_version
     )
     assert rebuilt.session.do(INBOX, 0, uuid.UUID(int=OLD.int + 2)) != []
+
+
+def test_a_database_that_had_forgotten_before_jobs_came_goes_on_refusing(server):
+    name = server.create_database("forgetful")
+    steps = [text for _, _, text in migrations()]
+    first = next(n for n, text in enumerate(steps) if "CREATE TABLE txb.job " in text)
+    with server.session(name, autocommit=False) as connection, connection.cursor() as cursor:
+        for text in steps[:first]:
+            cursor.execute(text)
+        cursor.execute("SELECT txb.inbox_partition_make(5, 2), txb.inbox_partition_drop(interval '2 days')")
+        for text in steps[first:]:
+            cursor.execute(text)
+        connection.commit()
+        cursor.execute(INBOX, (7, OLD))
+        assert cursor.fetchall() == [(OLD,)]
+        with refused("23514", "inbox_horizon"):
+            cursor.execute(INBOX, (0, OLD))
+        connection.rollback()
+    server.drop_database(name)
 
 
 def test_no_day_is_dropped_that_a_job_still_needs(db, live, lane):
