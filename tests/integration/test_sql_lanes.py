@@ -278,6 +278,15 @@ def test_a_key_that_the_lane_holds_itself_keeps_its_messages_in_the_lane(db, liv
     assert failed(db, 0) == [(0, "retrying", 0), (10, "held", 0)]
 
 
+def test_behind_a_message_that_the_lane_sets_aside_itself_the_next_stay_with_it(db, live, lane):
+    """Condemned without being run, though its key is held live."""
+    live.batch(1, aside(0))
+    lane.keys()
+    lane.batch(10, aside(4, state="held"), aside(5, state="dead"), aside(6, state="held"))
+    assert [row[:2] for row in failed(db, 0)] == [(0, "retrying"), (4, "held")]
+    assert [row[:2] for row in failed(db, -lane.lane)] == [(5, "dead"), (6, "held")] and moved(db, lane.lane) == 1
+
+
 def test_a_key_that_is_free_again_is_not_waited_for(db, live, lane):
     """Whoever set it aside as held was right when it read the keys; the version would have told."""
     lane.batch(10, aside(4, state="held"))
