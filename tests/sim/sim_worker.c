@@ -103,6 +103,7 @@ static void tick(struct world *w, bool faulty) {
     fault(w);
   if (chance(&w->m, 4))
     failed_person(&w->m);
+  job_person(&w->m);
   expire_members(w);
   advance_servers(w);
   bool alone = !faulty && is_alone(w);
@@ -117,7 +118,7 @@ static void tick(struct world *w, bool faulty) {
 }
 
 static const char *simulate(uint64_t seed, const struct bugs *bugs, bool verbose) {
-  struct world w = {.seed = seed};
+  struct world w = {0};
   model_init(&w.m, seed, bugs, verbose);
   for (int p = 0; p < PARTITIONS_MAX; p++)
     w.owner[p] = -1;
@@ -138,9 +139,11 @@ static const char *simulate(uint64_t seed, const struct bugs *bugs, bool verbose
     w.m.calm = w.m.now_us >= calm_us;
     tick(&w, false);
   }
-  for (int p = 0; p < w.m.partitions; p++)
-    say(&w.m, "partition %d: position %lld of %lld, owner %d", p, (long long)w.m.rows[p].next_offset,
-        (long long)w.m.logs[p].end, w.owner[p]);
+  for (int p = 0; p < PLACES; p++)
+    if (is_place(&w.m, p))
+      say(&w.m, "%s %d: position %lld of %lld, owner %d", is_lane(p) ? "lane" : "partition",
+          is_lane(p) ? p - PARTITIONS_MAX : p, (long long)w.m.rows[p].next_offset, (long long)w.m.logs[p].end,
+          is_lane(p) ? w.m.jobs[p - PARTITIONS_MAX].instance : w.owner[p]);
   if (w.m.violation == NULL && !model_settled(&w.m))
     violated(&w.m, "V: it never gets to the end");
   if (w.m.violation == NULL)
@@ -170,7 +173,12 @@ static bool plant(struct bugs *bugs, const char *name) {
                {"worker_held_not_kept", &bugs->held_not_kept},
                {"worker_failed_not_recorded", &bugs->failed_not_recorded},
                {"worker_attempts_forgotten", &bugs->attempts_forgotten},
-               {"worker_behind_applied", &bugs->behind_applied}};
+               {"worker_behind_applied", &bugs->behind_applied},
+               {"worker_lane_position_first", &bugs->lane_position_first},
+               {"worker_lane_no_fences", &bugs->lane_no_fences},
+               {"worker_lane_keys_ignored", &bugs->lane_keys_ignored},
+               {"worker_lane_two_owners", &bugs->lane_two_owners},
+               {"worker_run_not_in_inbox", &bugs->run_not_in_inbox}};
   for (size_t i = 0; i < TXB_ARRAY_SIZE(table); i++)
     if (strcmp(table[i].name, name) == 0)
       return *table[i].flag = true;

@@ -24,7 +24,7 @@ static void looked_up(struct world *w, struct worker *k, int slot, int p) {
   struct txb_worker_event e = event_of(w, TXB_WE_LOOKED_UP, slot);
   e.found = true;
   e.offset = w->m.rows[p].next_offset;
-  e.keys_version = w->m.rows[p].keys_version;
+  e.keys_version = failed_keys_version(&w->m, p);
   txb_worker_core_step(&k->core, &e);
 }
 
@@ -50,11 +50,11 @@ static void take(struct world *w, struct worker *k, int slot, int p) {
                                      .suspect_died = died && r->suspect_marked && r->suspect_count == 1,
                                      .stalled_offset = r->stalled_offset,
                                      .attempts = r->attempts,
-                                     .keys_version = r->keys_version,
+                                     .keys_version = failed_keys_version(&w->m, p),
                                      .suspect_failed_count = r->suspect_failed_count,
                                      .suspect_failed_number = r->suspect_failed[0],
                                      .due_ms = r->due_us > w->m.now_us ? (r->due_us - w->m.now_us) / 1000 : 0};
-  e.position.last_id.bytes[15] = (unsigned char)r->last_id;
+  e.position.last_id = model_uuid(r->last_id);
   failed_taken(&w->m, p, died);
   r->suspect_deaths += e.position.suspect_died && r->suspect_failed_count == 0;
   e.position.suspect_deaths =
@@ -70,8 +70,8 @@ static void take(struct world *w, struct worker *k, int slot, int p) {
 }
 
 static void evict(struct world *w, struct worker *k, int slot, int p) {
-  int holder = w->m.row_lock[p];
-  if (holder >= 0 && holder != k->session) {
+  int holder = w->m.row_lock[p]; /* whose backend the row tells, if it is its own, and not a lane's that fences it */
+  if (holder >= 0 && holder != k->session && w->m.sessions[holder].partition == p) {
     say(&w->m, "worker %d ends the backend that holds partition %d", k->index, p);
     session_rollback(&w->m, holder);
     w->m.sessions[holder].used = false;
@@ -81,9 +81,9 @@ static void evict(struct world *w, struct worker *k, int slot, int p) {
 
 static void keys(struct world *w, struct worker *k, int slot, int p) {
   struct txb_worker_event e = event_of(w, TXB_WE_KEYS, slot);
-  for (int key = 0; key < KEYS; key++)
+  for (int key = keys_from(p); key < keys_to(p); key++)
     k->held[p][key] = failed_holding(&w->m, p, key);
-  e.keys_version = w->m.rows[p].keys_version;
+  e.keys_version = failed_keys_version(&w->m, p);
   e.due_ms = failed_due_ms(&w->m, p);
   e.held_count = failed_held(&w->m, p);
   say(&w->m, "worker %d reads the keys of partition %d, version %lld", k->index, p, (long long)e.keys_version);
@@ -95,7 +95,7 @@ static void retry_mark(struct world *w, struct worker *k, const struct txb_worke
   struct txb_worker_event e = event_of(w, TXB_WE_RETRY_MARKED, a->slot);
   e.count = failed_pick(&w->m, p, a->count < BATCH_MAX ? a->count : BATCH_MAX, k->marked[p]);
   e.number = k->marked[p][0];
-  e.keys_version = r->keys_version;
+  e.keys_version = failed_keys_version(&w->m, p);
   e.due_ms = failed_due_ms(&w->m, p);
   e.held_count = failed_held(&w->m, p);
   k->marked_us[p] = w->m.now_us;
@@ -133,6 +133,8 @@ static bool small(struct world *w, struct worker *k, const struct txb_worker_act
   if (locked_by_other(w, k, p))
     return false;
   bool ours = r->epoch == a->epoch && (a->kind != TXB_WA_PASS || r->next_offset == a->expected_next);
+  if (is_lane(p) && a->kind == TXB_WA_RETRY_MARK)
+    ours = ours && job_may_run(&w->m, p, false);
   if (!ours && a->kind != TXB_WA_RELEASE) {
     step(w, k, TXB_WE_FENCED, a->slot);
     return true;
@@ -207,10 +209,10 @@ static void run(struct world *w, struct worker *k, const struct txb_worker_actio
   x->skip = a->skip;
   for (int i = 0; i < a->count; i++) {
     const struct txb_worker_record *r = txb_worker_core_running(&k->core, a->slot, i);
-    x->ids[i] = r->id.bytes[15];
+    x->ids[i] = model_id(&r->id);
     x->offsets[i] = r->offset;
   }
-  for (int key = 0; key < KEYS; key++)
+  for (int key = keys_from(p); key < keys_to(p); key++)
     x->held[key] = k->held[p][key] > 0;
   int settled = limited(w, k, x, p);
   if (settled == 0) {

@@ -14,27 +14,27 @@ static bool is_held(const struct model *m, const struct session *x, int i) {
 bool batch_insert_ids(struct model *m, int s, int *candidates, int *count) {
   struct session *x = &m->sessions[s];
   for (int i = 0; i < x->count; i++)
-    if (m->inbox_lock[x->ids[i]] >= 0 && m->inbox_lock[x->ids[i]] != s)
+    if (m->inbox_lock[inbox_of(m, x->ids[i])] >= 0 && m->inbox_lock[inbox_of(m, x->ids[i])] != s)
       return false;
   struct txb_uuid ids[BATCH_MAX] = {0};
   uint32_t order[BATCH_MAX];
   bool first[BATCH_MAX];
   for (int i = 0; i < x->count; i++)
-    ids[i].bytes[15] = (unsigned char)x->ids[i];
+    ids[i] = model_uuid(x->ids[i]);
   (void)txb_batch_candidates(ids, (size_t)x->count, order, first);
   *count = 0;
   for (int i = 0; i < x->count && !x->skip; i++) {
-    int id = x->ids[i];
+    int known = inbox_of(m, x->ids[i]);
     if (is_held(m, x, i))
       continue;
     if (!first[i] && !m->bugs.batch_duplicate_ids)
       continue;
-    if (m->inbox[id] && !m->bugs.no_inbox)
+    if (m->inbox[known] && !m->bugs.no_inbox)
       continue;
     candidates[(*count)++] = i;
     if (first[i] && !x->isolated && !x->retry && !x->condemn) {
-      x->fresh[x->fresh_count++] = id;
-      m->inbox_lock[id] = s;
+      x->fresh[x->fresh_count++] = known;
+      m->inbox_lock[known] = s;
     }
   }
   return true;
@@ -48,7 +48,7 @@ static enum handled handle(struct model *m, int s, int index, enum txb_failure_c
   if (u->poison_left > 0 && !(u->poison_later && u->attempts == 0)) {
     u->poison_left--;
     u->deaths += m->calm;
-    if (u->deaths > (m->poisoned ? DEATHS_MAX : DEATHS_MIXED_MAX))
+    if (u->deaths > (m->poisoned ? DEATHS_MAX : DEATHS_MIXED_MAX) * (1 + u->replays))
       violated(m, "W10: a message kills on and on and is not set aside");
     say(m, "session %d: message %d kills", s, x->ids[index]);
     if (x->plugin)
@@ -68,7 +68,8 @@ static enum handled handle(struct model *m, int s, int index, enum txb_failure_c
     *class_out = u->kind == FAILS_REFUSE ? TXB_CLASS_DEAD : TXB_CLASS_COUNT;
     return H_FAILED;
   }
-  x->effects[x->effect_count++] = x->ids[index];
+  x->effects[x->effect_count] = x->ids[index];
+  x->effect_lane[x->effect_count++] = x->retry ? m->failed[x->numbers[index]].lane : lane_of(x->partition);
   return H_OK;
 }
 
@@ -158,8 +159,8 @@ static bool run_piece(struct model *m, int s, const uint32_t *segment, uint32_t 
     if (how == H_KILLED)
       return false;
     if (how == H_OK) {
-      x->fresh[x->fresh_count++] = x->ids[index];
-      m->inbox_lock[x->ids[index]] = s;
+      x->fresh[x->fresh_count++] = inbox_of(m, x->ids[index]);
+      m->inbox_lock[inbox_of(m, x->ids[index])] = s;
       continue;
     }
     for (; x->fresh_count > fresh; x->fresh_count--)
@@ -234,7 +235,7 @@ static void settle_retry(struct model *m, int s) {
           txb_failed_attempt(&m->policy, f->state == TXB_FAILED_HELD || m->bugs.attempts_forgotten ? 0 : f->attempts,
                              x->classes[c], 0, f->key >= 0, roll(m, 1u << 30));
       x->failed_count++;
-    } else if (!candidate && (m->inbox[f->id] || is_applied(m, x, f->id))) {
+    } else if (!candidate && (m->inbox[inbox_of(m, f->id)] || is_applied(m, x, f->id))) {
       v->verdict = V_DUPLICATE;
     }
     c += candidate;

@@ -1,11 +1,25 @@
 /* Failed messages in the model: rows, and what a transaction does to them. See worker_model.h. */
 #include "worker_model.h"
 
-int failed_holding(const struct model *m, int partition, int key) {
+int failed_own_holding(const struct model *m, int place, int key) {
   int rows = 0;
   for (int i = 0; i < m->failed_count; i++)
-    rows += m->failed[i].partition == partition && m->failed[i].key == key && m->failed[i].holds;
+    rows += m->failed[i].partition == place && m->failed[i].key == key && m->failed[i].holds;
   return key < 0 ? 0 : rows;
+}
+
+int failed_holding(const struct model *m, int place, int key) {
+  int rows = failed_own_holding(m, place, key);
+  for (int p = 0; p < m->partitions && is_lane(place); p++)
+    rows += failed_own_holding(m, p, key);
+  return rows;
+}
+
+int64_t failed_keys_version(const struct model *m, int place) {
+  int64_t version = m->rows[place].keys_version;
+  for (int p = 0; p < m->partitions && is_lane(place) && !m->bugs.lane_keys_ignored; p++)
+    version += m->rows[p].keys_version + m->rows[p].keys_taken;
+  return version;
 }
 
 int failed_held(const struct model *m, int partition) {
@@ -36,6 +50,10 @@ static bool is_picked(const int *numbers, int count, int number) {
   return false;
 }
 
+static int run_of(const struct model *m, int number) {
+  return m->subjects[m->failed[number].id].run;
+}
+
 /* The next held row behind place `after`; with the planted bug the last one. */
 static int follower(const struct model *m, const struct failed *head, const int *numbers, int count) {
   int best = -1;
@@ -60,12 +78,14 @@ int failed_pick(const struct model *m, int partition, int rows_max, int *numbers
       return 1;
     }
   }
-  while (count < rows_max) {
+  while (count < rows_max) { /* all are of one run */
     int head = -1;
     for (int i = 0; i < m->failed_count; i++) {
       const struct failed *f = &m->failed[i];
       bool due = f->due_us <= m->now_us || m->bugs.retry_before_due;
       if (f->partition != partition || f->state != TXB_FAILED_RETRYING || !due || is_picked(numbers, count, i))
+        continue;
+      if (count > 0 && run_of(m, i) != run_of(m, numbers[0]))
         continue;
       head = head < 0 || f->due_us < m->failed[head].due_us ? i : head;
     }
@@ -74,7 +94,7 @@ int failed_pick(const struct model *m, int partition, int rows_max, int *numbers
     numbers[count++] = head;
     while (count < rows_max && m->failed[head].key >= 0 && m->failed[head].holds) {
       int next = follower(m, &m->failed[head], numbers, count);
-      if (next < 0 || m->failed[next].suspect)
+      if (next < 0 || m->failed[next].suspect || run_of(m, next) != run_of(m, head))
         break;
       numbers[count++] = next;
     }
@@ -120,7 +140,41 @@ static void die(struct model *m, int id, bool released) {
   m->subjects[id].released = m->subjects[id].released || released;
 }
 
+/* Where a message of a lane waits whose key is held: behind what the lane holds itself, else behind a live partition's. */
+static int waits_in(const struct model *m, int lane, int key) {
+  for (int p = 0; p < m->partitions && failed_own_holding(m, lane, key) == 0; p++)
+    if (failed_own_holding(m, p, key) > 0)
+      return p;
+  return lane;
+}
+
+static bool is_open_in(const struct model *m, int place, int id) {
+  for (int i = 0; i < m->failed_count; i++)
+    if (m->failed[i].partition == place && m->failed[i].id == id && m->failed[i].holds)
+      return true;
+  return false;
+}
+
+/* It is counted there, and the lane knows already what it holds there. False: it waits there itself, and needs no row. */
+static bool move(struct model *m, int lane, int to, int id) {
+  bool needs = !is_open_in(m, to, id);
+  m->rows[lane].consumed--;
+  m->rows[lane].failed--;
+  m->rows[lane].moved++;
+  if (needs) {
+    m->rows[to].consumed++;
+    m->rows[to].failed++;
+    m->rows[to].moved++;
+    m->rows[to].keys_version++;
+    m->rows[lane].keys_version--;
+  }
+  say(m, "message %d of lane %d goes behind what partition %d holds%s", id, lane - PARTITIONS_MAX, to,
+      needs ? "" : ", where it is already");
+  return needs;
+}
+
 static void commit_add(struct model *m, struct session *x, const struct staged_add *a) {
+  int place = x->partition;
   const struct subject *u = &m->subjects[a->id];
   enum txb_failed_event event = a->result.state == TXB_FAILED_HELD ? TXB_FAILED_ON_BEHIND
                                 : a->attempt                       ? TXB_FAILED_ON_FAILED
@@ -130,12 +184,17 @@ static void commit_add(struct model *m, struct session *x, const struct staged_a
     violated(m, "the model has too few rows");
     return;
   }
+  if (is_lane(place) && a->result.state == TXB_FAILED_HELD && u->key >= 0)
+    place = waits_in(m, place, u->key);
+  if (place != x->partition && !move(m, x->partition, place, a->id))
+    return;
   if (a->attempt && a->result.state != TXB_FAILED_HELD)
     count_attempt(m, a->id, a->counts);
   if (a->result.state == TXB_FAILED_DEAD)
     die(m, a->id, u->key >= 0 && !a->result.holds);
   struct failed *f = &m->failed[m->failed_count++];
-  *f = (struct failed){.partition = x->partition,
+  *f = (struct failed){.partition = place,
+                       .lane = lane_of(x->partition),
                        .id = a->id,
                        .key = u->key,
                        .offset = a->offset,
@@ -190,8 +249,18 @@ static void commit_settle(struct model *m, struct session *x, const struct stage
   say(m, "failed %d (message %d) is %s, attempts %d", v->number, f->id, txb_failed_state_name(f->state), f->attempts);
 }
 
+/* Which keys its own worker holds in a partition: lanes read them anew when that changes. */
+static unsigned own_keys(const struct model *m, int place) {
+  unsigned keys = 0;
+  for (int i = 0; i < m->failed_count; i++)
+    if (m->failed[i].partition == place && m->failed[i].holds)
+      keys |= 1u << m->failed[i].key;
+  return keys;
+}
+
 void failed_commit(struct model *m, struct session *x) {
-  bool touched[KEYS] = {false};
+  bool touched[KEYS] = {false}, any = x->retry;
+  unsigned keys = m->replays ? own_keys(m, x->partition) : 0;
   for (int i = 0; i < x->add_count && !m->bugs.failed_not_recorded; i++) {
     commit_add(m, x, &x->adds[i]);
     int key = m->subjects[x->adds[i].id].key;
@@ -203,10 +272,13 @@ void failed_commit(struct model *m, struct session *x) {
     if (m->failed[x->settles[i].number].key >= 0)
       touched[m->failed[x->settles[i].number].key] = true;
   }
-  for (int key = 0; key < KEYS; key++)
-    if (touched[key])
+  for (int key = keys_from(x->partition); key < keys_to(x->partition); key++)
+    if (touched[key]) {
       failed_promote(m, x->partition, key);
-  if (x->retry || touched[0] || touched[1] || touched[2] || touched[3])
+      any = true;
+    }
+  m->rows[x->partition].keys_taken += m->replays && own_keys(m, x->partition) != keys;
+  if (any)
     x->due_ms = failed_due_ms(m, x->partition);
 }
 
@@ -222,6 +294,7 @@ void failed_taken(struct model *m, int partition, bool died) {
 void failed_condemn(struct model *m, int partition, int number) {
   struct failed *f = &m->failed[number];
   struct row *r = &m->rows[partition];
+  unsigned keys = own_keys(m, partition);
   if (f->state == TXB_FAILED_RETRYING) {
     failed_check_transition(m, f->state, TXB_FAILED_ON_CRASHED, TXB_FAILED_DEAD);
     f->state = TXB_FAILED_DEAD;
@@ -231,6 +304,7 @@ void failed_condemn(struct model *m, int partition, int number) {
     die(m, f->id, f->key >= 0 && !f->holds);
     failed_promote(m, partition, f->key);
   }
+  r->keys_taken += own_keys(m, partition) != keys;
   r->suspect_marked = false;
   r->suspect_failed_count = r->suspect_deaths = 0;
   failed_verify(m, partition);

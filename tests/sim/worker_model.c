@@ -45,13 +45,18 @@ void model_init(struct model *m, uint64_t seed, const struct bugs *bugs, bool ve
       .attempts_max = 1 + (int32_t)roll(m, 4), .first_ms = 50, .cap_ms = 1000, .factor = 2, .release = chance(m, 20)};
   m->batch_messages = 1 + (int32_t)roll(m, BATCH_MAX);
   m->held_max = chance(m, 20) ? 3 : RECORDS_MAX;
-  for (int p = 0; p < PARTITIONS_MAX; p++) {
-    m->rows[p] =
-        (struct row){.last_id = -1, .suspect_offset = -1, .stalled_offset = -1, .taken_offset = -1, .instance = -1};
-    m->row_lock[p] = -1;
-  }
+  m->replays = seed % REPLAY_EVERY == 0;
+  m->seq = 1;
+  for (int p = 0; p < PLACES; p++)
+    model_init_place(m, p);
   for (int i = 0; i < MESSAGES_MAX; i++)
     m->inbox_lock[i] = -1;
+}
+
+void model_init_place(struct model *m, int place) {
+  m->rows[place] =
+      (struct row){.last_id = -1, .suspect_offset = -1, .stalled_offset = -1, .taken_offset = -1, .instance = -1};
+  m->row_lock[place] = -1;
 }
 
 static void append(struct model *m, int p, int id) {
@@ -60,20 +65,8 @@ static void append(struct model *m, int p, int id) {
   l->end += chance(m, 10) ? 2 : 1; /* the end of a Kafka transaction, or compaction */
 }
 
-void model_produce(struct model *m) {
-  int p = (int)roll(m, (uint64_t)m->partitions);
-  struct log *l = &m->logs[p];
-  if (l->count > 0 && chance(m, 15)) { /* a relay starts again and repeats its last messages in their order */
-    int n = 1 + (int)roll(m, 3), from = l->count > n ? l->count - n : 0, to = l->count;
-    for (int i = from; i < to && l->count < RECORDS_MAX; i++)
-      append(m, p, l->records[i].id);
-    return;
-  }
-  if (l->count >= RECORDS_MAX || m->ids >= IDS_MAX)
-    return;
-  struct subject *s = &m->subjects[m->ids];
-  *s = (struct subject){.partition = p, .order = l->end, .key = (int)roll(m, KEYS + 1) - 1};
-  if (m->poisoned && l->count == 3) {
+void model_draw_nature(struct model *m, struct subject *s, bool poisons) {
+  if (m->poisoned && poisons) {
     s->poison_left = POISON_KILLS;
     s->poison_later = chance(m, 40);
     s->fails = s->poison_later;
@@ -86,6 +79,30 @@ void model_produce(struct model *m) {
     s->poison_later = chance(m, 40);
     s->fails = s->poison_later;
   }
+}
+
+void model_produce(struct model *m) {
+  int p = (int)roll(m, (uint64_t)m->partitions);
+  struct log *l = &m->logs[p];
+  if (l->count > 0 && chance(m, 15)) { /* a relay starts again and repeats its last messages in their order */
+    int n = 1 + (int)roll(m, 3), from = l->count > n ? l->count - n : 0, to = l->count;
+    for (int i = from; i < to && l->count < RECORDS_MAX; i++)
+      append(m, p, l->records[i].id);
+    return;
+  }
+  if (l->count >= RECORDS_MAX || m->ids >= MESSAGES_MAX || m->outbox_count >= IDS_MAX)
+    return;
+  struct subject *s = &m->subjects[m->ids];
+  int key = (int)roll(m, KEYS_EACH + 1) - 1;
+  *s = (struct subject){.partition = p,
+                        .order = l->end,
+                        .key = key < 0 ? -1 : keys_from(p) + key,
+                        .of = m->ids,
+                        .lane = -1,
+                        .applied_by = -1};
+  model_draw_nature(m, s, l->count == 3);
+  m->outbox[m->outbox_count++] = (struct intent){.seq = m->seq, .id = m->ids};
+  m->seq += m->ids % 7 == 0 ? 3 : 1; /* another topic's, or holes */
   append(m, p, m->ids++);
 }
 

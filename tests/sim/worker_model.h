@@ -1,23 +1,32 @@
 /* What the worker core is simulated against: a PostgreSQL of rows, locks and transactions, a Kafka of logs and one
  * consumer group, and the verifier that looks at every commit. No part of it uses the worker's own code, but for what the
- * process calls in a transaction too: the helper that picks candidates (W6), isolate_core and failed_core. */
+ * process calls in a transaction too: the helper that picks candidates (W6), isolate_core, failed_core and job_core.
+ *
+ * Where rows of txb.consumer_offset are, there are places: first the partitions, then a lane for each replay job. A lane's
+ * log is what its job reads of the outbox, in its order. */
 #ifndef TXB_TESTS_SIM_WORKER_MODEL_H
 #define TXB_TESTS_SIM_WORKER_MODEL_H
 
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "common/uuid.h"
 #include "consumer/failed_core.h"
 #include "consumer/isolate_core.h"
+#include "consumer/job_core.h"
 
 enum {
   PARTITIONS_MAX = 3,
+  JOBS_MAX = 2,
+  PLACES = PARTITIONS_MAX + JOBS_MAX,
+  REPLAY_EVERY = 4, /* seeds: in one of so many there are replay jobs */
   WORKERS = 3,
   RECORDS_MAX = 48,
   IDS_MAX = PARTITIONS_MAX * RECORDS_MAX,
-  MESSAGES_MAX = 220, /* with edited copies; a number fits into a byte */
-  FAILED_MAX = 500,
-  KEYS = 4, /* of a partition */
+  MESSAGES_MAX = 340, /* with those of forced runs and edited copies */
+  FAILED_MAX = 700,
+  KEYS_EACH = 4, /* of a partition */
+  KEYS = PARTITIONS_MAX * KEYS_EACH,
   SESSIONS_MAX = 24,
   BATCH_MAX = 8,
   POISON_KILLS = 60,
@@ -31,7 +40,8 @@ enum {
 struct bugs {
   bool offset_before_commit, inbox_outside, no_epoch_check, no_inbox, commit_tag_ignored, batch_duplicate_ids,
       error_skips, held_out_of_order, attempt_per_replica, keys_version_ignored, retry_unmarked, behind_applied,
-      retry_before_due, held_not_kept, failed_not_recorded, attempts_forgotten;
+      retry_before_due, held_not_kept, failed_not_recorded, attempts_forgotten, lane_position_first, lane_no_fences,
+      lane_keys_ignored, lane_two_owners, run_not_in_inbox;
 };
 
 /* ---- Kafka: logs ----------------------------------------------------------------------------- */
@@ -47,10 +57,17 @@ struct log {
 /* How a message fails. The first three do until it has had as many attempts, by the history; the others pass. */
 enum fails { FAILS_RAISE, FAILS_RETRY_NAMED, FAILS_REFUSE, FAILS_AT_COMMIT, PASSES_CONFLICT, PASSES_WAIT, FAILS_KINDS };
 
-/* A message as the handler meets it; what is in here does not roll back. */
+/* A message of one run, as the handler meets it; what is in here does not roll back. */
 struct subject {
   int partition, key; /* key -1: none */
-  int64_t order;      /* offset of its first appearance; an edited copy has that of what it replaces */
+  int64_t order;      /* offset of its first appearance, in a forced run its seq; an edited copy has that of what it
+                         replaces */
+  int run;            /* 0: live, and jobs that are not forced */
+  int of;             /* the message that a forced run repeats; else itself */
+  int lane;           /* place: the forced job's, or that in which an edited copy waits; -1 */
+  bool copy;          /* edited */
+  int applied_by;     /* place of the lane that brought it; -1: live */
+  int replays;        /* jobs that are not forced and read it too */
   enum fails kind;
   int fails;    /* so many attempts; FOR_EVER */
   int attempts; /* by the history */
@@ -76,12 +93,14 @@ struct row { /* of txb.consumer_offset */
   int64_t stalled_offset, due_us;
   int attempts;
   int64_t consumed, applied, duplicate, failed;
-  int64_t keys_version;
+  int64_t keys_version, keys_taken;
+  int64_t moved; /* of a lane: gone to live partitions; of a partition: come from lanes */
   int suspect_failed[BATCH_MAX], suspect_failed_count;
 };
 
 struct failed { /* a row of txb.failed; its index is its number */
   int partition, id, key;
+  int lane; /* that set it aside, perhaps behind a live partition's; -1 */
   int64_t offset, place, due_us;
   enum txb_failed_state state;
   int attempts;
@@ -134,8 +153,8 @@ struct session {
   /* the transaction */
   bool in_transaction, holds_row;
   struct row staged;
-  int fresh[2 * BATCH_MAX], fresh_count; /* inbox rows of this transaction */
-  int effects[2 * BATCH_MAX], effect_count;
+  int fresh[2 * BATCH_MAX], fresh_count;                                /* inbox rows of this transaction */
+  int effects[2 * BATCH_MAX], effect_lane[2 * BATCH_MAX], effect_count; /* lane: that the message came by, or -1 */
   int allowed[BATCH_MAX], allowed_count; /* planted inbox_outside: what the earlier transaction put in */
   struct staged_add adds[BATCH_MAX];
   int add_count;
@@ -152,9 +171,27 @@ struct session {
   /* what the answer tells */
   int settled, failed_count;
   int64_t due_ms;
-  bool transient;
+  bool transient, aside; /* aside: messages were set aside */
   int new_chunk;
   int gained[KEYS]; /* rows that hold the key; lost: negative */
+};
+
+/* ---- replay jobs ----------------------------------------------------------------------------- */
+struct intent { /* of the outbox */
+  int64_t seq;
+  int id;
+};
+
+struct job { /* a row of txb.job, and of txb.job_lane: all is one topic */
+  enum txb_job_state state;
+  int run;      /* 0: not forced */
+  bool ordered; /* not forced, all of each key from before what live has still to do: so one order with live */
+  int instance; /* that has the lease; -1: nobody */
+  int64_t lease_until_us;
+  bool through;
+  /* of the verifier */
+  int granted_to;
+  int64_t granted_until_us;
 };
 
 struct model {
@@ -163,8 +200,14 @@ struct model {
   bool verbose;
   struct bugs bugs;
   int partitions;
+  bool replays; /* there are jobs in this seed */
+  struct job jobs[JOBS_MAX];
+  int job_count;
+  struct intent outbox[IDS_MAX];
+  int outbox_count;
+  int64_t seq; /* the next */
   int64_t now_us;
-  struct log logs[PARTITIONS_MAX];
+  struct log logs[PLACES];
   struct subject subjects[MESSAGES_MAX];
   int ids;
   struct failed failed[FAILED_MAX];
@@ -172,8 +215,8 @@ struct model {
   struct txb_failed_policy policy;
   int held_max;           /* of a key */
   int32_t batch_messages; /* of all workers: suspicion reaches as far as a batch of the one that died (W10) */
-  struct row rows[PARTITIONS_MAX];
-  int row_lock[PARTITIONS_MAX]; /* session, -1 */
+  struct row rows[PLACES];
+  int row_lock[PLACES]; /* session, -1 */
   bool inbox[MESSAGES_MAX];
   int inbox_lock[MESSAGES_MAX];
   struct session sessions[SESSIONS_MAX];
@@ -191,7 +234,37 @@ bool chance(struct model *m, int percent);
 void say(struct model *m, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void violated(struct model *m, const char *what);
 
+static inline bool is_lane(int place) {
+  return place >= PARTITIONS_MAX;
+}
+static inline bool is_place(const struct model *m, int place) {
+  return place < m->partitions || (is_lane(place) && place < PARTITIONS_MAX + m->job_count);
+}
+static inline int lane_of(int place) {
+  return is_lane(place) ? place : -1;
+}
+static inline struct txb_uuid model_uuid(int id) {
+  return (struct txb_uuid){.bytes = {[14] = (unsigned char)(id >> 8), [15] = (unsigned char)id}};
+}
+static inline int model_id(const struct txb_uuid *uuid) {
+  return uuid->bytes[14] << 8 | uuid->bytes[15];
+}
+static inline struct job *job_of(struct model *m, int lane) {
+  return &m->jobs[lane - PARTITIONS_MAX];
+}
+/* The keys of a place are numbers from the one up to the other. */
+static inline int keys_from(int place) {
+  return is_lane(place) ? 0 : place * KEYS_EACH;
+}
+static inline int keys_to(int place) {
+  return is_lane(place) ? KEYS : (place + 1) * KEYS_EACH;
+}
+
 void model_init(struct model *m, uint64_t seed, const struct bugs *bugs, bool verbose);
+/* A row without a history. */
+void model_init_place(struct model *m, int place);
+/* How a message will behave; `poisons`: of a poisoned world it is the one that kills. */
+void model_draw_nature(struct model *m, struct subject *s, bool poisons);
 /* A new message, or a repetition of what was produced last. */
 void model_produce(struct model *m);
 
@@ -209,11 +282,15 @@ void model_crash_server(struct model *m);
 void model_passed(struct model *m, int partition, int64_t new_next);
 
 /* ---- failed messages (worker_failed.c) ---- */
-/* Rows that hold a key; -1 for none. */
-int failed_holding(const struct model *m, int partition, int key);
+/* Rows that hold a key in a place, in a lane those of live partitions too; 0 for key -1. */
+int failed_holding(const struct model *m, int place, int key);
+/* Of the place alone. */
+int failed_own_holding(const struct model *m, int place, int key);
 int failed_held(const struct model *m, int partition);
 /* Milliseconds until something is due; -1: nothing. */
 int64_t failed_due_ms(const struct model *m, int partition);
+/* The version of what is held there: of a lane with those of the live partitions. */
+int64_t failed_keys_version(const struct model *m, int place);
 /* Rows for a retry: heads that are due and what is held behind each. */
 int failed_pick(const struct model *m, int partition, int rows_max, int *numbers);
 /* A new owner: what is under a marker that is still out is suspected. */
@@ -228,6 +305,16 @@ void failed_check_transition(struct model *m, enum txb_failed_state from, enum t
                              enum txb_failed_state to);
 /* A person does something to some row, when the partition's lock is free (worker_person.c). */
 void failed_person(struct model *m);
+
+/* ---- replay jobs (worker_job.c) ---- */
+/* A person starts one, pauses it, lets it go on, or cancels it. */
+void job_person(struct model *m);
+/* txb.lane_claim: which lanes this instance has from now on. */
+void job_claim(struct model *m, int instance, int64_t lease_us, int lanes_max, bool mine[PLACES]);
+void job_free(struct model *m, int lane, int instance);
+/* Whether the transaction of a lane may open; ahead: it would move the position. */
+bool job_may_run(struct model *m, int lane, bool ahead);
+bool job_all_ended(const struct model *m);
 
 /* ---- the verifier (worker_verify.c) ---- */
 /* No held row without a head, no key held by nothing, counters. */

@@ -22,7 +22,7 @@ void start_worker(struct world *w, int index) {
   k->index = index;
   k->instance = ++w->instances;
   k->session = -1;
-  for (int p = 0; p < PARTITIONS_MAX; p++)
+  for (int p = 0; p < PLACES; p++)
     k->slot[p] = -1, k->position[p] = -1;
   struct txb_worker_core_options o = {.batch_messages = w->m.batch_messages,
                                       .batch_bytes = 1000,
@@ -57,11 +57,6 @@ void kill_worker(struct world *w, struct worker *k) {
   k->session = -1;
 }
 
-/* A world's partitions may be lanes of replays to the core: the same holds for them. */
-static bool is_lane(const struct world *w, int p) {
-  return (w->seed + (uint64_t)p) % 3 == 0;
-}
-
 static void handle_kafka(struct world *w, struct worker *k) {
   struct kafka_event e = k->events[0];
   memmove(k->events, k->events + 1, (size_t)--k->event_count * sizeof e);
@@ -69,7 +64,7 @@ static void handle_kafka(struct world *w, struct worker *k) {
   switch (e.kind) {
   case K_ASSIGN: {
     struct txb_error err;
-    if (txb_worker_core_assign(&k->core, is_lane(w, e.partition), w->m.now_us, &slot, &err) != TXB_OK)
+    if (txb_worker_core_assign(&k->core, false, w->m.now_us, &slot, &err) != TXB_OK)
       abort();
     k->slot[e.partition] = slot;
     k->partition_of[slot] = e.partition;
@@ -90,25 +85,28 @@ static void handle_kafka(struct world *w, struct worker *k) {
 
 /* One record to the core, if there is one. */
 static void fetch(struct world *w, struct worker *k) {
-  for (int p = 0; p < w->m.partitions; p++) {
+  for (int p = 0; p < PLACES; p++) {
     if (k->slot[p] < 0 || k->position[p] < 0 || k->paused[p] || chance(&w->m, 30))
       continue;
     const struct log *l = &w->m.logs[p];
+    int64_t end = is_lane(p) ? k->lane_end[p] : l->end;
     int i = 0;
     while (i < l->count && l->records[i].offset < k->position[p])
       i++;
-    if (i == l->count) {
-      found(w, k, TXB_WE_END, k->slot[p], true, l->end);
+    if (i == l->count || l->records[i].offset >= end) {
+      found(w, k, TXB_WE_END, k->slot[p], true, end);
       continue;
     }
-    if (is_lane(w, p) && l->records[i].offset > k->position[p] && chance(&w->m, 50)) { /* read in vain so far */
+    if (is_lane(p) && l->records[i].offset > k->position[p] && chance(&w->m, 50)) { /* read in vain so far */
       struct txb_worker_event e = event_of(w, TXB_WE_END, k->slot[p]);
       e.offset = l->records[i].offset;
       e.more = true;
       txb_worker_core_step(&k->core, &e);
     }
-    struct txb_worker_record r = {.offset = l->records[i].offset, .timestamp_ms = l->records[i].id, .size = 100};
-    r.id.bytes[15] = (unsigned char)l->records[i].id;
+    struct txb_worker_record r = {.offset = l->records[i].offset,
+                                  .timestamp_ms = l->records[i].id,
+                                  .id = model_uuid(l->records[i].id),
+                                  .size = 100};
     k->position[p] = r.offset + 1;
     struct txb_error err;
     if (txb_worker_core_record(&k->core, k->slot[p], &r, w->m.now_us, &err) != TXB_OK)
@@ -119,6 +117,12 @@ static void fetch(struct world *w, struct worker *k) {
 static void leave(struct world *w, struct worker *k, int p) {
   k->slot[p] = -1;
   k->position[p] = -1;
+  k->confirming[p] = false;
+  if (is_lane(p)) {
+    if (connected(w, k))
+      job_free(&w->m, p, k->instance);
+    return;
+  }
   if (w->owner[p] == k->index && w->in_group[k->index]) {
     w->owner[p] = -1;
     w->revoking[p] = false;
@@ -144,12 +148,16 @@ static bool carry_out(struct world *w, struct worker *k, const struct txb_worker
   case TXB_WA_RETRY:
     return ask_database(w, k, a, p);
   case TXB_WA_CONFIRM: {
+    if (is_lane(p)) {
+      k->confirming[p] = true;
+      break;
+    }
     bool accepted = k->member && w->in_group[k->index] && k->generation == w->generation;
     tell(k, (struct kafka_event){.kind = K_CONFIRMED, .partition = p, .serial = k->serial[p], .accepted = accepted});
     break;
   }
   case TXB_WA_FETCH:
-    if (is_lane(w, p) && a->offset != k->core.partitions[a->slot].next_offset)
+    if (is_lane(p) && a->offset != k->core.partitions[a->slot].next_offset)
       violated(&w->m, "a lane is not read from its position on");
     k->position[p] = a->offset;
     k->paused[p] = false;
@@ -169,8 +177,8 @@ static bool carry_out(struct world *w, struct worker *k, const struct txb_worker
     break;
   case TXB_WA_START:
   case TXB_WA_COPY:
-    if (is_lane(w, p))
-      violated(&w->m, "a lane is asked for what is Kafka's alone");
+    if (is_lane(p))
+      violated(&w->m, "what is Kafka's alone was asked for a lane");
     break;
   case TXB_WA_NONE:
     break;
@@ -194,10 +202,9 @@ static void collect(struct world *w, struct worker *k) {
   e.held_count = failed_held(&w->m, p);
   e.transient = x->transient;
   e.chunk = x->new_chunk;
-  for (int key = 0; key < KEYS && e.tag_commit; key++) {
-    k->held[p][key] += is_lane(w, p) ? 0 : x->gained[key]; /* a lane's are asked for */
-    e.aside = e.aside || x->gained[key] > 0;
-  }
+  e.aside = e.tag_commit && x->aside;
+  for (int key = keys_from(p); key < keys_to(p) && e.tag_commit && !is_lane(p); key++) /* a lane's are asked for */
+    k->held[p][key] += x->gained[key];
   if (x->answer == A_FENCED)
     e.kind = TXB_WE_FENCED;
   if (x->answer == A_KEYS_CHANGED)
@@ -233,6 +240,7 @@ void turn(struct world *w, struct worker *k) {
     say(&w->m, "worker %d finds its connection gone", k->index);
     k->session = -1;
     k->awaiting = k->waiting = k->quiet = false;
+    memset(k->confirming, 0, sizeof k->confirming);
     step(w, k, TXB_WE_DOWN, 0);
     return;
   }
@@ -257,11 +265,13 @@ void turn(struct world *w, struct worker *k) {
     if (chance(&w->m, 70))
       k->generation = w->generation;
   }
-  if (!k->member && !w->in_group[k->index] && k->core.used == 0 && k->event_count == 0) /* its last life must have been
+  if (!k->member && !w->in_group[k->index] && k->core.used == k->core.lanes &&
+      k->event_count == 0) /* its last life must have been
                                                                                            timed out */
     join_group(w, k);
   if (k->event_count > 0 && chance(&w->m, 70))
     handle_kafka(w, k);
+  claim_lanes(w, k);
   fetch(w, k);
   if (k->awaiting) {
     collect(w, k);

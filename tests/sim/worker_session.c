@@ -16,7 +16,7 @@ int session_open(struct model *m) {
 
 void session_rollback(struct model *m, int s) {
   struct session *x = &m->sessions[s];
-  for (int p = 0; p < m->partitions; p++)
+  for (int p = 0; p < PLACES; p++)
     if (m->row_lock[p] == s)
       m->row_lock[p] = -1;
   for (int i = 0; i < x->fresh_count; i++)
@@ -44,14 +44,14 @@ void session_run(struct model *m, int s) {
   x->pc = 0;
   x->answer = A_NONE;
   x->allowed_count = -1;
-  x->begun = x->transient = false;
+  x->begun = x->transient = x->aside = false;
   x->failed_count = x->new_chunk = 0;
   x->due_ms = -1;
   x->driven = x->plugin || x->isolated || x->retry;
   memset(x->gained, 0, sizeof x->gained);
   if (x->isolated || x->retry)
     memcpy(x->script, isolated, sizeof isolated);
-  else if (m->bugs.offset_before_commit && !x->condemn)
+  else if (moves_first(m, x->partition) && !x->condemn)
     memcpy(x->script, position_first, sizeof position_first);
   else if (m->bugs.inbox_outside && !x->condemn)
     memcpy(x->script, inbox_first, sizeof inbox_first);
@@ -70,13 +70,31 @@ void session_fail(struct model *m, int s, enum answer answer) {
   end_script(&m->sessions[s], answer);
 }
 
+static bool lock_row(struct model *m, int s, int place) {
+  if (m->row_lock[place] >= 0 && m->row_lock[place] != s)
+    return false;
+  m->row_lock[place] = s;
+  return true;
+}
+
+/* Its own, and of a lane then those of all live partitions (J1). False: it waits, with those that it has got. */
+static bool lock_rows(struct model *m, int s, int place) {
+  if (!lock_row(m, s, place))
+    return false;
+  for (int p = 0; p < m->partitions && is_lane(place) && !m->bugs.lane_no_fences; p++)
+    if (!lock_row(m, s, p))
+      return false;
+  return true;
+}
+
 /* The compare-and-set. False: it waits for the lock. */
 static bool open_batch(struct model *m, int s) {
   struct session *x = &m->sessions[s];
   struct row *r = &m->rows[x->partition];
-  if (m->row_lock[x->partition] >= 0 && m->row_lock[x->partition] != s)
+  if (!lock_rows(m, s, x->partition))
     return false;
-  bool fenced = r->epoch != x->epoch ||
+  bool rests = is_lane(x->partition) && !job_may_run(m, x->partition, !x->retry);
+  bool fenced = r->epoch != x->epoch || rests ||
                 (x->retry ? !r->suspect_marked && !m->bugs.retry_unmarked : r->next_offset != x->expected);
   bool unfenced = m->bugs.no_epoch_check || (x->retry && m->bugs.attempt_per_replica);
   if (fenced && !unfenced) {
@@ -84,12 +102,11 @@ static bool open_batch(struct model *m, int s) {
     return true;
   }
   bool ignored = m->bugs.keys_version_ignored || unfenced;
-  if (r->keys_version != x->keys_version && !ignored) {
+  if (failed_keys_version(m, x->partition) != x->keys_version && !ignored) {
     say(m, "session %d: the keys have changed", s);
     session_fail(m, s, A_KEYS_CHANGED);
     return true;
   }
-  m->row_lock[x->partition] = s;
   x->holds_row = true;
   x->staged = *r;
   x->pc++;
@@ -131,15 +148,18 @@ static void commit(struct model *m, int s) {
     return;
   }
   bool row = x->holds_row;
+  if (is_lane(x->partition))
+    verify_lane(m, s);
   if (row)
     m->rows[x->partition] = x->staged;
   for (int i = 0; i < x->fresh_count; i++)
     m->inbox[x->fresh[i]] = true;
-  if (m->bugs.offset_before_commit && last && !row) { /* this order has its counters in two transactions */
+  if (moves_first(m, x->partition) && last && !row) { /* this order has its counters in two transactions */
     m->rows[x->partition].applied = x->staged.applied;
     m->rows[x->partition].duplicate = x->staged.duplicate;
     m->rows[x->partition].failed = x->staged.failed;
   }
+  x->aside = x->add_count > 0;
   if (last)
     failed_commit(m, x);
   if (last || row)

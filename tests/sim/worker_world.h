@@ -18,19 +18,22 @@ struct worker {
   int index, instance, session, session_serial, generation;
   int64_t stopped_since_us, rejoin_us;
   struct txb_worker_core core;
-  int slot[PARTITIONS_MAX];   /* -1 */
-  int serial[PARTITIONS_MAX]; /* counts assignments: an answer to an older one is void */
-  int partition_of[64];
-  int64_t position[PARTITIONS_MAX]; /* of the fetcher; -1: not fetching */
-  bool paused[PARTITIONS_MAX];
+  int slot[PLACES];         /* -1 */
+  int serial[PLACES];       /* counts assignments: an answer to an older one is void */
+  int partition_of[64];     /* the place of a slot */
+  int64_t position[PLACES]; /* of the fetcher; -1: not fetching */
+  bool paused[PLACES];
   struct kafka_event events[EVENTS_MAX];
   int event_count;
   bool awaiting; /* a RUN or RETRY has been sent */
   int awaiting_slot;
-  int held[PARTITIONS_MAX][KEYS]; /* rows that hold each key, as far as it knows */
-  enum txb_failure_class verdict[PARTITIONS_MAX];
-  int marked[PARTITIONS_MAX][BATCH_MAX]; /* the rows of its RETRY_MARK */
-  int64_t marked_us[PARTITIONS_MAX];
+  int held[PLACES][KEYS]; /* rows that hold each key, as far as it knows */
+  enum txb_failure_class verdict[PLACES];
+  int marked[PLACES][BATCH_MAX]; /* the rows of its RETRY_MARK */
+  int64_t marked_us[PLACES];
+  int64_t claim_us;        /* when it claims lanes next */
+  bool confirming[PLACES]; /* its core waits for the lease of that lane */
+  int64_t lane_end[PLACES];
   bool waiting; /* `action` waits for a lock */
   bool quiet;   /* it had nothing to do, and nothing has happened since */
   struct txb_worker_action action;
@@ -38,7 +41,6 @@ struct worker {
 
 struct world {
   struct model m;
-  uint64_t seed;
   struct worker workers[WORKERS];
   int generation, owner[PARTITIONS_MAX], revoking[PARTITIONS_MAX];
   int64_t seen_us[WORKERS]; /* last heartbeat of a member */
@@ -52,6 +54,10 @@ void rebalance(struct world *w);
 void leave_group(struct world *w, int index);
 void join_group(struct world *w, struct worker *k);
 void expire_members(struct world *w);
+
+/* ---- lanes (worker_lane.c) ---- */
+/* Renews and claims, when it is time and the connection is free. */
+void claim_lanes(struct world *w, struct worker *k);
 
 /* ---- a worker's process (worker_process.c) ---- */
 void start_worker(struct world *w, int index);
