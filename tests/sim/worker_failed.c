@@ -158,6 +158,8 @@ static bool is_open_in(const struct model *m, int place, int id) {
 /* It is counted there, and the lane knows already what it holds there. False: it waits there itself, and needs no row. */
 static bool move(struct model *m, int lane, int to, int id) {
   bool needs = !is_open_in(m, to, id);
+  m->replayed[R_MOVED] += needs;
+  m->replayed[R_KNOWN] += !needs;
   m->rows[lane].consumed--;
   m->rows[lane].failed--;
   m->rows[lane].moved++;

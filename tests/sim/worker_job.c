@@ -17,6 +17,12 @@ static void change(struct model *m, struct job *j, enum txb_job_event event) {
   if (to == TXB_JOB_NONE)
     violated(m, "a transition of a job that its table refuses");
   j->state = to;
+  j->state_us = m->now_us;
+  m->replayed[R_STARTED] += event == TXB_JOB_ON_START;
+  m->replayed[R_PAUSED] += event == TXB_JOB_ON_PAUSE;
+  m->replayed[R_RESUMED] += event == TXB_JOB_ON_RESUME;
+  m->replayed[R_CANCELLED] += event == TXB_JOB_ON_CANCEL;
+  m->replayed[R_DONE] += event == TXB_JOB_ON_FINISH;
   say(m, "job %d is %s", (int)(j - m->jobs), txb_job_state_name(to));
 }
 
@@ -81,6 +87,8 @@ static void start(struct model *m) {
                     .instance = -1,
                     .granted_to = -1};
   change(m, j, TXB_JOB_ON_START);
+  m->replayed[R_FORCED] += forced;
+  m->replayed[R_ORDERED] += j->ordered;
   struct log *l = &m->logs[lane];
   for (int i = r.from; i < r.to; i++) {
     const struct intent *intent = &m->outbox[i];
@@ -134,6 +142,7 @@ static void grant(struct model *m, struct job *j, int instance, int64_t lease_us
     violated(m, "F: a lane has two owners");
   if (!txb_job_serves(j->state, j->through, true))
     violated(m, "a lane of a paused job was given out");
+  m->replayed[R_TAKEN_OVER] += j->instance >= 0 && j->instance != instance;
   if (j->instance != instance)
     say(m, "lane %d is leased to instance %d", (int)(j - m->jobs), instance);
   j->instance = j->granted_to = instance;

@@ -30,7 +30,7 @@ static void renewed(struct world *w, struct worker *k, int lane, bool mine) {
   if (k->slot[lane] < 0 && mine)
     begin(w, k, lane);
   else if (k->slot[lane] >= 0 && (!mine || ends_earlier(k, lane, end)))
-    step(w, k, TXB_WE_LOST, k->slot[lane]);
+    step(w, k, mine || chance(&w->m, 50) ? TXB_WE_LOST : TXB_WE_REVOKED, k->slot[lane]);
   else if (k->slot[lane] >= 0 && confirming)
     found(w, k, TXB_WE_CONFIRMED, k->slot[lane], true, 0);
   k->lane_end[lane] = end;

@@ -41,7 +41,7 @@ struct bugs {
   bool offset_before_commit, inbox_outside, no_epoch_check, no_inbox, commit_tag_ignored, batch_duplicate_ids,
       error_skips, held_out_of_order, attempt_per_replica, keys_version_ignored, retry_unmarked, behind_applied,
       retry_before_due, held_not_kept, failed_not_recorded, attempts_forgotten, lane_position_first, lane_no_fences,
-      lane_keys_ignored, lane_two_owners, run_not_in_inbox;
+      lane_keys_ignored, lane_two_owners, lane_pause_ignored, run_not_in_inbox;
 };
 
 /* ---- Kafka: logs ----------------------------------------------------------------------------- */
@@ -152,6 +152,7 @@ struct session {
   int limit_settled; /* the batch is cut there since a key would have too many */
   /* the transaction */
   bool in_transaction, holds_row;
+  int64_t opened_us;
   struct row staged;
   int fresh[2 * BATCH_MAX], fresh_count;                                /* inbox rows of this transaction */
   int effects[2 * BATCH_MAX], effect_lane[2 * BATCH_MAX], effect_count; /* lane: that the message came by, or -1 */
@@ -187,11 +188,28 @@ struct job { /* a row of txb.job, and of txb.job_lane: all is one topic */
   int run;      /* 0: not forced */
   bool ordered; /* not forced, all of each key from before what live has still to do: so one order with live */
   int instance; /* that has the lease; -1: nobody */
-  int64_t lease_until_us;
+  int64_t lease_until_us, state_us;
   bool through;
   /* of the verifier */
   int granted_to;
   int64_t granted_until_us;
+};
+
+/* What the jobs of a run went through: a rule that nothing exercises is not tested. */
+enum replayed {
+  R_STARTED,
+  R_FORCED,
+  R_ORDERED,
+  R_PAUSED,
+  R_RESUMED,
+  R_CANCELLED,
+  R_DONE,
+  R_TAKEN_OVER, /* leases that had run out */
+  R_MOVED,      /* messages that a live partition got */
+  R_KNOWN,      /* those that it had already */
+  R_RETRIED,    /* transactions of retries */
+  R_STOPPED,    /* transactions that did not open since the job rests */
+  R_COUNT
 };
 
 struct model {
@@ -203,6 +221,7 @@ struct model {
   bool replays; /* there are jobs in this seed */
   struct job jobs[JOBS_MAX];
   int job_count;
+  uint64_t replayed[R_COUNT];
   struct intent outbox[IDS_MAX];
   int outbox_count;
   int64_t seq; /* the next */

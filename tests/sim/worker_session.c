@@ -93,7 +93,10 @@ static bool open_batch(struct model *m, int s) {
   struct row *r = &m->rows[x->partition];
   if (!lock_rows(m, s, x->partition))
     return false;
-  bool rests = is_lane(x->partition) && !job_may_run(m, x->partition, !x->retry);
+  bool rests = is_lane(x->partition) && !job_may_run(m, x->partition, !x->retry) && !m->bugs.lane_pause_ignored;
+  x->opened_us = m->now_us;
+  m->replayed[R_STOPPED] += rests;
+  m->replayed[R_RETRIED] += is_lane(x->partition) && x->retry;
   bool fenced = r->epoch != x->epoch || rests ||
                 (x->retry ? !r->suspect_marked && !m->bugs.retry_unmarked : r->next_offset != x->expected);
   bool unfenced = m->bugs.no_epoch_check || (x->retry && m->bugs.attempt_per_replica);

@@ -86,7 +86,11 @@ static void verify_order(struct model *m, const struct subject *u, int lane) {
 
 void verify_lane(struct model *m, int s) {
   const struct session *x = &m->sessions[s];
-  for (int p = 0; p < m->partitions && x->effect_count > 0; p++) {
+  const struct job *j = job_of(m, x->partition);
+  bool rests = j->state == TXB_JOB_PAUSED || (j->state == TXB_JOB_CANCELLED && !x->retry);
+  if (rests && x->opened_us > j->state_us)
+    violated(m, "a lane went on though its job rests");
+  for (int p = 0; p < m->partitions && x->effect_count > 0 && !moves_first(m, x->partition); p++) {
     if (m->row_lock[p] >= 0 && m->row_lock[p] != s)
       violated(m, "J1: an effect of a lane beside an open batch of a live partition");
     for (int i = 0; i < x->effect_count && !x->retry; i++)
