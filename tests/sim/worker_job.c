@@ -26,7 +26,7 @@ static void change(struct model *m, struct job *j, enum txb_job_event event) {
   say(m, "job %d is %s", (int)(j - m->jobs), txb_job_state_name(to));
 }
 
-/* The next owner of its lane begins anew with what kills: it was let go in the middle of that. */
+/* The next owner of the lane begins anew with what kills: the last one had to let go in the middle of that, alive. */
 static void forget_deaths(struct model *m, const struct job *j) {
   const struct log *l = &m->logs[PARTITIONS_MAX + (int)(j - m->jobs)];
   for (int i = 0; i < l->count; i++)
@@ -118,7 +118,6 @@ void job_person(struct model *m) {
       change(m, j, chance(m, 90) ? TXB_JOB_ON_RESUME : TXB_JOB_ON_CANCEL);
   } else if (chance(m, 1)) {
     change(m, j, chance(m, 85) ? TXB_JOB_ON_PAUSE : TXB_JOB_ON_CANCEL);
-    forget_deaths(m, j);
   }
 }
 
@@ -165,6 +164,7 @@ void job_claim(struct model *m, int instance, int64_t lease_us, int lanes_max, b
     if (touched[i] && j->instance == instance && !goes_on(m, j, lane)) {
       j->instance = j->granted_to = -1;
       clean(m, lane, instance);
+      forget_deaths(m, j);
     }
     have += j->instance == instance;
   }

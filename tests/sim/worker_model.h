@@ -19,7 +19,7 @@ enum {
   PARTITIONS_MAX = 3,
   JOBS_MAX = 2,
   PLACES = PARTITIONS_MAX + JOBS_MAX,
-  REPLAY_EVERY = 4, /* seeds: in one of so many there are replay jobs */
+  REPLAY_EVERY = 3, /* seeds: in one of so many there are replay jobs */
   WORKERS = 3,
   RECORDS_MAX = 48,
   IDS_MAX = PARTITIONS_MAX * RECORDS_MAX,

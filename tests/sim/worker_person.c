@@ -42,11 +42,12 @@ static void discard(struct model *m, struct failed *f) {
   f->holds = false;
 }
 
-/* A message that a lane has set aside and live, or another lane, as well: an edited copy would take one of its places. */
+/* A message that lies there twice, since it came twice or a lane brought it too: an edited copy would take one of its
+ * places, perhaps the later one. */
 static bool is_elsewhere(const struct model *m, const struct failed *f) {
   for (int i = 0; i < m->failed_count; i++) {
     const struct failed *o = &m->failed[i];
-    if (o != f && o->id == f->id && o->lane != f->lane && txb_failed_is_open(o->state))
+    if (o != f && o->id == f->id && txb_failed_is_open(o->state))
       return true;
   }
   return false;

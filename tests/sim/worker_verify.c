@@ -52,16 +52,14 @@ static bool in_log(const struct log *l, int id) {
 
 /* Whether the order of two messages of a key and run says anything, `u` being applied as brought by a lane (-1: live). A job
  * that isn't forced may begin behind what live has still to do: then it overtakes, and only its own messages are in order.
- * A copy that was edited in a lane waits there, and live goes on meanwhile. */
+ * A copy that was edited waits where it was set aside, live or in a lane, and the other goes on meanwhile. */
 static bool is_comparable(const struct model *m, const struct subject *u, const struct subject *v, int lane) {
   bool overtakes = lane >= 0 && m->jobs[lane - PARTITIONS_MAX].run == 0 && !m->jobs[lane - PARTITIONS_MAX].ordered;
   bool overtook = v->applied_by >= 0 && m->jobs[v->applied_by - PARTITIONS_MAX].run == 0 &&
                   !m->jobs[v->applied_by - PARTITIONS_MAX].ordered && v->applied_by != lane;
-  if (v->copy && v->lane >= 0 && v->lane != lane)
+  if ((v->copy && v->lane != lane) || (u->copy && v->effects > 0 && v->applied_by != lane))
     return false;
-  if (u->copy && u->lane >= 0 && (v->effects > 0 ? v->applied_by != lane : v->copy && v->lane != lane))
-    return false;
-  if (overtakes && !(v->copy ? v->lane == lane : in_log(&m->logs[lane], (int)(v - m->subjects))))
+  if (overtakes && !v->copy && !in_log(&m->logs[lane], (int)(v - m->subjects)))
     return false;
   return !overtook;
 }
