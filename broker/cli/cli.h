@@ -49,6 +49,10 @@ void txb_say(const char *fmt, ...) TXB_PRINTF(1, 2);
 const char *txb_next_step(const struct txb_error *err);
 /* The message of an error, with the next step; gives the exit code that belongs to it. */
 int txb_fail(const struct txb_error *err);
+/* Whether a person sits at the terminal who can be asked. */
+bool txb_can_ask(void);
+/* Asks that person; true for y. */
+bool txb_ask_yes(const char *fmt, ...) TXB_PRINTF(1, 2);
 /* One line that overwrites itself, only where cli->progress; NULL clears it. */
 void txb_progress(const struct txb_cli *cli, const char *text);
 
@@ -115,6 +119,14 @@ int txb_cmd_failed_retry(struct txb_cli *cli);
 int txb_cmd_failed_edit(struct txb_cli *cli);
 int txb_cmd_failed_discard(struct txb_cli *cli);
 int txb_cmd_failed_states(struct txb_cli *cli);
+int txb_cmd_replay_plan(struct txb_cli *cli);
+int txb_cmd_replay_start(struct txb_cli *cli);
+int txb_cmd_replay_list(struct txb_cli *cli);
+int txb_cmd_replay_show(struct txb_cli *cli);
+int txb_cmd_replay_pause(struct txb_cli *cli);
+int txb_cmd_replay_resume(struct txb_cli *cli);
+int txb_cmd_replay_cancel(struct txb_cli *cli);
+int txb_cmd_replay_rate(struct txb_cli *cli);
 int txb_cmd_replay_states(struct txb_cli *cli);
 int txb_cmd_audit_list(struct txb_cli *cli);
 int txb_cmd_completion(struct txb_cli *cli);

@@ -6,7 +6,6 @@
 #include "broker/cli/failed.h"
 #include "broker/cli/safe_text.h"
 #include "common/base64.h"
-#include "common/memory.h"
 
 #define HEX_SHOWN_MAX 4096
 
@@ -212,13 +211,13 @@ static void print_next(const struct txb_cli *cli, const struct txb_failed_messag
     return;
   heading(cli, "What to do");
   if (strcmp(state, "held") != 0) {
-    print_command(cli, "retry", number, "");
+    print_command(cli, "failed retry", number, "");
   } else if (m->head > 0) {
     txb_print("  it waits behind message %" PRId64 ", and follows when that one is done:\n", m->head);
-    print_command(cli, "show", m->head, "");
+    print_command(cli, "failed show", m->head, "");
   }
-  print_command(cli, "edit", number, "");
-  print_command(cli, "discard", number, " --reason TEXT");
+  print_command(cli, "failed edit", number, "");
+  print_command(cli, "failed discard", number, " --reason TEXT");
 }
 
 static void print_text(const struct txb_cli *cli, const struct txb_failed_message *m) {
@@ -231,14 +230,11 @@ static void print_text(const struct txb_cli *cli, const struct txb_failed_messag
   print_next(cli, m);
 }
 
-static enum txb_rc show(struct txb_cli *cli, const struct txb_targets *targets, struct txb_error *err) {
+static enum txb_rc show(struct txb_cli *cli, const struct txb_targets *targets, int64_t number,
+                        struct txb_error *err) {
   const char *uri;
   struct txb_pg *pg = NULL;
   struct txb_failed_message m;
-  int64_t *numbers;
-  TXB_TRY(txb_failed_numbers(&cli->args, &numbers, err));
-  int64_t number = numbers[0];
-  txb_free(numbers);
   TXB_TRY(txb_failed_one_target(cli, targets, &uri, err));
   TXB_TRY(txb_failed_connect(cli, uri, &pg, err));
   enum txb_rc rc = txb_failed_show(pg, number, &m, err);
@@ -256,9 +252,12 @@ static enum txb_rc show(struct txb_cli *cli, const struct txb_targets *targets, 
 int txb_cmd_failed_show(struct txb_cli *cli) {
   struct txb_error err;
   struct txb_targets targets = {NULL, 0};
-  enum txb_rc rc = txb_failed_targets(cli, &targets, &err);
+  int64_t number = 0;
+  enum txb_rc rc = txb_number_parse(cli->args.operands[0], "failed message", "failed list", &number, &err);
   if (rc == TXB_OK)
-    rc = show(cli, &targets, &err);
+    rc = txb_failed_targets(cli, &targets, &err);
+  if (rc == TXB_OK)
+    rc = show(cli, &targets, number, &err);
   txb_targets_fini(&targets);
   return rc == TXB_OK ? TXB_EXIT_DONE : txb_fail(&err);
 }

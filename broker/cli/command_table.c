@@ -1,6 +1,6 @@
 /* The table of commands. */
 #include "broker/cli/cli.h"
-#include "broker/cli/failed.h"
+#include "broker/cli/replay.h"
 #include "broker/cli/states.h"
 
 const struct txb_option txb_global_options[] = {
@@ -116,7 +116,7 @@ static const struct txb_option demo_options[] = {
 
 const struct txb_family txb_families[] = {
     {"failed", "failed messages: list, show, retry, edit, discard, states"},
-    {"replay", "running messages again: states"},
+    {"replay", "replay jobs: plan, start, list, show, pause, resume, cancel, rate, states"},
     {"audit", "who decided what"},
     {NULL, NULL},
 };
@@ -284,6 +284,77 @@ const struct txb_command txb_commands[] = {
      .run = txb_cmd_failed_states,
      .details = "The table of states and events that decides it. Connects to nothing.",
      .examples = "  txbroker failed states\n"},
+    {.name = "replay plan",
+     .summary = "show what a replay would do: counts, duplicates, how long",
+     .options = txb_replay_plan_options,
+     .run = txb_cmd_replay_plan,
+     .details = "Takes what `replay start` takes, counts what it means, and changes nothing: messages by topic, type "
+                "and key, what the group has applied already, what waits behind held keys, what is left out.",
+     .examples = "  txbroker --config txbroker.json replay plan --group ledger --from 2026-01-31T12:00:00Z\n"},
+    {.name = "replay start",
+     .summary = "run a range of an outbox again into a group, as a job",
+     .options = txb_replay_start_options,
+     .run = txb_cmd_replay_start,
+     .details = "The job is kept in the group's database, and the group's running workers share it; killed, it goes on "
+                "where it was. What the group has applied stays applied, unless --force is given. Messages of one key "
+                "keep their order. The range ends where the source's relay is now; the source keeps it until the job "
+                "has ended. With --then-live a new group gets all there is and goes on with what comes, without a gap: "
+                "so a projection is built again.",
+     .examples = "  txbroker --config txbroker.json replay start --group ledger --from 2026-01-31T12:00:00Z --yes\n"
+                 "  txbroker --config txbroker.json replay start --group balances-2 --then-live --name balances-2\n"
+                 "  txbroker --config txbroker.json replay start --group mail --key 42 --force --reason 'lost mails'\n"},
+    {.name = "replay list",
+     .summary = "list replay jobs, the newest first",
+     .options = txb_replay_list_options,
+     .run = txb_cmd_replay_list,
+     .details = "Of several databases all are looked at.",
+     .examples = "  txbroker --config txbroker.json replay list\n"},
+    {.name = "replay show",
+     .operands = "NUMBER",
+     .operands_min = 1,
+     .operands_max = 1,
+     .summary = "show a replay job: progress, rate, results, who runs it",
+     .options = txb_replay_show_options,
+     .run = txb_cmd_replay_show,
+     .details = "With --follow it goes on until the job has ended, and Ctrl-C ends only the watching; exit code 1 when "
+                "the job was cancelled. With -o jsonl each change is a line.",
+     .examples = "  txbroker --config txbroker.json replay show 7 --follow\n"},
+    {.name = "replay pause",
+     .operands = "NUMBER",
+     .operands_min = 1,
+     .operands_max = 1,
+     .summary = "let a replay job rest",
+     .options = txb_replay_decide_options,
+     .run = txb_cmd_replay_pause,
+     .details = "Nothing of it runs until it is resumed, its retries neither. Its range stays kept.",
+     .examples = "  txbroker --config txbroker.json replay pause 7\n"},
+    {.name = "replay resume",
+     .operands = "NUMBER",
+     .operands_min = 1,
+     .operands_max = 1,
+     .summary = "let a paused replay job go on",
+     .options = txb_replay_decide_options,
+     .run = txb_cmd_replay_resume,
+     .examples = "  txbroker --config txbroker.json replay resume 7\n"},
+    {.name = "replay cancel",
+     .operands = "NUMBER",
+     .operands_min = 1,
+     .operands_max = 1,
+     .summary = "end a replay job; what it did stays done",
+     .options = txb_replay_cancel_options,
+     .run = txb_cmd_replay_cancel,
+     .details = "It can't be resumed. What failed in it is still tried again.",
+     .examples = "  txbroker --config txbroker.json replay cancel 7 --reason 'wrong group'\n"},
+    {.name = "replay rate",
+     .operands = "NUMBER MESSAGES|none",
+     .operands_min = 2,
+     .operands_max = 2,
+     .summary = "change how fast a replay job may go",
+     .options = txb_replay_rate_options,
+     .run = txb_cmd_replay_rate,
+     .details = "At most so many messages a second in each topic, or none for no limit. It takes effect within a "
+                "second or two, while the job runs.",
+     .examples = "  txbroker --config txbroker.json replay rate 7 500\n"},
     {.name = "replay states",
      .summary = "print what may become of a replay job",
      .options = txb_replay_states_options,

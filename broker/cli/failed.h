@@ -15,6 +15,9 @@ extern const struct txb_option txb_failed_list_options[], txb_failed_show_option
  * --group and --source, which choose a database too. TXB_REFUSED (usage). */
 enum txb_rc txb_failed_filter(const struct txb_args *args, json_t **out, size_t *flags_out,
                               struct txb_error *err) TXB_MUST_CHECK;
+/* The number of a `what` ("job") in a text; the message names the command that lists them. */
+enum txb_rc txb_number_parse(const char *text, const char *what, const char *list, int64_t *out,
+                             struct txb_error *err) TXB_MUST_CHECK;
 /* Operands as numbers. */
 enum txb_rc txb_failed_numbers(const struct txb_args *args, int64_t **out, struct txb_error *err) TXB_MUST_CHECK;
 /* The databases to look at: --database, else those of --group or --source, else all of the configuration. */
@@ -28,6 +31,18 @@ enum txb_rc txb_failed_one_target(const struct txb_cli *cli, const struct txb_ta
 /* Connects, and checks the schema. */
 enum txb_rc txb_failed_connect(const struct txb_cli *cli, const char *uri, struct txb_pg **out,
                                struct txb_error *err) TXB_MUST_CHECK;
+/* The same for a command that catches signals: stop_fd (of txb_signals_open) ends every wait. */
+enum txb_rc txb_failed_connect_until(const struct txb_cli *cli, const char *uri, int stop_fd, struct txb_pg **out,
+                                     struct txb_error *err) TXB_MUST_CHECK;
+/* One question to the server: a missing right names the role that has it, what it refuses is the user's to correct.
+ * Also the commands about jobs ask so. Ends the parameters in every case. */
+enum txb_rc txb_failed_ask(struct txb_pg *pg, const struct txb_pg_statement *statement, struct txb_pg_params *params,
+                           const char *role, struct txb_pg_result **out, struct txb_error *err) TXB_MUST_CHECK;
+/* Null for 0: from the start. */
+void txb_failed_add_after(struct txb_pg_params *params, int64_t after);
+/* A jsonb cell (null: JSON's null); the first column of all rows as an array. Owned by the caller. */
+json_t *txb_failed_json(const struct txb_pg_result *rows, int row, int column);
+json_t *txb_failed_json_rows(const struct txb_pg_result *rows);
 /* Pages of messages as a JSON array; after 0: from the start. */
 enum txb_rc txb_failed_find(struct txb_pg *pg, const json_t *filter, int64_t after, int page, json_t **out,
                             struct txb_error *err) TXB_MUST_CHECK;
@@ -83,8 +98,8 @@ void txb_failed_print_table(const struct txb_cli *cli, const json_t *messages, i
 /* "3 dead, 1 held" */
 void txb_failed_states_text(const json_t *states, struct txb_buffer *out);
 const char *txb_failed_text(const json_t *object, const char *name); /* NULL: none */
-/* "txbroker --config FILE failed show 17": another command about a message, called as this one was, without what might
- * hold a secret. */
+/* "txbroker --config FILE failed show 17": another command ("failed show") about a message or a job, called as this one
+ * was, without what might hold a secret. */
 void txb_failed_called(const struct txb_cli *cli, const char *command, json_int_t number, struct txb_buffer *out);
 
 /* ---- deciding (failed_decide.c) --------------------------------------------------------------------------- */

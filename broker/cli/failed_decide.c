@@ -3,7 +3,6 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "broker/cli/failed.h"
 #include "broker/cli/safe_text.h"
@@ -51,11 +50,8 @@ static enum txb_rc ask(const char *verb, const struct meant *meant, bool *yes_ou
   txb_buffer_init(&states);
   txb_failed_states_text(meant->states, &states);
   enum txb_rc rc = TXB_OK;
-  if (isatty(STDIN_FILENO) == 1 && isatty(STDERR_FILENO) == 1) {
-    char answer[16] = "";
-    (void)fprintf(stderr, "%s %" PRId64 " messages (%s)? [y/N] ", verb, meant->total, txb_buffer_text(&states));
-    (void)fflush(stderr);
-    *yes_out = fgets(answer, sizeof(answer), stdin) != NULL && (answer[0] == 'y' || answer[0] == 'Y');
+  if (txb_can_ask()) {
+    *yes_out = txb_ask_yes("%s %" PRId64 " messages (%s)?", verb, meant->total, txb_buffer_text(&states));
   } else {
     rc = REFUSE(err, "%" PRId64 " messages are meant (%s): add --yes to %s them all, or --dry-run to see them",
                 meant->total, txb_buffer_text(&states), verb);

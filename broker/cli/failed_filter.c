@@ -27,12 +27,13 @@ static const struct {
     {"newer-than", "newer_than"},
 };
 
-static enum txb_rc number_of(const char *text, int64_t *out, struct txb_error *err) {
+enum txb_rc txb_number_parse(const char *text, const char *what, const char *list, int64_t *out,
+                             struct txb_error *err) {
   char *end = NULL;
   errno = 0;
   long long n = strtoll(text, &end, 10);
   if (*text < '0' || *text > '9' || *end != '\0' || errno != 0 || n < 1)
-    return REFUSE(err, "\"%s\" is not the number of a failed message; `txbroker failed list` prints them", text);
+    return REFUSE(err, "\"%s\" is not the number of a %s; `txbroker %s` prints them", text, what, list);
   *out = n;
   return TXB_OK;
 }
@@ -42,7 +43,7 @@ enum txb_rc txb_failed_numbers(const struct txb_args *args, int64_t **out, struc
   TXB_TRY(txb_alloc_array(args->operand_count + 1, sizeof(int64_t), &memory, err));
   int64_t *numbers = memory;
   for (size_t i = 0; i < args->operand_count; i++) {
-    enum txb_rc rc = number_of(args->operands[i], &numbers[i], err);
+    enum txb_rc rc = txb_number_parse(args->operands[i], "failed message", "failed list", &numbers[i], err);
     if (rc != TXB_OK) {
       txb_free(numbers);
       return rc;
@@ -114,36 +115,6 @@ static const char *database_of(const struct txb_settings *s, const char *group, 
   return NULL;
 }
 
-/* Keeps one of them. */
-static enum txb_rc narrow(struct txb_targets *targets, const char *uri, struct txb_error *err) {
-  txb_targets_fini(targets);
-  void *items;
-  TXB_TRY(txb_alloc_array(1, sizeof(struct txb_status_target), &items, err));
-  targets->items = items;
-  targets->items[0] = (struct txb_status_target){.uri = uri};
-  targets->count = 1;
-  return TXB_OK;
-}
-
-/* A database that a source and a group reach as different users is one. */
-static void drop_doubles(struct txb_targets *targets) {
-  char name[300], other[300];
-  size_t kept = 0;
-  for (size_t i = 0; i < targets->count; i++) {
-    bool seen = false;
-    txb_pg_describe_uri(targets->items[i].uri, name, sizeof(name));
-    for (size_t k = 0; k < kept && !seen; k++) {
-      txb_pg_describe_uri(targets->items[k].uri, other, sizeof(other));
-      seen = strcmp(name, other) == 0;
-    }
-    if (seen)
-      txb_free(targets->items[i].sources);
-    else
-      targets->items[kept++] = targets->items[i];
-  }
-  targets->count = kept;
-}
-
 enum txb_rc txb_failed_targets(const struct txb_cli *cli, struct txb_targets *out, struct txb_error *err) {
   const struct txb_args *args = &cli->args;
   const char *uri = txb_args_text(args, "database"), *group = txb_args_text(args, "group"),
@@ -152,11 +123,10 @@ enum txb_rc txb_failed_targets(const struct txb_cli *cli, struct txb_targets *ou
     uri = database_of(&cli->settings, group, source);
   if (uri == NULL) {
     enum txb_rc rc = txb_targets_init(out, cli, err);
-    drop_doubles(out);
+    txb_targets_merge(out);
     return rc;
   }
-  *out = (struct txb_targets){NULL, 0};
-  return narrow(out, uri, err);
+  return txb_targets_one(out, uri, err);
 }
 
 enum txb_rc txb_failed_one_target(const struct txb_cli *cli, const struct txb_targets *targets, const char **uri_out,

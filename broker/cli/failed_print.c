@@ -87,14 +87,15 @@ void txb_failed_states_text(const json_t *states, struct txb_buffer *out) {
 }
 
 void txb_failed_called(const struct txb_cli *cli, const char *command, json_int_t number, struct txb_buffer *out) {
+  bool jobs = strncmp(command, "replay ", 7) == 0; /* those live in their group's database, whatever the source */
   const char *config = txb_args_text(&cli->args, "config"), *group = txb_args_text(&cli->args, "group"),
-             *source = txb_args_text(&cli->args, "source");
+             *source = jobs ? NULL : txb_args_text(&cli->args, "source");
   txb_buffer_add_text(out, "txbroker");
   if (config != NULL)
     txb_buffer_addf(out, " --config %s", config);
   if (txb_args_text(&cli->args, "database") != NULL)
     txb_buffer_add_text(out, " --database URI");
-  txb_buffer_addf(out, " failed %s %" JSON_INTEGER_FORMAT, command, number);
+  txb_buffer_addf(out, " %s %" JSON_INTEGER_FORMAT, command, number);
   if (group != NULL)
     txb_buffer_addf(out, " --group %s", group);
   else if (source != NULL)

@@ -20,11 +20,16 @@ static const struct txb_pg_statement edit_statement = {"cli_failed_edit", txb_te
 static const struct txb_pg_statement audit_statement = {"cli_audit_list", txb_text_cli_audit_list};
 
 enum txb_rc txb_failed_connect(const struct txb_cli *cli, const char *uri, struct txb_pg **out, struct txb_error *err) {
+  return txb_failed_connect_until(cli, uri, -1, out, err);
+}
+
+enum txb_rc txb_failed_connect_until(const struct txb_cli *cli, const char *uri, int stop_fd, struct txb_pg **out,
+                                     struct txb_error *err) {
   char name[64];
   (void)snprintf(name, sizeof(name), "txbroker %s", cli->args.command->name);
   struct txb_pg_options options = {.uri = uri,
                                    .application_name = name,
-                                   .stop_fd = -1,
+                                   .stop_fd = stop_fd,
                                    .settings = "-c TimeZone=UTC -c jit=off",
                                    .builtins_only = true};
   struct txb_pg *pg = NULL;
@@ -48,8 +53,8 @@ static enum txb_rc explain(struct txb_pg *pg, const char *role, struct txb_error
   return err->rc;
 }
 
-static enum txb_rc ask(struct txb_pg *pg, const struct txb_pg_statement *statement, struct txb_pg_params *params,
-                       const char *role, struct txb_pg_result **out, struct txb_error *err) {
+enum txb_rc txb_failed_ask(struct txb_pg *pg, const struct txb_pg_statement *statement, struct txb_pg_params *params,
+                           const char *role, struct txb_pg_result **out, struct txb_error *err) {
   enum txb_rc rc = txb_buffer_check(&params->bytes, err);
   if (rc == TXB_OK) {
     rc = txb_pg_query(pg, statement, params, out, err);
@@ -66,14 +71,14 @@ static void add_json(struct txb_pg_params *params, const json_t *value) {
   free(text);
 }
 
-static void add_after(struct txb_pg_params *params, int64_t after) {
+void txb_failed_add_after(struct txb_pg_params *params, int64_t after) {
   if (after > 0)
     txb_pg_add_int8(params, after);
   else
     txb_pg_add_null(params, TXB_OID_INT8);
 }
 
-static json_t *json_of(const struct txb_pg_result *rows, int row, int column) {
+json_t *txb_failed_json(const struct txb_pg_result *rows, int row, int column) {
   struct txb_slice text = txb_pg_jsonb(rows, row, column);
   json_error_t ignored;
   json_t *value =
@@ -81,10 +86,10 @@ static json_t *json_of(const struct txb_pg_result *rows, int row, int column) {
   return value == NULL ? json_null() : value;
 }
 
-static json_t *json_rows(const struct txb_pg_result *rows) {
+json_t *txb_failed_json_rows(const struct txb_pg_result *rows) {
   json_t *list = json_array();
   for (int i = 0; i < txb_pg_rows(rows); i++)
-    (void)json_array_append_new(list, json_of(rows, i, 0));
+    (void)json_array_append_new(list, txb_failed_json(rows, i, 0));
   return list;
 }
 
@@ -94,10 +99,10 @@ enum txb_rc txb_failed_find(struct txb_pg *pg, const json_t *filter, int64_t aft
   struct txb_pg_params params;
   txb_pg_params_init(&params);
   add_json(&params, filter);
-  add_after(&params, after);
+  txb_failed_add_after(&params, after);
   txb_pg_add_int4(&params, page);
-  TXB_TRY(ask(pg, &find_statement, &params, "txb_reader", &rows, err));
-  *out = json_rows(rows);
+  TXB_TRY(txb_failed_ask(pg, &find_statement, &params, "txb_reader", &rows, err));
+  *out = txb_failed_json_rows(rows);
   return TXB_OK;
 }
 
@@ -109,8 +114,8 @@ enum txb_rc txb_failed_count(struct txb_pg *pg, const json_t *filter, const char
   add_json(&params, filter);
   txb_pg_add_text(&params, txb_slice_text(by));
   txb_pg_add_int4(&params, top);
-  TXB_TRY(ask(pg, &count_statement, &params, "txb_reader", &rows, err));
-  *out = json_rows(rows);
+  TXB_TRY(txb_failed_ask(pg, &count_statement, &params, "txb_reader", &rows, err));
+  *out = txb_failed_json_rows(rows);
   return TXB_OK;
 }
 
@@ -141,9 +146,9 @@ enum txb_rc txb_failed_all_numbers(struct txb_pg *pg, const json_t *filter, int6
     struct txb_pg_params params;
     txb_pg_params_init(&params);
     add_json(&params, filter);
-    add_after(&params, count == 0 ? 0 : ((int64_t *)memory)[count - 1]);
+    txb_failed_add_after(&params, count == 0 ? 0 : ((int64_t *)memory)[count - 1]);
     txb_pg_add_int4(&params, PAGE);
-    enum txb_rc rc = ask(pg, &numbers_statement, &params, "txb_reader", &rows, err);
+    enum txb_rc rc = txb_failed_ask(pg, &numbers_statement, &params, "txb_reader", &rows, err);
     got = rc == TXB_OK ? txb_pg_rows(rows) : 0;
     if (rc == TXB_OK)
       rc = txb_realloc_array(&memory, count + (size_t)got + 1, sizeof(int64_t), err);
@@ -164,15 +169,15 @@ enum txb_rc txb_failed_show(struct txb_pg *pg, int64_t number, struct txb_failed
   struct txb_pg_params params;
   txb_pg_params_init(&params);
   txb_pg_add_int8(&params, number);
-  TXB_TRY(ask(pg, &show_statement, &params, "txb_reader", &row, err));
-  *out = (struct txb_failed_message){.message = json_of(row, 0, 0),
+  TXB_TRY(txb_failed_ask(pg, &show_statement, &params, "txb_reader", &row, err));
+  *out = (struct txb_failed_message){.message = txb_failed_json(row, 0, 0),
                                      .key = txb_pg_bytes(row, 0, 1),
                                      .payload = txb_pg_bytes(row, 0, 2),
-                                     .history = json_of(row, 0, 3),
-                                     .editions = json_of(row, 0, 4),
+                                     .history = txb_failed_json(row, 0, 3),
+                                     .editions = txb_failed_json(row, 0, 4),
                                      .head = txb_pg_is_null(row, 0, 5) ? 0 : txb_pg_int8(row, 0, 5),
                                      .behind = txb_pg_int8(row, 0, 6),
-                                     .behind_first = json_of(row, 0, 7),
+                                     .behind_first = txb_failed_json(row, 0, 7),
                                      .waits_in_outbox = txb_pg_bool(row, 0, 8),
                                      .row = row};
   return TXB_OK;
@@ -204,7 +209,7 @@ enum txb_rc txb_failed_decide(struct txb_pg *pg, const struct txb_failed_decisio
   txb_pg_add_text(&params, txb_slice_text(d->person));
   txb_pg_add_text(&params, txb_slice_text(d->reason));
   add_json(&params, d->filter);
-  TXB_TRY(ask(pg, d->discard ? &discard_statement : &retry_statement, &params, "txb_admin", &rows, err));
+  TXB_TRY(txb_failed_ask(pg, d->discard ? &discard_statement : &retry_statement, &params, "txb_admin", &rows, err));
   for (int i = 0; i < txb_pg_rows(rows); i++)
     (void)json_array_append_new(results, json_pack("{s:I, s:b, s:o, s:o}", "number",
                                                    (json_int_t)txb_pg_int8(rows, i, 0), "done", txb_pg_bool(rows, i, 1),
@@ -224,7 +229,7 @@ enum txb_rc txb_failed_edit(struct txb_pg *pg, int64_t number, const struct txb_
   txb_pg_add_text(&params, txb_slice_text(edition->person));
   txb_pg_add_text(&params, txb_slice_text(edition->reason));
   add_json(&params, edition->filter);
-  TXB_TRY(ask(pg, &edit_statement, &params, "txb_admin", &row, err));
+  TXB_TRY(txb_failed_ask(pg, &edit_statement, &params, "txb_admin", &row, err));
   char id[37];
   struct txb_uuid uuid;
   bool has_new = !txb_pg_is_null(row, 0, 3);
@@ -244,10 +249,10 @@ enum txb_rc txb_audit_list(struct txb_pg *pg, int64_t after, int page, json_t **
   TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *rows = NULL;
   struct txb_pg_params params;
   txb_pg_params_init(&params);
-  add_after(&params, after);
+  txb_failed_add_after(&params, after);
   txb_pg_add_int4(&params, page);
-  TXB_TRY(ask(pg, &audit_statement, &params, "txb_reader", &rows, err));
-  *out = json_rows(rows);
+  TXB_TRY(txb_failed_ask(pg, &audit_statement, &params, "txb_reader", &rows, err));
+  *out = txb_failed_json_rows(rows);
   return TXB_OK;
 }
 

@@ -24,13 +24,12 @@ static enum txb_rc load_flags(struct txb_cli *cli, struct txb_error *err) {
 
 /* Commands that work with the entries of a configuration. The others live with what the environment sets for these. */
 static bool is_for_entries(const struct txb_command *command) {
-  static const char *const names[] = {"relay",          "worker",      "run",         "config",      "doctor",
-                                      "status",         "failed list", "failed show", "failed edit", "failed retry",
-                                      "failed discard", "audit list"};
+  static const char *const names[] = {"relay", "worker", "run", "config", "doctor", "status"};
   for (size_t i = 0; i < TXB_ARRAY_SIZE(names); i++)
     if (strcmp(command->name, names[i]) == 0)
       return true;
-  return false;
+  const char *second = txb_command_second(command); /* of the families only what prints a table needs none */
+  return second != NULL && strcmp(second, "states") != 0;
 }
 
 static enum txb_rc load_settings(struct txb_cli *cli, struct txb_error *err) {

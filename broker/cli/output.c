@@ -83,6 +83,21 @@ int txb_fail(const struct txb_error *err) {
   return txb_error_exit_code(err);
 }
 
+bool txb_can_ask(void) {
+  return isatty(STDIN_FILENO) == 1 && isatty(STDERR_FILENO) == 1;
+}
+
+bool txb_ask_yes(const char *fmt, ...) {
+  char answer[16] = "";
+  va_list args;
+  va_start(args, fmt);
+  (void)vfprintf(stderr, fmt, args);
+  va_end(args);
+  (void)fputs(" [y/N] ", stderr);
+  (void)fflush(stderr);
+  return fgets(answer, sizeof(answer), stdin) != NULL && (answer[0] == 'y' || answer[0] == 'Y');
+}
+
 void txb_progress(const struct txb_cli *cli, const char *text) {
   if (!cli->progress)
     return;

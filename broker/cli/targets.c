@@ -45,6 +45,34 @@ enum txb_rc txb_targets_init(struct txb_targets *targets, const struct txb_cli *
   return add_all(targets, s, err);
 }
 
+enum txb_rc txb_targets_one(struct txb_targets *targets, const char *uri, struct txb_error *err) {
+  void *items;
+  *targets = (struct txb_targets){NULL, 0};
+  TXB_TRY(txb_alloc_array(1, sizeof(struct txb_status_target), &items, err));
+  targets->items = items;
+  targets->items[0] = (struct txb_status_target){.uri = uri};
+  targets->count = 1;
+  return TXB_OK;
+}
+
+void txb_targets_merge(struct txb_targets *targets) {
+  char name[300], other[300];
+  size_t kept = 0;
+  for (size_t i = 0; i < targets->count; i++) {
+    bool seen = false;
+    txb_pg_describe_uri(targets->items[i].uri, name, sizeof(name));
+    for (size_t k = 0; k < kept && !seen; k++) {
+      txb_pg_describe_uri(targets->items[k].uri, other, sizeof(other));
+      seen = strcmp(name, other) == 0;
+    }
+    if (seen)
+      txb_free(targets->items[i].sources);
+    else
+      targets->items[kept++] = targets->items[i];
+  }
+  targets->count = kept;
+}
+
 void txb_targets_fini(struct txb_targets *targets) {
   for (size_t i = 0; i < targets->count; i++)
     txb_free(targets->items[i].sources);

@@ -14,6 +14,10 @@ struct txb_targets {
 enum txb_rc txb_targets_init(struct txb_targets *targets, const struct txb_cli *cli,
                              struct txb_error *err) TXB_MUST_CHECK;
 void txb_targets_fini(struct txb_targets *targets);
+/* Only this one. */
+enum txb_rc txb_targets_one(struct txb_targets *targets, const char *uri, struct txb_error *err) TXB_MUST_CHECK;
+/* A database that is reached as different users is one: the first of them. */
+void txb_targets_merge(struct txb_targets *targets);
 /* Connects with a bounded time for connecting and for each statement. */
 enum txb_rc txb_target_connect(const struct txb_cli *cli, const char *uri, int timeout_ms, struct txb_pg **out,
                                struct txb_error *err) TXB_MUST_CHECK;

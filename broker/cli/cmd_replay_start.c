@@ -1,0 +1,142 @@
+/* replay plan, replay start. The range is pinned in the source before the job is there, so that retention can't take it
+ * in between; then the pin goes over to the job's own name. A crash before the job is started leaves a pin that nobody
+ * renews: it counts for seven days. A crash after it leaves the job, and perhaps that pin. */
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "broker/cli/replay.h"
+#include "common/clock.h"
+#include "common/uuid.h"
+
+#define REFUSE(err, ...) TXB_FAIL_FROM((err), TXB_REFUSED, TXB_ORIGIN_USAGE, __VA_ARGS__)
+
+struct both {
+  struct txb_pg *consumer, *source;
+};
+
+static enum txb_rc connect_one(const struct txb_cli *cli, const char *uri, const char *what, const char *name,
+                               struct txb_pg **out, struct txb_error *err) {
+  enum txb_rc rc = txb_failed_connect(cli, uri, out, err);
+  return rc == TXB_OK ? TXB_OK : txb_error_prefix(err, "%s %s", what, name);
+}
+
+static enum txb_rc connect_both(const struct txb_cli *cli, const struct txb_replay_wish *wish, struct both *out,
+                                struct txb_error *err) {
+  TXB_TRY(connect_one(cli, wish->consumer_uri, "group", wish->group, &out->consumer, err));
+  return connect_one(cli, wish->source_uri, "source", wish->source, &out->source, err);
+}
+
+static enum txb_rc ask(const struct txb_replay_wish *wish, const struct txb_replay_range *range, bool *yes,
+                       struct txb_error *err) {
+  *yes = true;
+  if (wish->yes)
+    return TXB_OK;
+  if (!txb_can_ask())
+    return REFUSE(err, "replay start asks before it starts: add --yes, or --dry-run to see what would be replayed");
+  if (wish->then_live)
+    *yes = txb_ask_yes("replay source %s from number %" PRId64 " on into group %s, and go on live?", wish->source,
+                       range->seq_from, wish->group);
+  else
+    *yes = txb_ask_yes("replay numbers %" PRId64 " to %" PRId64 " of source %s into group %s%s?", range->seq_from,
+                       range->seq_to - 1, wish->source, wish->group,
+                       wish->forced ? ", also what was applied already" : "");
+  return TXB_OK;
+}
+
+/* The job's own pin is what its workers renew, and take away at its end. */
+static enum txb_rc pin_as_job(struct both *both, int64_t number, const struct txb_replay_wish *wish,
+                              const struct txb_replay_range *range, struct txb_error *err) {
+  json_t *job;
+  char name[160], what[160];
+  TXB_TRY(txb_replay_show(both->consumer, number, &job, err));
+  bool open = !txb_replay_is_final(job);
+  (void)snprintf(name, sizeof(name), "job %s %" PRId64, txb_failed_text(job, "database"), number);
+  (void)snprintf(what, sizeof(what), "replay job %" PRId64 " of group %.100s", number, wish->group);
+  json_decref(job);
+  return open ? txb_replay_pin(both->source, name, range->seq_from, what, err) : TXB_OK;
+}
+
+static void print_started(const struct txb_cli *cli, const struct txb_replay_wish *wish, int64_t number,
+                          bool existed) {
+  if (cli->output != TXB_OUTPUT_TEXT) {
+    json_t *document =
+        json_pack("{s:I, s:b, s:s?, s:s, s:s}", "number", (json_int_t)number, "existed", existed, "name", wish->name,
+                  "group", wish->group, "source", wish->source);
+    txb_failed_print_json(cli, document);
+    json_decref(document);
+    return;
+  }
+  struct txb_buffer text;
+  txb_buffer_init(&text);
+  txb_failed_called(cli, "replay show", (json_int_t)number, &text);
+  if (existed)
+    txb_print("job %" PRId64 " of that name is there already: nothing was started\n", number);
+  else
+    txb_print("job %" PRId64 " is started; a running worker of group %s takes it\n", number, wish->group);
+  txb_print("  %s --follow\n", txb_buffer_text(&text));
+  txb_buffer_fini(&text);
+}
+
+static enum txb_rc start_pinned(const struct txb_cli *cli, struct both *both, const struct txb_replay_wish *wish,
+                                const struct txb_replay_range *range, struct txb_error *err) {
+  int64_t number;
+  bool existed;
+  TXB_TRY(txb_replay_start(both->consumer, wish, range, &number, &existed, err));
+  if (!existed)
+    TXB_TRY(pin_as_job(both, number, wish, range, err));
+  print_started(cli, wish, number, existed);
+  return TXB_OK;
+}
+
+static enum txb_rc start(const struct txb_cli *cli, struct both *both, const struct txb_replay_wish *wish,
+                         const struct txb_replay_range *range, struct txb_error *err) {
+  struct txb_uuid id;
+  char text[37], name[64], what[160];
+  txb_uuid_v7(txb_clock_wall_us(), &id);
+  txb_uuid_format(&id, text);
+  (void)snprintf(name, sizeof(name), "replay-start-%s", text);
+  (void)snprintf(what, sizeof(what), "a replay into group %.100s that is being started", wish->group);
+  TXB_TRY(txb_replay_pin(both->source, name, range->seq_from, what, err));
+  enum txb_rc rc = start_pinned(cli, both, wish, range, err);
+  struct txb_error ignored; /* what went wrong first is told; a pin that is left counts for some days only */
+  enum txb_rc unpinned = txb_replay_unpin(both->source, name, rc == TXB_OK ? err : &ignored);
+  return rc == TXB_OK ? unpinned : rc;
+}
+
+static enum txb_rc go(const struct txb_cli *cli, struct both *both, const struct txb_replay_wish *wish, int *code,
+                      struct txb_error *err) {
+  struct txb_replay_range range;
+  bool yes;
+  TXB_TRY(connect_both(cli, wish, both, err));
+  TXB_TRY(txb_replay_range_read(both->source, wish, &range, err));
+  if (wish->dry_run)
+    return txb_replay_plan(cli, both->consumer, both->source, wish, &range, err);
+  TXB_TRY(ask(wish, &range, &yes, err));
+  if (yes)
+    return start(cli, both, wish, &range, err);
+  txb_say("nothing was started");
+  *code = TXB_EXIT_FAILED;
+  return TXB_OK;
+}
+
+static int run(struct txb_cli *cli) {
+  struct txb_error err;
+  struct txb_replay_wish wish;
+  struct both both = {NULL, NULL};
+  int code = TXB_EXIT_DONE;
+  enum txb_rc rc = txb_replay_wish_read(cli, &wish, &err);
+  if (rc == TXB_OK)
+    rc = go(cli, &both, &wish, &code, &err);
+  txb_pg_close(both.consumer);
+  txb_pg_close(both.source);
+  txb_replay_wish_fini(&wish);
+  return rc == TXB_OK ? code : txb_fail(&err);
+}
+
+int txb_cmd_replay_plan(struct txb_cli *cli) {
+  return run(cli);
+}
+
+int txb_cmd_replay_start(struct txb_cli *cli) {
+  return run(cli);
+}

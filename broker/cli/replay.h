@@ -1,0 +1,111 @@
+/* What the commands about replay jobs share: which job or which range, what both databases answer, how a job looks.
+ *
+ *   replay_options.c  the options, for the table
+ *   replay_wish.c     what plan and start were asked for, as far as the command line and the configuration tell
+ *   replay_range.c    the numbers of the source that this means
+ *   replay_store.c    what the consuming database is asked
+ *   replay_print.c    a job, its lanes, its progress
+ */
+#ifndef TXB_BROKER_CLI_REPLAY_H
+#define TXB_BROKER_CLI_REPLAY_H
+
+#include "broker/cli/failed.h"
+
+extern const struct txb_option txb_replay_plan_options[], txb_replay_start_options[], txb_replay_list_options[],
+    txb_replay_show_options[], txb_replay_decide_options[], txb_replay_cancel_options[], txb_replay_rate_options[];
+
+/* ---- what is asked for (replay_wish.c) -------------------------------------------------------------------- */
+/* Where a range begins or ends: a number, a time (its text, for the server to read), or the very end of the outbox. */
+struct txb_replay_bound {
+  const char *text; /* as it was given; NULL: not at all */
+  int64_t seq;      /* 0: it is no number */
+  bool is_time;
+};
+
+struct txb_replay_wish {
+  const char *group, *source, *name, *reason;
+  const char *consumer_uri, *source_uri; /* the group's database, the source's */
+  const char **topics;                   /* each once; the array is owned */
+  size_t topic_count;
+  const struct txb_args *args; /* of which keys and types are taken */
+  struct txb_replay_bound from, to;
+  bool forced, then_live, dry_run, yes;
+  long long rate_max; /* 0: no limit */
+};
+/* Reads and checks all that can be checked without a server. fini in every case. TXB_REFUSED (usage). */
+enum txb_rc txb_replay_wish_read(const struct txb_cli *cli, struct txb_replay_wish *out,
+                                 struct txb_error *err) TXB_MUST_CHECK;
+void txb_replay_wish_fini(struct txb_replay_wish *wish);
+/* The nth value of --key or --type; NULL: no more. */
+const char *txb_replay_wish_nth(const struct txb_replay_wish *wish, const char *option, size_t n);
+
+/* ---- the range (replay_range.c) --------------------------------------------------------------------------- */
+struct txb_replay_range {
+  int64_t seq_from, seq_to; /* the second one is not in it */
+  int64_t time_from_us, time_to_us;
+  bool has_time_from, has_time_to;
+  int64_t watermark;
+  bool whole;             /* nothing of the outbox was dropped yet */
+  int64_t lowest_time_us; /* of the oldest intent that is there */
+};
+/* What the wish means in the source's outbox, as it is now. TXB_REFUSED (usage): nothing lies in it, or it begins before
+ * what is still there. */
+enum txb_rc txb_replay_range_read(struct txb_pg *source, const struct txb_replay_wish *wish,
+                                  struct txb_replay_range *out, struct txb_error *err) TXB_MUST_CHECK;
+/* Adds what every question about the range takes: $1 source, $2 $3 numbers, $4 topics, $5 keys, $6 types, $7 $8 times. Without keys
+ * or types their arrays are empty. */
+void txb_replay_range_params(struct txb_pg_params *params, const struct txb_replay_wish *wish,
+                             const struct txb_replay_range *range);
+
+/* ---- the servers (replay_store.c) ------------------------------------------------------------------------- */
+/* The consuming database that a job's number belongs to: --database, that of --group, or the only one of all groups. */
+enum txb_rc txb_replay_target(const struct txb_cli *cli, const char **uri_out, struct txb_error *err) TXB_MUST_CHECK;
+/* The groups' databases, each once; or the one of --database or --group. */
+enum txb_rc txb_replay_targets(const struct txb_cli *cli, struct txb_targets *out, struct txb_error *err) TXB_MUST_CHECK;
+/* Starts the job; *existed_out: one of that name is there and says the same. */
+enum txb_rc txb_replay_start(struct txb_pg *consumer, const struct txb_replay_wish *wish,
+                             const struct txb_replay_range *range, int64_t *number_out, bool *existed_out,
+                             struct txb_error *err) TXB_MUST_CHECK;
+enum txb_rc txb_replay_list(struct txb_pg *consumer, int64_t after, int page, json_t **out,
+                            struct txb_error *err) TXB_MUST_CHECK;
+/* One job; TXB_REFUSED when there is none of that number. */
+enum txb_rc txb_replay_show(struct txb_pg *consumer, int64_t number, json_t **out, struct txb_error *err) TXB_MUST_CHECK;
+enum txb_replay_action { TXB_REPLAY_PAUSE, TXB_REPLAY_RESUME, TXB_REPLAY_CANCEL };
+enum txb_rc txb_replay_decide(struct txb_pg *consumer, enum txb_replay_action action, int64_t number,
+                              const char *reason, struct txb_error *err) TXB_MUST_CHECK;
+/* rate_max 0: no limit. */
+enum txb_rc txb_replay_rate(struct txb_pg *consumer, int64_t number, int64_t rate_max,
+                            struct txb_error *err) TXB_MUST_CHECK;
+/* The source keeps what lies at or above `lo` as long as a pin is seen. */
+enum txb_rc txb_replay_pin(struct txb_pg *source, const char *name, int64_t lo, const char *what,
+                           struct txb_error *err) TXB_MUST_CHECK;
+enum txb_rc txb_replay_unpin(struct txb_pg *source, const char *name, struct txb_error *err) TXB_MUST_CHECK;
+
+/* ---- printing (replay_print.c) ---------------------------------------------------------------------------- */
+/* How far the lanes of a job have come. */
+struct txb_replay_progress {
+  int64_t done, all;              /* numbers of the outbox, over all lanes */
+  int64_t consumed;               /* messages */
+  int64_t applied, duplicate, failed, moved;
+  size_t lanes, lanes_done;
+};
+void txb_replay_progress_of(const json_t *job, struct txb_replay_progress *out);
+/* "[#####-----]  50.0 %, 12 of 24 numbers" and, with a span, rate and time left. */
+void txb_replay_progress_text(const struct txb_replay_progress *now, const struct txb_replay_progress *before,
+                              int64_t span_ms, struct txb_buffer *out);
+void txb_replay_print_job(const struct txb_cli *cli, const json_t *job);
+void txb_replay_print_table(const struct txb_cli *cli, const json_t *jobs, int indent);
+/* Whether the job has ended, done or cancelled. */
+bool txb_replay_is_final(const json_t *job);
+/* done, stalled, owned, waits (for a worker), or what the job is: paused, cancelled. */
+const char *txb_replay_lane_state(const json_t *job, const json_t *lane);
+/* The lanes of a job as a table. */
+void txb_replay_print_lanes(const struct txb_cli *cli, const json_t *job, int indent);
+
+/* ---- the plan (replay_plan.c) ----------------------------------------------------------------------------- */
+/* Counts what the range holds and prints it; changes nothing. */
+enum txb_rc txb_replay_plan(const struct txb_cli *cli, struct txb_pg *consumer, struct txb_pg *source,
+                            const struct txb_replay_wish *wish, const struct txb_replay_range *range,
+                            struct txb_error *err) TXB_MUST_CHECK;
+
+#endif

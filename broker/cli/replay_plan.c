@@ -1,0 +1,238 @@
+/* What a replay would do: counts of the source's outbox, and what inbox and held keys of the group make of it. Changes
+ * nothing. Both databases are asked in short statements, so that none keeps a snapshot for long. */
+#include <inttypes.h>
+#include <string.h>
+
+#include "broker/cli/replay.h"
+#include "cli_sql.h"
+#include "common/clock.h"
+
+#define PAGE_ROWS 10000
+/* Messages a second in each lane, where neither a limit nor an earlier job says better. */
+#define RATE_ASSUMED 10000
+
+static const struct txb_pg_statement count_statement = {"cli_replay_count", txb_text_cli_replay_count};
+static const struct txb_pg_statement ids_statement = {"cli_replay_ids", txb_text_cli_replay_ids};
+static const struct txb_pg_statement known_statement = {"cli_replay_known", txb_text_cli_replay_known};
+static const struct txb_pg_statement held_statement = {"cli_replay_held", txb_text_cli_replay_held};
+
+struct plan {
+  const struct txb_cli *cli;
+  struct txb_pg *consumer, *source;
+  const struct txb_replay_wish *wish;
+  struct txb_replay_range range; /* with then_live up to the watermark */
+  json_t *document;
+};
+
+static json_int_t number_of(const json_t *object, const char *name) {
+  return json_integer_value(json_object_get(object, name));
+}
+
+/* ---- counting --------------------------------------------------------------------------------------------- */
+
+static enum txb_rc held_keys(struct plan *p, struct txb_pg_result **out, struct txb_error *err) {
+  struct txb_pg_params params;
+  txb_pg_params_init(&params);
+  txb_pg_add_text(&params, txb_slice_text(p->wish->group));
+  txb_pg_array_begin(&params, TXB_OID_TEXT);
+  for (size_t i = 0; i < p->wish->topic_count; i++)
+    txb_pg_array_bytes(&params, txb_slice_text(p->wish->topics[i]));
+  txb_pg_array_end(&params);
+  return txb_failed_ask(p->consumer, &held_statement, &params, "txb_reader", out, err);
+}
+
+static enum txb_rc count(struct plan *p, struct txb_error *err) {
+  TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *held = NULL;
+  TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *row = NULL;
+  struct txb_pg_params params;
+  TXB_TRY(held_keys(p, &held, err));
+  txb_pg_params_init(&params);
+  txb_replay_range_params(&params, p->wish, &p->range);
+  txb_pg_array_begin(&params, TXB_OID_BYTEA);
+  for (int i = 0; i < txb_pg_rows(held); i++)
+    txb_pg_array_bytes(&params, txb_pg_bytes(held, i, 0));
+  txb_pg_array_end(&params);
+  txb_progress(p->cli, "counting ...");
+  enum txb_rc rc = txb_failed_ask(p->source, &count_statement, &params, "txb_reader", &row, err);
+  txb_progress(p->cli, NULL);
+  if (rc != TXB_OK)
+    return rc;
+  json_t *counts = txb_failed_json(row, 0, 0);
+  (void)json_object_set_new(counts, "held_keys", json_integer(txb_pg_rows(held)));
+  (void)json_object_update(p->document, counts);
+  json_decref(counts);
+  return TXB_OK;
+}
+
+static enum txb_rc ask_inbox(struct plan *p, const struct txb_pg_result *ids, int64_t *known, int64_t *forgotten,
+                             struct txb_error *err) {
+  TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *row = NULL;
+  struct txb_pg_params params;
+  txb_pg_params_init(&params);
+  txb_pg_add_text(&params, txb_slice_text(p->wish->group));
+  txb_pg_array_begin(&params, TXB_OID_UUID);
+  for (int i = 0; i < txb_pg_rows(ids); i++)
+    txb_pg_array_bytes(&params, txb_pg_bytes(ids, i, 1));
+  txb_pg_array_end(&params);
+  TXB_TRY(txb_failed_ask(p->consumer, &known_statement, &params, "txb_reader", &row, err));
+  *known += txb_pg_int8(row, 0, 0);
+  *forgotten += txb_pg_int8(row, 0, 1);
+  return TXB_OK;
+}
+
+/* What was applied already is a duplicate for a job that is not forced. What is older than the inbox remembers can't be
+ * told from a repetition, and fails (W7). */
+static enum txb_rc look_into_inbox(struct plan *p, struct txb_error *err) {
+  int64_t known = 0, forgotten = 0, seen = 0;
+  struct txb_replay_range rest = p->range;
+  char text[80];
+  for (int rows = PAGE_ROWS; rows == PAGE_ROWS;) {
+    TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *ids = NULL;
+    struct txb_pg_params params;
+    txb_pg_params_init(&params);
+    txb_replay_range_params(&params, p->wish, &rest);
+    txb_pg_add_int4(&params, PAGE_ROWS);
+    TXB_TRY(txb_failed_ask(p->source, &ids_statement, &params, "txb_reader", &ids, err));
+    rows = txb_pg_rows(ids);
+    if (rows == 0)
+      break;
+    rest.seq_from = txb_pg_int8(ids, rows - 1, 0) + 1;
+    TXB_TRY(ask_inbox(p, ids, &known, &forgotten, err));
+    seen += rows;
+    (void)snprintf(text, sizeof(text), "asking the inbox: %" PRId64 " of %" JSON_INTEGER_FORMAT, seen,
+                   number_of(p->document, "messages"));
+    txb_progress(p->cli, text);
+  }
+  txb_progress(p->cli, NULL);
+  (void)json_object_set_new(p->document, "known", p->wish->forced ? json_integer(0) : json_integer(known));
+  (void)json_object_set_new(p->document, "forgotten", json_integer(forgotten));
+  return TXB_OK;
+}
+
+/* The slowest of the topics decides: each has a lane of its own. */
+static void estimate(struct plan *p) {
+  json_int_t most = 0, rate = p->wish->rate_max > 0 ? p->wish->rate_max : RATE_ASSUMED;
+  const json_t *topic;
+  size_t i;
+  json_array_foreach(json_object_get(p->document, "by_topic"), i, topic) {
+    most = number_of(topic, "messages") > most ? number_of(topic, "messages") : most;
+  }
+  (void)json_object_set_new(p->document, "estimate_ms", json_integer(most * 1000 / rate));
+  (void)json_object_set_new(p->document, "estimate_rate", json_integer(rate));
+}
+
+/* ---- printing --------------------------------------------------------------------------------------------- */
+
+static json_t *time_or_null(bool has, int64_t wall_us) {
+  char text[28];
+  if (!has)
+    return json_null();
+  txb_clock_format(wall_us, text);
+  return json_string(text);
+}
+
+static json_t *texts_or_null(const struct txb_replay_wish *wish, const char *option) {
+  const char *text;
+  json_t *list = json_array();
+  for (size_t n = 0; (text = txb_replay_wish_nth(wish, option, n)) != NULL; n++)
+    (void)json_array_append_new(list, json_string(text));
+  if (json_array_size(list) > 0)
+    return list;
+  json_decref(list);
+  return json_null();
+}
+
+static json_t *document_of(const struct plan *p) {
+  const struct txb_replay_wish *w = p->wish;
+  json_t *topics = json_array();
+  for (size_t i = 0; i < w->topic_count; i++)
+    (void)json_array_append_new(topics, json_string(w->topics[i]));
+  return json_pack("{s:b, s:s, s:s, s:o, s:o, s:o, s:b, s:b, s:o, s:I, s:I, s:I, s:o, s:o}", "dry_run", 1, "group",
+                   w->group, "source", w->source, "topics", topics, "keys", texts_or_null(w, "key"), "types",
+                   texts_or_null(w, "type"), "forced", w->forced, "then_live", w->then_live, "rate_max",
+                   w->rate_max > 0 ? json_integer(w->rate_max) : json_null(), "seq_from", (json_int_t)p->range.seq_from,
+                   "seq_to", (json_int_t)p->range.seq_to, "watermark", (json_int_t)p->range.watermark, "time_from",
+                   time_or_null(p->range.has_time_from, p->range.time_from_us), "time_to",
+                   time_or_null(p->range.has_time_to, p->range.time_to_us));
+}
+
+static void print_counts(const struct txb_cli *cli, const json_t *rows, const char *title, json_int_t all) {
+  const struct txb_column columns[] = {{"MESSAGES", TXB_RIGHT}, {title, TXB_LEFT}};
+  struct txb_table table;
+  const json_t *row;
+  size_t i;
+  if (json_array_size(rows) == 0)
+    return;
+  txb_print("\n");
+  txb_table_init(&table, columns, TXB_ARRAY_SIZE(columns));
+  json_array_foreach(rows, i, row) {
+    txb_failed_cell(&table, row, "messages", 0);
+    if (txb_failed_text(row, "value") == NULL)
+      txb_table_cell(&table, "(none)");
+    else
+      txb_failed_cell(&table, row, "value", 60);
+  }
+  txb_table_print(&table, cli, 2);
+  txb_table_fini(&table);
+  if ((size_t)all > json_array_size(rows))
+    txb_print("  ... and %" JSON_INTEGER_FORMAT " more\n", all - (json_int_t)json_array_size(rows));
+}
+
+static void print_if(const json_t *document, const char *name, const char *what) {
+  json_int_t n = number_of(document, name);
+  if (n > 0)
+    txb_print("  %10" JSON_INTEGER_FORMAT "  %s\n", n, what);
+}
+
+static void print_text(const struct plan *p) {
+  const json_t *d = p->document;
+  char first[28] = "", age[24];
+  json_int_t messages = number_of(d, "messages");
+  txb_print("would replay %" JSON_INTEGER_FORMAT " message%s of source %s into group %s%s\n", messages,
+            messages == 1 ? "" : "s", p->wish->source, p->wish->group,
+            p->wish->forced      ? ", also those that were applied already"
+            : p->wish->then_live ? ", and then go on live"
+                                 : "");
+  txb_print("  numbers %" PRId64 " to %" PRId64, p->range.seq_from, p->range.seq_to - 1);
+  if (messages > 0)
+    txb_print(", from %.19s to %.19s UTC", txb_failed_text(d, "first_at"), txb_failed_text(d, "last_at"));
+  txb_print("\n");
+  print_if(d, "known", "of them the group has applied: they are counted as duplicates");
+  print_if(d, "behind_held", "wait behind keys that failed messages hold");
+  print_if(d, "edited", "come as they were edited after Kafka had refused them");
+  print_if(d, "forgotten", "are older than the inbox remembers: they will fail, see `txbroker failed list`");
+  print_if(d, "discarded", "more are left out: they were discarded");
+  print_if(d, "waiting", "more are left out: they are not published yet, and come through Kafka");
+  print_counts(p->cli, json_object_get(d, "by_topic"), "TOPIC", 0);
+  print_counts(p->cli, json_object_get(d, "by_type"), "TYPE", 0);
+  print_counts(p->cli, json_object_get(d, "by_key"), "KEY", number_of(d, "key_count"));
+  txb_format_age(number_of(d, "estimate_ms"), age);
+  txb_print("\n%s %s at %" JSON_INTEGER_FORMAT " messages a second in each topic%s\n",
+            p->wish->rate_max > 0 ? "at least" : "about", age, number_of(d, "estimate_rate"),
+            p->wish->rate_max > 0 ? ", the limit" : ", which is assumed: handlers differ");
+  if (p->wish->then_live && !p->range.whole) {
+    txb_clock_format(p->range.lowest_time_us, first);
+    txb_print("what was published before %.19s UTC is no longer there: the group begins without it\n", first);
+  }
+}
+
+enum txb_rc txb_replay_plan(const struct txb_cli *cli, struct txb_pg *consumer, struct txb_pg *source,
+                            const struct txb_replay_wish *wish, const struct txb_replay_range *range,
+                            struct txb_error *err) {
+  struct plan p = {.cli = cli, .consumer = consumer, .source = source, .wish = wish, .range = *range};
+  if (wish->then_live)
+    p.range.seq_to = range->watermark + 1;
+  p.document = document_of(&p);
+  enum txb_rc rc = count(&p, err);
+  if (rc == TXB_OK)
+    rc = look_into_inbox(&p, err);
+  if (rc == TXB_OK) {
+    estimate(&p);
+    if (cli->output == TXB_OUTPUT_TEXT)
+      print_text(&p);
+    else
+      txb_failed_print_json(cli, p.document);
+  }
+  json_decref(p.document);
+  return rc;
+}

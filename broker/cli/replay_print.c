@@ -1,0 +1,284 @@
+/* Replay jobs as text: one in full, a list, the lanes, how far they have come. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "broker/cli/replay.h"
+#include "broker/cli/safe_text.h"
+
+#define BAR_WIDTH 24
+
+static json_int_t number_of(const json_t *object, const char *name) {
+  return json_integer_value(json_object_get(object, name));
+}
+
+static bool is(const json_t *object, const char *name) {
+  return json_is_true(json_object_get(object, name));
+}
+
+bool txb_replay_is_final(const json_t *job) {
+  const char *state = txb_failed_text(job, "state");
+  return strcmp(state, "done") == 0 || strcmp(state, "cancelled") == 0;
+}
+
+/* ---- progress --------------------------------------------------------------------------------------------- */
+
+void txb_replay_progress_of(const json_t *job, struct txb_replay_progress *out) {
+  const json_t *lane;
+  size_t i;
+  *out = (struct txb_replay_progress){0};
+  json_array_foreach(json_object_get(job, "lanes"), i, lane) {
+    json_int_t from = number_of(lane, "seq_from"), position = number_of(lane, "position");
+    json_int_t to = number_of(lane, "seq_to");
+    out->done += position > from ? position - from : 0;
+    out->all += to > from ? to - from : 0;
+    out->consumed += number_of(lane, "consumed") + number_of(lane, "moved");
+    out->applied += number_of(lane, "applied");
+    out->duplicate += number_of(lane, "duplicate");
+    out->failed += number_of(lane, "failed");
+    out->moved += number_of(lane, "moved");
+    out->lanes++;
+    out->lanes_done += is(lane, "done");
+  }
+}
+
+/* Rounded down: 100 % is the end. */
+static double part_of(const struct txb_replay_progress *p) {
+  if (p->all <= 0)
+    return p->lanes > 0 && p->lanes_done == p->lanes ? 1.0 : 0.0;
+  return (double)(int64_t)((double)p->done * 1000.0 / (double)p->all) / 1000.0;
+}
+
+/* Messages and numbers a second over a span; what is left at that speed. */
+static void add_speed(const struct txb_replay_progress *now, const struct txb_replay_progress *before, int64_t span_ms,
+                      struct txb_buffer *out) {
+  int64_t done = now->done - before->done, left = now->all - now->done;
+  char age[24];
+  txb_buffer_addf(out, ", %" PRId64 " messages/s", (now->consumed - before->consumed) * 1000 / span_ms);
+  if (done <= 0 || left <= 0)
+    return;
+  txb_format_age((int64_t)((double)left * (double)span_ms / (double)done), age);
+  txb_buffer_addf(out, ", about %s left", age);
+}
+
+void txb_replay_progress_text(const struct txb_replay_progress *now, const struct txb_replay_progress *before,
+                              int64_t span_ms, struct txb_buffer *out) {
+  double part = part_of(now);
+  size_t full = (size_t)(part * BAR_WIDTH);
+  txb_buffer_add_text(out, "[");
+  for (size_t i = 0; i < BAR_WIDTH; i++)
+    txb_buffer_add_text(out, i < full ? "#" : "-");
+  txb_buffer_addf(out, "] %5.1f %%, %" PRId64 " of %" PRId64 " numbers", part * 100.0, now->done, now->all);
+  if (before != NULL && span_ms > 0)
+    add_speed(now, before, span_ms, out);
+}
+
+/* ---- one job ---------------------------------------------------------------------------------------------- */
+
+static void line(const char *title, const char *text) {
+  struct txb_buffer safe;
+  if (text == NULL)
+    return;
+  txb_buffer_init(&safe);
+  txb_safe_add(&safe, txb_slice_text(text), 0, TXB_SAFE_LINE);
+  txb_print("  %-12s %s\n", title, txb_buffer_text(&safe));
+  txb_buffer_fini(&safe);
+}
+
+static void list(const char *title, const json_t *texts) {
+  struct txb_buffer text;
+  const json_t *one;
+  size_t i;
+  if (json_array_size(texts) == 0)
+    return;
+  txb_buffer_init(&text);
+  json_array_foreach(texts, i, one) {
+    txb_buffer_addf(&text, "%s%s", i == 0 ? "" : ", ", json_string_value(one));
+  }
+  line(title, txb_buffer_text(&text));
+  txb_buffer_fini(&text);
+}
+
+static void print_range(const json_t *job) {
+  const char *from = txb_failed_text(job, "time_from"), *to = txb_failed_text(job, "time_to");
+  if (is(job, "then_live"))
+    txb_print("  %-12s from number %" JSON_INTEGER_FORMAT " on, and then live\n", "range", number_of(job, "seq_from"));
+  else
+    txb_print("  %-12s numbers %" JSON_INTEGER_FORMAT " to %" JSON_INTEGER_FORMAT "\n", "range",
+              number_of(job, "seq_from"), number_of(job, "seq_to") - 1);
+  line("not before", from);
+  line("before", to);
+}
+
+static void print_head(const struct txb_cli *cli, const json_t *job) {
+  const char *name = txb_failed_text(job, "name"), *state = txb_failed_text(job, "state");
+  struct txb_buffer text;
+  char age[24];
+  txb_buffer_init(&text);
+  txb_buffer_addf(&text, "job %" JSON_INTEGER_FORMAT, number_of(job, "number"));
+  if (name != NULL) {
+    txb_buffer_add_text(&text, " \"");
+    txb_safe_add(&text, txb_slice_text(name), 60, TXB_SAFE_LINE);
+    txb_buffer_add_text(&text, "\"");
+  }
+  txb_format_age(number_of(job, "state_age_ms"), age);
+  txb_print("%s%s%s: %s for %s", txb_color(cli, "\033[1m"), txb_buffer_text(&text), txb_color(cli, "\033[0m"), state,
+            age);
+  txb_buffer_clear(&text);
+  const char *by = txb_failed_text(job, "state_by");
+  if (by != NULL && strcmp(state, "done") != 0) {
+    txb_safe_add(&text, txb_slice_text(by), 60, TXB_SAFE_LINE);
+    txb_print(", by %s", txb_buffer_text(&text));
+  }
+  txb_print("\n");
+  txb_buffer_fini(&text);
+}
+
+static void print_progress(const json_t *job) {
+  static const struct txb_replay_progress none;
+  struct txb_replay_progress now;
+  struct txb_buffer text;
+  txb_replay_progress_of(job, &now);
+  txb_buffer_init(&text);
+  txb_replay_progress_text(&now, &none, number_of(job, "run_ms"), &text);
+  txb_print("\n%s\n", txb_buffer_text(&text));
+  txb_buffer_clear(&text);
+  txb_buffer_addf(&text, "%" PRId64 " applied, %" PRId64 " duplicate, %" PRId64 " failed", now.applied, now.duplicate,
+                  now.failed);
+  if (now.moved > 0)
+    txb_buffer_addf(&text, ", %" PRId64 " behind keys that failed messages hold", now.moved);
+  const json_t *failed = json_object_get(job, "failed_messages");
+  struct txb_buffer states;
+  txb_buffer_init(&states);
+  txb_failed_states_text(failed, &states);
+  if (states.size > 0)
+    txb_buffer_addf(&text, "; open: %s", txb_buffer_text(&states));
+  txb_print("%s\n", txb_buffer_text(&text));
+  txb_buffer_fini(&states);
+  txb_buffer_fini(&text);
+}
+
+static void owner_cells(struct txb_table *table, const json_t *lane) {
+  json_int_t left = number_of(lane, "lease_left_ms");
+  char age[24];
+  txb_failed_cell(table, lane, "owner", 40);
+  if (txb_failed_text(lane, "owner") == NULL) {
+    txb_table_cell(table, NULL);
+    return;
+  }
+  txb_format_age(left, age);
+  txb_table_cell(table, left > 0 ? age : "over");
+}
+
+void txb_replay_print_lanes(const struct txb_cli *cli, const json_t *job, int indent) {
+  static const struct txb_column columns[] = {
+      {"LANE", TXB_RIGHT},   {"TOPIC", TXB_LEFT},      {"POSITION", TXB_RIGHT}, {"END", TXB_RIGHT},
+      {"STATE", TXB_LEFT},   {"PASS", TXB_RIGHT},      {"APPLIED", TXB_RIGHT},  {"DUPLICATE", TXB_RIGHT},
+      {"FAILED", TXB_RIGHT}, {"BEHIND", TXB_RIGHT},    {"OWNER", TXB_LEFT},     {"LEASE", TXB_RIGHT},
+      {"LAST ERROR", TXB_LEFT}};
+  static const char *const numbers[] = {"passes", "applied", "duplicate", "failed", "moved"};
+  struct txb_table table;
+  const json_t *lane;
+  size_t i;
+  txb_table_init(&table, columns, TXB_ARRAY_SIZE(columns));
+  json_array_foreach(json_object_get(job, "lanes"), i, lane) {
+    txb_failed_cell(&table, lane, "lane", 0);
+    txb_failed_cell(&table, lane, "topic", 40);
+    txb_failed_cell(&table, lane, "position", 0);
+    txb_failed_cell(&table, lane, "seq_to", 0);
+    txb_table_cell(&table, txb_replay_lane_state(job, lane));
+    for (size_t n = 0; n < TXB_ARRAY_SIZE(numbers); n++)
+      txb_failed_cell(&table, lane, numbers[n], 0);
+    owner_cells(&table, lane);
+    txb_failed_cell(&table, lane, "last_error", 100);
+  }
+  txb_table_print(&table, cli, indent);
+  txb_table_fini(&table);
+}
+
+const char *txb_replay_lane_state(const json_t *job, const json_t *lane) {
+  if (is(lane, "done"))
+    return "done";
+  if (json_is_integer(json_object_get(lane, "stalled_offset")))
+    return "stalled";
+  if (strcmp(txb_failed_text(job, "state"), "running") != 0)
+    return txb_failed_text(job, "state");
+  return txb_failed_text(lane, "owner") != NULL && number_of(lane, "lease_left_ms") > 0 ? "owned" : "waits";
+}
+
+static void print_command(const struct txb_cli *cli, const char *command, json_int_t number, const char *more) {
+  struct txb_buffer text;
+  txb_buffer_init(&text);
+  txb_failed_called(cli, command, number, &text);
+  txb_print("  %s%s\n", txb_buffer_text(&text), more);
+  txb_buffer_fini(&text);
+}
+
+static void print_next(const struct txb_cli *cli, const json_t *job) {
+  json_int_t number = number_of(job, "number");
+  bool paused = strcmp(txb_failed_text(job, "state"), "paused") == 0;
+  if (txb_replay_is_final(job))
+    return;
+  txb_print("\n%sWhat to do%s\n", txb_color(cli, "\033[1m"), txb_color(cli, "\033[0m"));
+  print_command(cli, paused ? "replay resume" : "replay pause", number, "");
+  print_command(cli, "replay rate", number, " MESSAGES");
+  print_command(cli, "replay cancel", number, " --reason TEXT");
+}
+
+void txb_replay_print_job(const struct txb_cli *cli, const json_t *job) {
+  print_head(cli, job);
+  line("group", txb_failed_text(job, "group_name"));
+  line("source", txb_failed_text(job, "source"));
+  list("topics", json_object_get(job, "topics"));
+  print_range(job);
+  list("keys", json_object_get(job, "keys"));
+  list("types", json_object_get(job, "types"));
+  if (is(job, "forced"))
+    line("forced", "also what was applied already is applied again");
+  line("reason", txb_failed_text(job, "reason"));
+  if (json_is_integer(json_object_get(job, "rate_max")))
+    txb_print("  %-12s at most %" JSON_INTEGER_FORMAT " messages a second in each topic\n", "rate",
+              number_of(job, "rate_max"));
+  line("started", txb_failed_text(job, "created_at"));
+  line("by", txb_failed_text(job, "created_by"));
+  print_progress(job);
+  txb_print("\n");
+  txb_replay_print_lanes(cli, job, 2);
+  print_next(cli, job);
+}
+
+/* ---- a list ----------------------------------------------------------------------------------------------- */
+
+void txb_replay_print_table(const struct txb_cli *cli, const json_t *jobs, int indent) {
+  static const struct txb_column columns[] = {
+      {"JOB", TXB_RIGHT},       {"NAME", TXB_LEFT},    {"STATE", TXB_LEFT},      {"GROUP", TXB_LEFT},
+      {"SOURCE", TXB_LEFT},     {"TOPICS", TXB_LEFT},  {"DONE", TXB_RIGHT},      {"APPLIED", TXB_RIGHT},
+      {"DUPLICATE", TXB_RIGHT}, {"FAILED", TXB_RIGHT}, {"KIND", TXB_LEFT},       {"AGE", TXB_RIGHT}};
+  struct txb_table table;
+  struct txb_replay_progress p;
+  const json_t *job;
+  char age[24];
+  size_t i;
+  txb_table_init(&table, columns, TXB_ARRAY_SIZE(columns));
+  json_array_foreach(jobs, i, job) {
+    const json_t *topics = json_object_get(job, "topics");
+    size_t count = json_array_size(topics);
+    txb_replay_progress_of(job, &p);
+    txb_failed_cell(&table, job, "number", 0);
+    txb_failed_cell(&table, job, "name", 30);
+    txb_failed_cell(&table, job, "state", 0);
+    txb_failed_cell(&table, job, "group_name", 24);
+    txb_failed_cell(&table, job, "source", 24);
+    txb_table_cellf(&table, count > 1 ? "%s and %zu more" : "%s", json_string_value(json_array_get(topics, 0)),
+                    count - 1);
+    txb_table_cellf(&table, "%.1f %%", part_of(&p) * 100.0);
+    txb_table_cellf(&table, "%" PRId64, p.applied);
+    txb_table_cellf(&table, "%" PRId64, p.duplicate);
+    txb_table_cellf(&table, "%" PRId64, p.failed);
+    txb_table_cell(&table, is(job, "forced") ? "forced" : is(job, "then_live") ? "then live" : "plain");
+    txb_format_age(number_of(job, "age_ms"), age);
+    txb_table_cell(&table, age);
+  }
+  txb_table_print(&table, cli, indent);
+  txb_table_fini(&table);
+}

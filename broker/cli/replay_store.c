@@ -1,0 +1,168 @@
+/* What the commands about replay jobs ask the consuming database, and the pin that keeps a range in the source. Each
+ * call is one transaction of the server's functions: a crash in between leaves it done or not. */
+#include <inttypes.h>
+#include <string.h>
+
+#include "broker/cli/replay.h"
+#include "cli_sql.h"
+#include "common/memory.h"
+#include "common/nearest.h"
+
+#define REFUSE(err, ...) TXB_FAIL_FROM((err), TXB_REFUSED, TXB_ORIGIN_USAGE, __VA_ARGS__)
+
+static const struct txb_pg_statement start_statement = {"cli_replay_start", txb_text_cli_replay_start};
+static const struct txb_pg_statement list_statement = {"cli_replay_list", txb_text_cli_replay_list};
+static const struct txb_pg_statement show_statement = {"cli_replay_show", txb_text_cli_replay_show};
+static const struct txb_pg_statement rate_statement = {"cli_replay_rate", txb_text_cli_replay_rate};
+static const struct txb_pg_statement pin_statement = {"cli_replay_pin", txb_text_cli_replay_pin};
+static const struct txb_pg_statement unpin_statement = {"cli_replay_unpin", txb_text_cli_replay_unpin};
+static const struct txb_pg_statement decide_statements[] = {
+    [TXB_REPLAY_PAUSE] = {"cli_replay_pause", txb_text_cli_replay_pause},
+    [TXB_REPLAY_RESUME] = {"cli_replay_resume", txb_text_cli_replay_resume},
+    [TXB_REPLAY_CANCEL] = {"cli_replay_cancel", txb_text_cli_replay_cancel},
+};
+
+/* ---- which database --------------------------------------------------------------------------------------- */
+
+static enum txb_rc group_uri(const struct txb_cli *cli, const char *group, const char **uri_out,
+                             struct txb_error *err) {
+  const struct txb_settings *s = &cli->settings;
+  const char *names[64];
+  size_t count = 0;
+  for (size_t i = 0; i < s->workers.count; i++) {
+    const struct txb_group_settings *worker = txb_settings_group(s, i);
+    if (strcmp(worker->group, group) == 0) {
+      *uri_out = worker->database;
+      return TXB_OK;
+    }
+    if (count < TXB_ARRAY_SIZE(names))
+      names[count++] = worker->group;
+  }
+  const char *nearest = txb_nearest(group, names, count);
+  if (nearest != NULL)
+    return REFUSE(err, "the configuration has no worker of group \"%s\"; did you mean \"%s\"?", group, nearest);
+  return REFUSE(err, "the configuration has no worker of group \"%s\"; give --database URI instead", group);
+}
+
+enum txb_rc txb_replay_targets(const struct txb_cli *cli, struct txb_targets *out, struct txb_error *err) {
+  const char *uri = txb_args_text(&cli->args, "database"), *group = txb_args_text(&cli->args, "group");
+  *out = (struct txb_targets){NULL, 0};
+  if (uri == NULL && group != NULL)
+    TXB_TRY(group_uri(cli, group, &uri, err));
+  if (uri != NULL)
+    return txb_targets_one(out, uri, err);
+  if (cli->settings.workers.count == 0)
+    return REFUSE(err, "no database: jobs are kept in that of their group; give --database URI, or a configuration "
+                       "with workers");
+  TXB_TRY(txb_targets_init(out, cli, err));
+  size_t kept = 0;
+  for (size_t i = 0; i < out->count; i++) {
+    if (out->items[i].worker)
+      out->items[kept++] = out->items[i];
+    else
+      txb_free(out->items[i].sources);
+  }
+  out->count = kept;
+  txb_targets_merge(out);
+  return TXB_OK;
+}
+
+enum txb_rc txb_replay_target(const struct txb_cli *cli, const char **uri_out, struct txb_error *err) {
+  struct txb_targets targets;
+  enum txb_rc rc = txb_replay_targets(cli, &targets, err);
+  if (rc == TXB_OK && targets.count > 1)
+    rc = REFUSE(err,
+                "%s works on one database, and the groups of the configuration have %zu: choose with --group GROUP or "
+                "--database URI",
+                cli->args.command->name, targets.count);
+  if (rc == TXB_OK)
+    *uri_out = targets.items[0].uri; /* borrowed from the settings */
+  txb_targets_fini(&targets);
+  return rc;
+}
+
+/* ---- jobs ------------------------------------------------------------------------------------------------- */
+
+static void add_number(struct txb_pg_params *params, int64_t number) {
+  txb_pg_params_init(params);
+  txb_pg_add_int8(params, number);
+}
+
+enum txb_rc txb_replay_start(struct txb_pg *consumer, const struct txb_replay_wish *wish,
+                             const struct txb_replay_range *range, int64_t *number_out, bool *existed_out,
+                             struct txb_error *err) {
+  TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *row = NULL;
+  struct txb_pg_params params;
+  txb_pg_params_init(&params);
+  txb_replay_range_params(&params, wish, range);
+  txb_pg_add_text(&params, txb_slice_text(wish->name));
+  txb_pg_add_text(&params, txb_slice_text(wish->group));
+  txb_pg_add_bool(&params, wish->forced);
+  txb_pg_add_bool(&params, wish->then_live);
+  txb_failed_add_after(&params, wish->rate_max);
+  txb_pg_add_text(&params, txb_slice_text(wish->reason));
+  txb_pg_add_text(&params, txb_slice_text(txb_person()));
+  TXB_TRY(txb_failed_ask(consumer, &start_statement, &params, "txb_admin", &row, err));
+  *number_out = txb_pg_int8(row, 0, 0);
+  *existed_out = txb_pg_bool(row, 0, 1);
+  return TXB_OK;
+}
+
+enum txb_rc txb_replay_list(struct txb_pg *consumer, int64_t after, int page, json_t **out, struct txb_error *err) {
+  TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *rows = NULL;
+  struct txb_pg_params params;
+  txb_pg_params_init(&params);
+  txb_failed_add_after(&params, after);
+  txb_pg_add_int4(&params, page);
+  TXB_TRY(txb_failed_ask(consumer, &list_statement, &params, "txb_reader", &rows, err));
+  *out = txb_failed_json_rows(rows);
+  return TXB_OK;
+}
+
+enum txb_rc txb_replay_show(struct txb_pg *consumer, int64_t number, json_t **out, struct txb_error *err) {
+  TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *row = NULL;
+  struct txb_pg_params params;
+  add_number(&params, number);
+  TXB_TRY(txb_failed_ask(consumer, &show_statement, &params, "txb_reader", &row, err));
+  if (txb_pg_rows(row) == 0)
+    return TXB_FAIL(err, TXB_REFUSED, "there is no job %" PRId64 " in %s; `txbroker replay list` shows those there are",
+                    number, txb_pg_name(consumer));
+  *out = txb_failed_json(row, 0, 0);
+  return TXB_OK;
+}
+
+enum txb_rc txb_replay_decide(struct txb_pg *consumer, enum txb_replay_action action, int64_t number,
+                              const char *reason, struct txb_error *err) {
+  struct txb_pg_params params;
+  add_number(&params, number);
+  txb_pg_add_text(&params, txb_slice_text(txb_person()));
+  txb_pg_add_text(&params, txb_slice_text(reason));
+  return txb_failed_ask(consumer, &decide_statements[action], &params, "txb_admin", NULL, err);
+}
+
+enum txb_rc txb_replay_rate(struct txb_pg *consumer, int64_t number, int64_t rate_max, struct txb_error *err) {
+  struct txb_pg_params params;
+  add_number(&params, number);
+  txb_failed_add_after(&params, rate_max);
+  txb_pg_add_text(&params, txb_slice_text(txb_person()));
+  return txb_failed_ask(consumer, &rate_statement, &params, "txb_admin", NULL, err);
+}
+
+/* ---- pins ------------------------------------------------------------------------------------------------- */
+
+enum txb_rc txb_replay_pin(struct txb_pg *source, const char *name, int64_t lo, const char *what,
+                           struct txb_error *err) {
+  struct txb_pg_params params;
+  txb_pg_params_init(&params);
+  txb_pg_add_text(&params, txb_slice_text(name));
+  txb_pg_add_int8(&params, lo);
+  txb_pg_add_text(&params, txb_slice_text(what));
+  return txb_failed_ask(source, &pin_statement, &params, "txb_admin", NULL, err);
+}
+
+enum txb_rc txb_replay_unpin(struct txb_pg *source, const char *name, struct txb_error *err) {
+  struct txb_pg_params params;
+  txb_pg_params_init(&params);
+  txb_pg_add_text(&params, txb_slice_text(name));
+  return txb_failed_ask(source, &unpin_statement, &params, "txb_admin", NULL, err);
+}

@@ -1,0 +1,1 @@
+SELECT txb.outbox_unpin($1::text)
