@@ -47,13 +47,14 @@ static void print_all(const struct txb_cli *cli, json_t *rows) {
   }
 }
 
-static enum txb_rc list(struct txb_cli *cli, const struct txb_targets *targets, struct txb_error *err) {
+static enum txb_rc list(struct txb_cli *cli, struct txb_targets *targets, struct txb_error *err) {
   long long page = 50, after = 0;
   const char *uri;
   struct txb_pg *pg = NULL;
   json_t *rows = NULL;
   TXB_TRY(txb_args_integer(&cli->args, "limit", 1, 10000, &page, err));
   TXB_TRY(txb_args_integer(&cli->args, "after", 1, INT64_MAX, &after, err));
+  TXB_TRY(txb_failed_targets(cli, targets, err));
   TXB_TRY(txb_failed_one_target(cli, targets, &uri, err));
   TXB_TRY(txb_failed_connect(cli, uri, &pg, err));
   enum txb_rc rc = txb_audit_list(pg, after, (int)page, &rows, err);
@@ -67,9 +68,7 @@ static enum txb_rc list(struct txb_cli *cli, const struct txb_targets *targets, 
 int txb_cmd_audit_list(struct txb_cli *cli) {
   struct txb_error err;
   struct txb_targets targets = {NULL, 0};
-  enum txb_rc rc = txb_failed_targets(cli, &targets, &err);
-  if (rc == TXB_OK)
-    rc = list(cli, &targets, &err);
+  enum txb_rc rc = list(cli, &targets, &err);
   txb_targets_fini(&targets);
   return rc == TXB_OK ? TXB_EXIT_DONE : txb_fail(&err);
 }

@@ -19,7 +19,7 @@ struct list {
   bool more; /* rows are missing */
 };
 
-static enum txb_rc take_options(struct list *l, const struct txb_targets *targets, struct txb_error *err) {
+static enum txb_rc take_options(struct list *l, struct txb_error *err) {
   const struct txb_args *args = &l->cli->args;
   const char *sort = txb_args_text(args, "sort");
   l->page = 50;
@@ -32,12 +32,17 @@ static enum txb_rc take_options(struct list *l, const struct txb_targets *target
     return REFUSE(err, "--group-by counts: it takes no --%s", sort != NULL ? "sort" : "after");
   if (sort != NULL)
     (void)json_object_set_new(l->filter, "order", json_string(sort));
-  if (l->after > 0 && targets->count > 1)
+  return TXB_OK;
+}
+
+static enum txb_rc take_targets(struct list *l, struct txb_targets *targets, struct txb_error *err) {
+  TXB_TRY(txb_failed_targets(l->cli, targets, err));
+  l->several = targets->count > 1;
+  if (l->after > 0 && l->several)
     return REFUSE(err,
                   "--after goes on in one database, and the configuration has %zu: choose with --group GROUP, "
                   "--source SOURCE or --database URI",
                   targets->count);
-  l->several = targets->count > 1;
   return TXB_OK;
 }
 
@@ -207,9 +212,9 @@ int txb_cmd_failed_list(struct txb_cli *cli) {
   struct txb_targets targets = {NULL, 0};
   struct list l = {.cli = cli, .rows = json_array(), .states = json_object()};
   int code = TXB_EXIT_DONE;
-  enum txb_rc rc = txb_failed_targets(cli, &targets, &err);
+  enum txb_rc rc = take_options(&l, &err);
   if (rc == TXB_OK)
-    rc = take_options(&l, &targets, &err);
+    rc = take_targets(&l, &targets, &err);
   if (rc != TXB_OK)
     code = txb_fail(&err);
   for (size_t i = 0; rc == TXB_OK && i < targets.count; i++) { /* one that is away hides no other */

@@ -74,8 +74,10 @@ static void print_head(const struct txb_cli *cli, const struct txb_failed_messag
   field(o, "group", "group_name");
   field(o, "source", "source");
   field(o, "topic", "topic");
+  bool of_job = json_is_integer(json_object_get(o, "job")); /* its log is the outbox */
   field(o, "partition", "partition");
-  field(o, "offset", "offset");
+  field(o, "job", "job");
+  field(o, of_job ? "number" : "offset", "offset");
   field(o, "seq", "seq");
   if (m->key.data != NULL)
     field(o, "key", "key");
@@ -230,8 +232,7 @@ static void print_text(const struct txb_cli *cli, const struct txb_failed_messag
   print_next(cli, m);
 }
 
-static enum txb_rc show(struct txb_cli *cli, const struct txb_targets *targets, int64_t number,
-                        struct txb_error *err) {
+static enum txb_rc show(struct txb_cli *cli, const struct txb_targets *targets, int64_t number, struct txb_error *err) {
   const char *uri;
   struct txb_pg *pg = NULL;
   struct txb_failed_message m;

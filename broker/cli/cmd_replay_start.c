@@ -56,12 +56,10 @@ static enum txb_rc pin_as_job(struct both *both, int64_t number, const struct tx
   return open ? txb_replay_pin(both->source, name, range->seq_from, what, err) : TXB_OK;
 }
 
-static void print_started(const struct txb_cli *cli, const struct txb_replay_wish *wish, int64_t number,
-                          bool existed) {
+static void print_started(const struct txb_cli *cli, const struct txb_replay_wish *wish, int64_t number, bool existed) {
   if (cli->output != TXB_OUTPUT_TEXT) {
-    json_t *document =
-        json_pack("{s:I, s:b, s:s?, s:s, s:s}", "number", (json_int_t)number, "existed", existed, "name", wish->name,
-                  "group", wish->group, "source", wish->source);
+    json_t *document = json_pack("{s:I, s:b, s:s?, s:s, s:s}", "number", (json_int_t)number, "existed", existed, "name",
+                                 wish->name, "group", wish->group, "source", wish->source);
     txb_failed_print_json(cli, document);
     json_decref(document);
     return;
@@ -77,6 +75,7 @@ static void print_started(const struct txb_cli *cli, const struct txb_replay_wis
   txb_buffer_fini(&text);
 }
 
+/* Two that start one name at once make one job: the server decides. */
 static enum txb_rc start_pinned(const struct txb_cli *cli, struct both *both, const struct txb_replay_wish *wish,
                                 const struct txb_replay_range *range, struct txb_error *err) {
   int64_t number;
@@ -84,6 +83,18 @@ static enum txb_rc start_pinned(const struct txb_cli *cli, struct both *both, co
   TXB_TRY(txb_replay_start(both->consumer, wish, range, &number, &existed, err));
   if (!existed)
     TXB_TRY(pin_as_job(both, number, wish, range, err));
+  print_started(cli, wish, number, existed);
+  return TXB_OK;
+}
+
+/* The same command again: whether it says the same is for the server to compare, but for the ends that move with time. */
+static enum txb_rc start_again(const struct txb_cli *cli, struct both *both, const struct txb_replay_wish *wish,
+                               int64_t seq_from, int64_t seq_to, struct txb_error *err) {
+  struct txb_replay_range range;
+  int64_t number;
+  bool existed;
+  TXB_TRY(txb_replay_range_again(both->source, wish, seq_from, seq_to, &range, err));
+  TXB_TRY(txb_replay_start(both->consumer, wish, &range, &number, &existed, err));
   print_started(cli, wish, number, existed);
   return TXB_OK;
 }
@@ -106,8 +117,12 @@ static enum txb_rc start(const struct txb_cli *cli, struct both *both, const str
 static enum txb_rc go(const struct txb_cli *cli, struct both *both, const struct txb_replay_wish *wish, int *code,
                       struct txb_error *err) {
   struct txb_replay_range range;
+  int64_t number, seq_from, seq_to;
   bool yes;
   TXB_TRY(connect_both(cli, wish, both, err));
+  TXB_TRY(txb_replay_named(both->consumer, wish->name, &number, &seq_from, &seq_to, err));
+  if (number > 0 && !wish->dry_run)
+    return start_again(cli, both, wish, seq_from, seq_to, err);
   TXB_TRY(txb_replay_range_read(both->source, wish, &range, err));
   if (wish->dry_run)
     return txb_replay_plan(cli, both->consumer, both->source, wish, &range, err);

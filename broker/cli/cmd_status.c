@@ -10,10 +10,12 @@ static void status_init(struct txb_status *status) {
   status->document = json_object();
   status->sources = json_array();
   status->groups = json_array();
+  status->jobs = json_array();
   status->problems = json_array();
   status->code = TXB_EXIT_DONE;
   (void)json_object_set_new(status->document, "sources", status->sources);
   (void)json_object_set_new(status->document, "groups", status->groups);
+  (void)json_object_set_new(status->document, "jobs", status->jobs);
   (void)json_object_set_new(status->document, "problems", status->problems);
 }
 
@@ -131,6 +133,9 @@ static void print_lines(const struct txb_cli *cli, const struct txb_status *stat
     txb_print_json(cli, item);
   }
   json_array_foreach(status->groups, i, item) {
+    txb_print_json(cli, item);
+  }
+  json_array_foreach(status->jobs, i, item) {
     txb_print_json(cli, item);
   }
 }

@@ -140,12 +140,13 @@ const struct txb_command txb_commands[] = {
      .examples = "  txbroker --config txbroker.json doctor\n  txbroker --database postgresql:///shop --brokers "
                  "127.0.0.1:9092 doctor\n"},
     {.name = "status",
-     .summary = "backlog, oldest hole, lag, stalls, failed messages",
+     .summary = "backlog, oldest hole, lag, stalls, replay jobs, failed messages",
      .options = status_options,
      .run = txb_cmd_status,
      .details = "Per source: backlog, position, the oldest hole and the sessions that may fill it, who holds the "
                 "lease, what is held. Per group and "
-                "partition: position, lag, and what stalls it. Per group and source: failed messages by state, what is "
+                "partition: position, lag, and what stalls it. Replay jobs with their lanes. Per group and source: "
+                "failed messages by state, what is "
                 "due, the key that is held longest. Shows what it can reach, and says what it can't.",
      .examples = "  txbroker --config txbroker.json status\n  txbroker --config txbroker.json status -o json | jq "
                  "'.sources[].backlog'\n"},
@@ -300,9 +301,10 @@ const struct txb_command txb_commands[] = {
                 "keep their order. The range ends where the source's relay is now; the source keeps it until the job "
                 "has ended. With --then-live a new group gets all there is and goes on with what comes, without a gap: "
                 "so a projection is built again.",
-     .examples = "  txbroker --config txbroker.json replay start --group ledger --from 2026-01-31T12:00:00Z --yes\n"
-                 "  txbroker --config txbroker.json replay start --group balances-2 --then-live --name balances-2\n"
-                 "  txbroker --config txbroker.json replay start --group mail --key 42 --force --reason 'lost mails'\n"},
+     .examples =
+         "  txbroker --config txbroker.json replay start --group ledger --from 2026-01-31T12:00:00Z --yes\n"
+         "  txbroker --config txbroker.json replay start --group balances-2 --then-live --name balances-2\n"
+         "  txbroker --config txbroker.json replay start --group mail --key 42 --force --reason 'lost mails'\n"},
     {.name = "replay list",
      .summary = "list replay jobs, the newest first",
      .options = txb_replay_list_options,

@@ -1,5 +1,6 @@
 /* doctor: what one database says. */
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "broker/cli/doctor.h"
@@ -11,6 +12,7 @@
 #define CONNECTIONS_WANTED 5 /* a relay and a worker take two each, an operator one */
 
 static const struct txb_pg_statement database_statement = {"cli_doctor_database", txb_text_cli_doctor_database};
+static const struct txb_pg_statement jobs_statement = {"cli_doctor_jobs", txb_text_cli_doctor_jobs};
 static const struct txb_pg_statement roles_statement = {"cli_doctor_roles", txb_text_cli_doctor_roles};
 static const struct txb_pg_statement partitions_statement = {"cli_doctor_partitions", txb_text_cli_doctor_partitions};
 static const struct txb_pg_statement sources_statement = {"cli_doctor_sources", txb_text_cli_doctor_sources};
@@ -213,6 +215,25 @@ static enum txb_rc check_sources(struct txb_doctor *d, struct txb_pg *pg, const 
   return TXB_OK;
 }
 
+/* Lanes of replay jobs that nobody serves, or that say why they don't go on. */
+static enum txb_rc check_jobs(struct txb_doctor *d, struct txb_pg *pg, struct txb_error *err) {
+  TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *rows = NULL;
+  TXB_TRY(txb_pg_query(pg, &jobs_statement, NULL, &rows, err));
+  for (int i = 0; i < txb_pg_rows(rows); i++) {
+    char of[300];
+    const char *error = txb_pg_text(rows, i, 2);
+    (void)snprintf(of, sizeof(of), "job %" PRId64 ", %.200s", txb_pg_int8(rows, i, 0), txb_pg_text(rows, i, 1));
+    if (error != NULL)
+      txb_doctor_add(d, TXB_HEALTH_WARN, "replay", of, "remove the cause; it is tried again by itself", "%s", error);
+    else if (!txb_pg_bool(rows, i, 3))
+      txb_doctor_add(d, TXB_HEALTH_WARN, "replay", of, "start `txbroker worker` or `txbroker run`",
+                     "no worker of group %s serves it", txb_pg_text(rows, i, 4));
+    else
+      txb_doctor_add(d, TXB_HEALTH_OK, "replay", of, NULL, "served by a worker");
+  }
+  return TXB_OK;
+}
+
 static enum txb_rc check_txb(struct txb_doctor *d, struct txb_pg *pg, const struct txb_status_target *target,
                              struct txb_error *err) {
   struct txb_schema schema;
@@ -228,7 +249,7 @@ static enum txb_rc check_txb(struct txb_doctor *d, struct txb_pg *pg, const stru
     check_role(d, txb_pg_name(pg), schema.user, "txb_worker", "work", worker, only_looks(row));
   if (target->source_count > 0 && txb_pg_bool(row, 0, 2) && txb_pg_bool(row, 0, 4))
     TXB_TRY(check_sources(d, pg, target, err));
-  return TXB_OK;
+  return target->groups && txb_pg_bool(row, 0, 6) ? check_jobs(d, pg, err) : TXB_OK;
 }
 
 void txb_doctor_database(struct txb_doctor *d, const struct txb_status_target *target, struct txb_pg **pg_out) {

@@ -48,6 +48,16 @@ static void age_cell(struct txb_table *table, const json_t *object, const char *
   txb_table_cell(table, json_integer_value(value) <= 0 ? "now" : age);
 }
 
+/* With the replay job that it failed in. */
+static void topic_cell(struct txb_table *table, const json_t *message) {
+  const json_t *job = json_object_get(message, "job");
+  if (json_is_integer(job) && txb_failed_text(message, "topic") != NULL)
+    txb_table_cellf(table, "%.32s, job %" JSON_INTEGER_FORMAT, txb_failed_text(message, "topic"),
+                    json_integer_value(job));
+  else
+    txb_failed_cell(table, message, "topic", 32);
+}
+
 void txb_failed_print_table(const struct txb_cli *cli, const json_t *messages, int indent) {
   static const struct txb_column columns[] = {
       {"NUMBER", TXB_RIGHT},  {"STATE", TXB_LEFT},       {"OF", TXB_LEFT},   {"TOPIC", TXB_LEFT},
@@ -61,7 +71,7 @@ void txb_failed_print_table(const struct txb_cli *cli, const json_t *messages, i
     txb_failed_cell(&table, m, "number", 0);
     txb_failed_cell(&table, m, "state", 0);
     txb_failed_cell(&table, m, txb_failed_text(m, "group_name") != NULL ? "group_name" : "source", 24);
-    txb_failed_cell(&table, m, "topic", 32);
+    topic_cell(&table, m);
     txb_failed_cell(&table, m, "key", 24);
     txb_failed_cell(&table, m, "type", 32);
     age_cell(&table, m, "age_ms");

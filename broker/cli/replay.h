@@ -52,6 +52,9 @@ struct txb_replay_range {
  * what is still there. */
 enum txb_rc txb_replay_range_read(struct txb_pg *source, const struct txb_replay_wish *wish,
                                   struct txb_replay_range *out, struct txb_error *err) TXB_MUST_CHECK;
+/* The same for a job that is there already: what the wish does not give as a number is taken from it. */
+enum txb_rc txb_replay_range_again(struct txb_pg *source, const struct txb_replay_wish *wish, int64_t seq_from,
+                                   int64_t seq_to, struct txb_replay_range *out, struct txb_error *err) TXB_MUST_CHECK;
 /* Adds what every question about the range takes: $1 source, $2 $3 numbers, $4 topics, $5 keys, $6 types, $7 $8 times. Without keys
  * or types their arrays are empty. */
 void txb_replay_range_params(struct txb_pg_params *params, const struct txb_replay_wish *wish,
@@ -61,7 +64,11 @@ void txb_replay_range_params(struct txb_pg_params *params, const struct txb_repl
 /* The consuming database that a job's number belongs to: --database, that of --group, or the only one of all groups. */
 enum txb_rc txb_replay_target(const struct txb_cli *cli, const char **uri_out, struct txb_error *err) TXB_MUST_CHECK;
 /* The groups' databases, each once; or the one of --database or --group. */
-enum txb_rc txb_replay_targets(const struct txb_cli *cli, struct txb_targets *out, struct txb_error *err) TXB_MUST_CHECK;
+enum txb_rc txb_replay_targets(const struct txb_cli *cli, struct txb_targets *out,
+                               struct txb_error *err) TXB_MUST_CHECK;
+/* The range of the job of that name; *number_out 0: there is none. */
+enum txb_rc txb_replay_named(struct txb_pg *consumer, const char *name, int64_t *number_out, int64_t *seq_from_out,
+                             int64_t *seq_to_out, struct txb_error *err) TXB_MUST_CHECK;
 /* Starts the job; *existed_out: one of that name is there and says the same. */
 enum txb_rc txb_replay_start(struct txb_pg *consumer, const struct txb_replay_wish *wish,
                              const struct txb_replay_range *range, int64_t *number_out, bool *existed_out,
@@ -69,7 +76,8 @@ enum txb_rc txb_replay_start(struct txb_pg *consumer, const struct txb_replay_wi
 enum txb_rc txb_replay_list(struct txb_pg *consumer, int64_t after, int page, json_t **out,
                             struct txb_error *err) TXB_MUST_CHECK;
 /* One job; TXB_REFUSED when there is none of that number. */
-enum txb_rc txb_replay_show(struct txb_pg *consumer, int64_t number, json_t **out, struct txb_error *err) TXB_MUST_CHECK;
+enum txb_rc txb_replay_show(struct txb_pg *consumer, int64_t number, json_t **out,
+                            struct txb_error *err) TXB_MUST_CHECK;
 enum txb_replay_action { TXB_REPLAY_PAUSE, TXB_REPLAY_RESUME, TXB_REPLAY_CANCEL };
 enum txb_rc txb_replay_decide(struct txb_pg *consumer, enum txb_replay_action action, int64_t number,
                               const char *reason, struct txb_error *err) TXB_MUST_CHECK;
@@ -84,8 +92,8 @@ enum txb_rc txb_replay_unpin(struct txb_pg *source, const char *name, struct txb
 /* ---- printing (replay_print.c) ---------------------------------------------------------------------------- */
 /* How far the lanes of a job have come. */
 struct txb_replay_progress {
-  int64_t done, all;              /* numbers of the outbox, over all lanes */
-  int64_t consumed;               /* messages */
+  int64_t done, all; /* numbers of the outbox, over all lanes */
+  int64_t consumed;  /* messages */
   int64_t applied, duplicate, failed, moved;
   size_t lanes, lanes_done;
 };

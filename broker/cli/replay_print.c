@@ -121,7 +121,7 @@ static void print_head(const struct txb_cli *cli, const json_t *job) {
     txb_safe_add(&text, txb_slice_text(name), 60, TXB_SAFE_LINE);
     txb_buffer_add_text(&text, "\"");
   }
-  txb_format_age(number_of(job, "state_age_ms"), age);
+  txb_format_age(number_of(job, "state_ms"), age);
   txb_print("%s%s%s: %s for %s", txb_color(cli, "\033[1m"), txb_buffer_text(&text), txb_color(cli, "\033[0m"), state,
             age);
   txb_buffer_clear(&text);
@@ -132,6 +132,17 @@ static void print_head(const struct txb_cli *cli, const json_t *job) {
   }
   txb_print("\n");
   txb_buffer_fini(&text);
+}
+
+/* "3 dead, 1 held": what is open of it, also after its end. */
+static void open_states(const json_t *job, struct txb_buffer *out) {
+  static const char *const names[] = {"retrying", "held", "dead"};
+  json_t *states = json_object();
+  for (size_t i = 0; i < TXB_ARRAY_SIZE(names); i++)
+    if (number_of(job, names[i]) > 0)
+      (void)json_object_set(states, names[i], json_object_get(job, names[i]));
+  txb_failed_states_text(states, out);
+  json_decref(states);
 }
 
 static void print_progress(const json_t *job) {
@@ -147,10 +158,9 @@ static void print_progress(const json_t *job) {
                   now.failed);
   if (now.moved > 0)
     txb_buffer_addf(&text, ", %" PRId64 " behind keys that failed messages hold", now.moved);
-  const json_t *failed = json_object_get(job, "failed_messages");
   struct txb_buffer states;
   txb_buffer_init(&states);
-  txb_failed_states_text(failed, &states);
+  open_states(job, &states);
   if (states.size > 0)
     txb_buffer_addf(&text, "; open: %s", txb_buffer_text(&states));
   txb_print("%s\n", txb_buffer_text(&text));
@@ -159,7 +169,7 @@ static void print_progress(const json_t *job) {
 }
 
 static void owner_cells(struct txb_table *table, const json_t *lane) {
-  json_int_t left = number_of(lane, "lease_left_ms");
+  json_int_t left = number_of(lane, "lease_ms");
   char age[24];
   txb_failed_cell(table, lane, "owner", 40);
   if (txb_failed_text(lane, "owner") == NULL) {
@@ -172,9 +182,9 @@ static void owner_cells(struct txb_table *table, const json_t *lane) {
 
 void txb_replay_print_lanes(const struct txb_cli *cli, const json_t *job, int indent) {
   static const struct txb_column columns[] = {
-      {"LANE", TXB_RIGHT},   {"TOPIC", TXB_LEFT},      {"POSITION", TXB_RIGHT}, {"END", TXB_RIGHT},
-      {"STATE", TXB_LEFT},   {"PASS", TXB_RIGHT},      {"APPLIED", TXB_RIGHT},  {"DUPLICATE", TXB_RIGHT},
-      {"FAILED", TXB_RIGHT}, {"BEHIND", TXB_RIGHT},    {"OWNER", TXB_LEFT},     {"LEASE", TXB_RIGHT},
+      {"LANE", TXB_RIGHT},     {"TOPIC", TXB_LEFT},   {"POSITION", TXB_RIGHT}, {"END", TXB_RIGHT},
+      {"STATE", TXB_LEFT},     {"PASS", TXB_RIGHT},   {"APPLIED", TXB_RIGHT},  {"DUPLICATE", TXB_RIGHT},
+      {"FAILED", TXB_RIGHT},   {"BEHIND", TXB_RIGHT}, {"OWNER", TXB_LEFT},     {"LEASE", TXB_RIGHT},
       {"LAST ERROR", TXB_LEFT}};
   static const char *const numbers[] = {"passes", "applied", "duplicate", "failed", "moved"};
   struct txb_table table;
@@ -203,7 +213,7 @@ const char *txb_replay_lane_state(const json_t *job, const json_t *lane) {
     return "stalled";
   if (strcmp(txb_failed_text(job, "state"), "running") != 0)
     return txb_failed_text(job, "state");
-  return txb_failed_text(lane, "owner") != NULL && number_of(lane, "lease_left_ms") > 0 ? "owned" : "waits";
+  return txb_failed_text(lane, "owner") != NULL && number_of(lane, "lease_ms") > 0 ? "owned" : "waits";
 }
 
 static void print_command(const struct txb_cli *cli, const char *command, json_int_t number, const char *more) {
@@ -250,10 +260,10 @@ void txb_replay_print_job(const struct txb_cli *cli, const json_t *job) {
 /* ---- a list ----------------------------------------------------------------------------------------------- */
 
 void txb_replay_print_table(const struct txb_cli *cli, const json_t *jobs, int indent) {
-  static const struct txb_column columns[] = {
-      {"JOB", TXB_RIGHT},       {"NAME", TXB_LEFT},    {"STATE", TXB_LEFT},      {"GROUP", TXB_LEFT},
-      {"SOURCE", TXB_LEFT},     {"TOPICS", TXB_LEFT},  {"DONE", TXB_RIGHT},      {"APPLIED", TXB_RIGHT},
-      {"DUPLICATE", TXB_RIGHT}, {"FAILED", TXB_RIGHT}, {"KIND", TXB_LEFT},       {"AGE", TXB_RIGHT}};
+  static const struct txb_column columns[] = {{"JOB", TXB_RIGHT},    {"NAME", TXB_LEFT},     {"STATE", TXB_LEFT},
+                                              {"GROUP", TXB_LEFT},   {"SOURCE", TXB_LEFT},   {"TOPICS", TXB_LEFT},
+                                              {"DONE", TXB_RIGHT},   {"APPLIED", TXB_RIGHT}, {"DUPLICATE", TXB_RIGHT},
+                                              {"FAILED", TXB_RIGHT}, {"KIND", TXB_LEFT},     {"AGE", TXB_RIGHT}};
   struct txb_table table;
   struct txb_replay_progress p;
   const json_t *job;

@@ -60,7 +60,8 @@ static enum txb_rc read_times(struct txb_pg *pg, const struct txb_replay_wish *w
   TXB_TRY(txb_failed_ask(pg, &times_statement, &params, "txb_reader", &row, err));
   for (int i = 0; i < 2; i++)
     if (!txb_pg_bool(row, 0, 2 + i))
-      return REFUSE(err, "--%s %s lies in the time to come", i == 0 ? "from" : "to", i == 0 ? w->from.text : w->to.text);
+      return REFUSE(err, "--%s %s lies in the time to come", i == 0 ? "from" : "to",
+                    i == 0 ? w->from.text : w->to.text);
   out->has_time_from = !txb_pg_is_null(row, 0, 0);
   out->has_time_to = !txb_pg_is_null(row, 0, 1);
   if (out->has_time_from)
@@ -162,6 +163,13 @@ enum txb_rc txb_replay_range_read(struct txb_pg *source, const struct txb_replay
                   wish->from.text == NULL ? "the beginning" : wish->from.text,
                   wish->to.text == NULL ? "now" : wish->to.text, wish->source, outbox.watermark);
   return TXB_OK;
+}
+
+enum txb_rc txb_replay_range_again(struct txb_pg *source, const struct txb_replay_wish *wish, int64_t seq_from,
+                                   int64_t seq_to, struct txb_replay_range *out, struct txb_error *err) {
+  *out = (struct txb_replay_range){.seq_from = wish->from.seq > 0 ? wish->from.seq : seq_from,
+                                   .seq_to = wish->to.seq > 0 ? wish->to.seq : seq_to};
+  return read_times(source, wish, out, err);
 }
 
 static void add_texts(struct txb_pg_params *params, const struct txb_replay_wish *wish, const char *option) {

@@ -13,6 +13,7 @@
 static const struct txb_pg_statement start_statement = {"cli_replay_start", txb_text_cli_replay_start};
 static const struct txb_pg_statement list_statement = {"cli_replay_list", txb_text_cli_replay_list};
 static const struct txb_pg_statement show_statement = {"cli_replay_show", txb_text_cli_replay_show};
+static const struct txb_pg_statement named_statement = {"cli_replay_named", txb_text_cli_replay_named};
 static const struct txb_pg_statement rate_statement = {"cli_replay_rate", txb_text_cli_replay_rate};
 static const struct txb_pg_statement pin_statement = {"cli_replay_pin", txb_text_cli_replay_pin};
 static const struct txb_pg_statement unpin_statement = {"cli_replay_unpin", txb_text_cli_replay_unpin};
@@ -86,6 +87,24 @@ enum txb_rc txb_replay_target(const struct txb_cli *cli, const char **uri_out, s
 static void add_number(struct txb_pg_params *params, int64_t number) {
   txb_pg_params_init(params);
   txb_pg_add_int8(params, number);
+}
+
+enum txb_rc txb_replay_named(struct txb_pg *consumer, const char *name, int64_t *number_out, int64_t *seq_from_out,
+                             int64_t *seq_to_out, struct txb_error *err) {
+  TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *row = NULL;
+  struct txb_pg_params params;
+  *number_out = *seq_from_out = *seq_to_out = 0;
+  if (name == NULL)
+    return TXB_OK;
+  txb_pg_params_init(&params);
+  txb_pg_add_text(&params, txb_slice_text(name));
+  TXB_TRY(txb_failed_ask(consumer, &named_statement, &params, "txb_reader", &row, err));
+  if (txb_pg_rows(row) == 0)
+    return TXB_OK;
+  *number_out = txb_pg_int8(row, 0, 0);
+  *seq_from_out = txb_pg_int8(row, 0, 1);
+  *seq_to_out = txb_pg_is_null(row, 0, 2) ? 0 : txb_pg_int8(row, 0, 2); /* then live */
+  return TXB_OK;
 }
 
 enum txb_rc txb_replay_start(struct txb_pg *consumer, const struct txb_replay_wish *wish,

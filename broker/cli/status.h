@@ -4,9 +4,9 @@
 
 #include "broker/cli/cli.h"
 
-/* {"sources": [...], "groups": [...], "problems": [...]} */
+/* {"sources": [...], "groups": [...], "jobs": [...], "problems": [...]}; a job as `replay show` has it. */
 struct txb_status {
-  json_t *document, *sources, *groups, *problems;
+  json_t *document, *sources, *groups, *jobs, *problems;
   const char *brokers; /* of the cluster that was asked for the lag; borrowed from the settings */
   int code;            /* exit code of the first problem, PostgreSQL before Kafka */
 };

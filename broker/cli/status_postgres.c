@@ -1,6 +1,7 @@
 /* status: what the databases say. */
 #include <string.h>
 
+#include "broker/cli/failed.h"
 #include "broker/cli/status.h"
 #include "cli_sql.h"
 
@@ -11,6 +12,7 @@ static const struct txb_pg_statement holders_statement = {"cli_status_holders", 
 static const struct txb_pg_statement holds_statement = {"cli_status_holds", txb_text_cli_status_holds};
 static const struct txb_pg_statement failed_statement = {"cli_status_failed", txb_text_cli_status_failed};
 static const struct txb_pg_statement failed_key_statement = {"cli_status_failed_key", txb_text_cli_status_failed_key};
+static const struct txb_pg_statement jobs_statement = {"cli_status_jobs", txb_text_cli_status_jobs};
 static const struct txb_pg_statement groups_statement = {"cli_status_groups", txb_text_cli_status_groups};
 
 /* ---- cells to JSON --------------------------------------------------------------------------------------- */
@@ -267,7 +269,19 @@ static enum txb_rc add_groups(struct txb_status *status, struct txb_pg *pg, stru
       put(group, "partitions", json_array());
       (void)json_array_append_new(status->groups, group);
     }
-    (void)json_array_append_new(json_object_get(group, "partitions"), partition_of_row(rows, i));
+    if (!txb_pg_is_null(rows, i, 1))
+      (void)json_array_append_new(json_object_get(group, "partitions"), partition_of_row(rows, i));
+  }
+  return TXB_OK;
+}
+
+static enum txb_rc add_jobs(struct txb_status *status, struct txb_pg *pg, struct txb_error *err) {
+  TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *rows = NULL;
+  TXB_TRY(txb_pg_query(pg, &jobs_statement, NULL, &rows, err));
+  for (int i = 0; i < txb_pg_rows(rows); i++) {
+    json_t *job = txb_failed_json(rows, i, 0);
+    put(job, "server", json_string(txb_pg_name(pg)));
+    (void)json_array_append_new(status->jobs, job);
   }
   return TXB_OK;
 }
@@ -355,5 +369,7 @@ enum txb_rc txb_status_database(struct txb_status *status, struct txb_pg *pg, co
     TXB_TRY(add_sources(status, pg, target, txb_pg_bool(rights, 0, 2), err));
   if (target->groups && groups)
     TXB_TRY(add_groups(status, pg, err));
+  if (target->groups && txb_pg_bool(rights, 0, 5))
+    TXB_TRY(add_jobs(status, pg, err));
   return txb_pg_bool(rights, 0, 4) ? add_failed(status, pg, first_group, first_source, err) : TXB_OK;
 }

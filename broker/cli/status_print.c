@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "broker/cli/replay.h"
 #include "broker/cli/safe_text.h"
 #include "broker/cli/status.h"
 
@@ -178,11 +179,64 @@ static void print_groups(const struct txb_status *status, const struct txb_cli *
       partition_cells(&table, group, partition);
     }
   }
-  txb_table_print(&table, cli, 0);
+  if (table.cell_count > 0)
+    txb_table_print(&table, cli, 0);
   txb_table_fini(&table);
   json_array_foreach(status->groups, i, group) {
     json_array_foreach(json_object_get(group, "partitions"), j, partition) {
       print_stall(group, partition, cli);
+    }
+  }
+}
+
+/* A lane of a job, with what the job is. */
+static void lane_cells(struct txb_table *table, const json_t *job, const json_t *lane) {
+  static const char *const numbers[] = {"position", "seq_to", "applied", "duplicate", "failed"};
+  number_cell(table, job, "number");
+  txb_table_cell(table, text_of(job, "group_name"));
+  txb_table_cell(table, text_of(job, "source"));
+  txb_table_cell(table, text_of(lane, "topic"));
+  for (size_t n = 0; n < TXB_ARRAY_SIZE(numbers); n++)
+    number_cell(table, lane, numbers[n]);
+  txb_table_cell(table, txb_replay_lane_state(job, lane));
+  txb_table_cell(table, text_of(lane, "owner"));
+}
+
+static void print_lane_error(const json_t *job, const json_t *lane) {
+  struct txb_buffer text;
+  const char *error = text_of(lane, "last_error");
+  bool stalled = is_set(lane, "stalled_offset");
+  if (error == NULL && !stalled)
+    return;
+  txb_buffer_init(&text);
+  txb_safe_add(&text, txb_slice_text(error != NULL ? error : text_of(lane, "stalled_error")), 300, TXB_SAFE_LINE);
+  txb_print("  job %" JSON_INTEGER_FORMAT ", %s: %s\n", number_of(job, "number"), text_of(lane, "topic"),
+            txb_buffer_text(&text));
+  txb_buffer_fini(&text);
+}
+
+static void print_jobs(const struct txb_status *status, const struct txb_cli *cli) {
+  static const struct txb_column columns[] = {{"JOB", TXB_RIGHT},     {"GROUP", TXB_LEFT},      {"SOURCE", TXB_LEFT},
+                                              {"TOPIC", TXB_LEFT},    {"POSITION", TXB_RIGHT},  {"END", TXB_RIGHT},
+                                              {"APPLIED", TXB_RIGHT}, {"DUPLICATE", TXB_RIGHT}, {"FAILED", TXB_RIGHT},
+                                              {"STATE", TXB_LEFT},    {"OWNER", TXB_LEFT}};
+  struct txb_table table;
+  const json_t *job, *lane;
+  size_t i, j;
+  txb_table_init(&table, columns, TXB_ARRAY_SIZE(columns));
+  json_array_foreach(status->jobs, i, job) {
+    json_array_foreach(json_object_get(job, "lanes"), j, lane) {
+      lane_cells(&table, job, lane);
+    }
+  }
+  if (table.cell_count > 0) {
+    txb_print("\n");
+    txb_table_print(&table, cli, 0);
+  }
+  txb_table_fini(&table);
+  json_array_foreach(status->jobs, i, job) {
+    json_array_foreach(json_object_get(job, "lanes"), j, lane) {
+      print_lane_error(job, lane);
     }
   }
 }
@@ -244,5 +298,6 @@ void txb_status_print(const struct txb_status *status, const struct txb_cli *cli
     txb_print("\n");
   if (groups)
     print_groups(status, cli);
+  print_jobs(status, cli);
   print_failed(status, cli);
 }

@@ -1,1 +1,5 @@
-SELECT pg_catalog.to_jsonb(f) FROM txb.failed_find($1::jsonb, $2::int8, $3::int4) AS f
+-- A negative partition is a lane of a replay job, which is told in its place.
+SELECT pg_catalog.to_jsonb(f)
+       || coalesce((SELECT pg_catalog.jsonb_build_object('partition', NULL, 'job', l.job)
+                      FROM txb.job_lane AS l WHERE f.partition < 0 AND l.lane = -f.partition), '{}')
+  FROM txb.failed_find($1::jsonb, $2::int8, $3::int4) AS f

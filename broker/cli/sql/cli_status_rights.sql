@@ -4,4 +4,6 @@ SELECT pg_catalog.has_table_privilege('txb.relay', 'SELECT') AS relay,
        pg_catalog.has_function_privilege('txb.outbox_holders()', 'EXECUTE') AS holders,
        current_user::text AS who,
        pg_catalog.has_table_privilege('txb.failed', 'SELECT')
-         AND pg_catalog.has_function_privilege('txb.key_text(bytea)', 'EXECUTE') AS failed
+         AND pg_catalog.has_function_privilege('txb.key_text(bytea)', 'EXECUTE') AS failed,
+       pg_catalog.has_table_privilege('txb.job', 'SELECT')
+         AND pg_catalog.has_function_privilege('txb.job_show(bigint)', 'EXECUTE') AS jobs
