@@ -99,6 +99,15 @@ static enum txb_rc start_again(const struct txb_cli *cli, struct both *both, con
   return TXB_OK;
 }
 
+/* What was dropped before the pin was there is seen now: from here on what is there stays there. */
+static enum txb_rc start_kept(const struct txb_cli *cli, struct both *both, const struct txb_replay_wish *wish,
+                              struct txb_error *err) {
+  struct txb_replay_range range;
+  TXB_TRY(txb_replay_range_read(both->source, wish, &range, err));
+  TXB_TRY(txb_replay_range_remembered(both->consumer, both->source, wish, &range, err));
+  return start_pinned(cli, both, wish, &range, err);
+}
+
 static enum txb_rc start(const struct txb_cli *cli, struct both *both, const struct txb_replay_wish *wish,
                          const struct txb_replay_range *range, struct txb_error *err) {
   struct txb_uuid id;
@@ -108,7 +117,7 @@ static enum txb_rc start(const struct txb_cli *cli, struct both *both, const str
   (void)snprintf(name, sizeof(name), "replay-start-%s", text);
   (void)snprintf(what, sizeof(what), "a replay into group %.100s that is being started", wish->group);
   TXB_TRY(txb_replay_pin(both->source, name, range->seq_from, what, err));
-  enum txb_rc rc = start_pinned(cli, both, wish, range, err);
+  enum txb_rc rc = start_kept(cli, both, wish, err);
   struct txb_error ignored; /* what went wrong first is told; a pin that is left counts for some days only */
   enum txb_rc unpinned = txb_replay_unpin(both->source, name, rc == TXB_OK ? err : &ignored);
   return rc == TXB_OK ? unpinned : rc;
@@ -126,6 +135,7 @@ static enum txb_rc go(const struct txb_cli *cli, struct both *both, const struct
   TXB_TRY(txb_replay_range_read(both->source, wish, &range, err));
   if (wish->dry_run)
     return txb_replay_plan(cli, both->consumer, both->source, wish, &range, err);
+  TXB_TRY(txb_replay_range_remembered(both->consumer, both->source, wish, &range, err));
   TXB_TRY(ask(wish, &range, &yes, err));
   if (yes)
     return start(cli, both, wish, &range, err);

@@ -47,6 +47,7 @@ struct txb_replay_range {
   int64_t watermark;
   bool whole;             /* nothing of the outbox was dropped yet */
   int64_t lowest_time_us; /* of the oldest intent that is there */
+  int64_t waits_from;     /* the lowest number that waits for a decision; 0: none */
 };
 /* What the wish means in the source's outbox, as it is now. TXB_REFUSED (usage): nothing lies in it, or it begins before
  * what is still there. */
@@ -55,6 +56,10 @@ enum txb_rc txb_replay_range_read(struct txb_pg *source, const struct txb_replay
 /* The same for a job that is there already: what the wish does not give as a number is taken from it. */
 enum txb_rc txb_replay_range_again(struct txb_pg *source, const struct txb_replay_wish *wish, int64_t seq_from,
                                    int64_t seq_to, struct txb_replay_range *out, struct txb_error *err) TXB_MUST_CHECK;
+/* A plain replay leaves out what the inbox knows, so it must not begin before the inbox does: TXB_REFUSED (usage). */
+enum txb_rc txb_replay_range_remembered(struct txb_pg *consumer, struct txb_pg *source,
+                                        const struct txb_replay_wish *wish, const struct txb_replay_range *range,
+                                        struct txb_error *err) TXB_MUST_CHECK;
 /* Adds what every question about the range takes: $1 source, $2 $3 numbers, $4 topics, $5 keys, $6 types, $7 $8 times. Without keys
  * or types their arrays are empty. */
 void txb_replay_range_params(struct txb_pg_params *params, const struct txb_replay_wish *wish,

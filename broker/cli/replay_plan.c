@@ -8,7 +8,7 @@
 #include "common/clock.h"
 
 #define PAGE_ROWS 10000
-/* Messages a second in each lane, where neither a limit nor an earlier job says better. */
+/* Messages a second of each topic, where no limit says how fast it can be at most. */
 #define RATE_ASSUMED 10000
 
 static const struct txb_pg_statement count_statement = {"cli_replay_count", txb_text_cli_replay_count};
@@ -105,11 +105,12 @@ static enum txb_rc look_into_inbox(struct plan *p, struct txb_error *err) {
   }
   txb_progress(p->cli, NULL);
   (void)json_object_set_new(p->document, "known", p->wish->forced ? json_integer(0) : json_integer(known));
-  (void)json_object_set_new(p->document, "forgotten", json_integer(forgotten));
+  bool matters = !p->wish->forced && !p->wish->then_live;
+  (void)json_object_set_new(p->document, "forgotten", json_integer(matters ? forgotten : 0));
   return TXB_OK;
 }
 
-/* The slowest of the topics decides: each has a lane of its own. */
+/* The topics run side by side, so the largest one decides; a limit is for all of them together. */
 static void estimate(struct plan *p) {
   json_int_t most = 0, rate = p->wish->rate_max > 0 ? p->wish->rate_max : RATE_ASSUMED;
   const json_t *topic;
@@ -117,6 +118,8 @@ static void estimate(struct plan *p) {
   json_array_foreach(json_object_get(p->document, "by_topic"), i, topic) {
     most = number_of(topic, "messages") > most ? number_of(topic, "messages") : most;
   }
+  if (p->wish->rate_max > 0)
+    most = number_of(p->document, "messages");
   (void)json_object_set_new(p->document, "estimate_ms", json_integer(most * 1000 / rate));
   (void)json_object_set_new(p->document, "estimate_rate", json_integer(rate));
 }
@@ -147,13 +150,14 @@ static json_t *document_of(const struct plan *p) {
   json_t *topics = json_array();
   for (size_t i = 0; i < w->topic_count; i++)
     (void)json_array_append_new(topics, json_string(w->topics[i]));
-  return json_pack("{s:b, s:s, s:s, s:o, s:o, s:o, s:b, s:b, s:o, s:I, s:I, s:I, s:o, s:o}", "dry_run", 1, "group",
+  return json_pack("{s:b, s:s, s:s, s:o, s:o, s:o, s:b, s:b, s:o, s:I, s:I, s:I, s:o, s:o, s:o}", "dry_run", 1, "group",
                    w->group, "source", w->source, "topics", topics, "keys", texts_or_null(w, "key"), "types",
                    texts_or_null(w, "type"), "forced", w->forced, "then_live", w->then_live, "rate_max",
                    w->rate_max > 0 ? json_integer(w->rate_max) : json_null(), "seq_from", (json_int_t)p->range.seq_from,
                    "seq_to", (json_int_t)p->range.seq_to, "watermark", (json_int_t)p->range.watermark, "time_from",
                    time_or_null(p->range.has_time_from, p->range.time_from_us), "time_to",
-                   time_or_null(p->range.has_time_to, p->range.time_to_us));
+                   time_or_null(p->range.has_time_to, p->range.time_to_us), "waits_from",
+                   p->range.waits_from > 0 ? json_integer(p->range.waits_from) : json_null());
 }
 
 static void print_counts(const struct txb_cli *cli, const json_t *rows, const char *title, json_int_t all) {
@@ -200,20 +204,28 @@ static void print_text(const struct plan *p) {
   print_if(d, "known", "of them the group has applied: they are counted as duplicates");
   print_if(d, "behind_held", "wait behind keys that failed messages hold");
   print_if(d, "edited", "come as they were edited after Kafka had refused them");
-  print_if(d, "forgotten", "are older than the inbox remembers: they will fail, see `txbroker failed list`");
+  print_if(d, "forgotten", "are older than the inbox remembers: `replay start` refuses them without --force");
   print_if(d, "discarded", "more are left out: they were discarded");
   print_if(d, "waiting", "more are left out: they are not published yet, and come through Kafka");
   print_counts(p->cli, json_object_get(d, "by_topic"), "TOPIC", 0);
   print_counts(p->cli, json_object_get(d, "by_type"), "TYPE", 0);
   print_counts(p->cli, json_object_get(d, "by_key"), "KEY", number_of(d, "key_count"));
   txb_format_age(number_of(d, "estimate_ms"), age);
-  txb_print("\n%s %s at %" JSON_INTEGER_FORMAT " messages a second in each topic%s\n",
-            p->wish->rate_max > 0 ? "at least" : "about", age, number_of(d, "estimate_rate"),
-            p->wish->rate_max > 0 ? ", the limit" : ", which is assumed: handlers differ");
+  if (p->wish->rate_max > 0)
+    txb_print("\nat least %s at %" JSON_INTEGER_FORMAT " messages a second, the limit\n", age,
+              number_of(d, "estimate_rate"));
+  else
+    txb_print("\nabout %s at %" JSON_INTEGER_FORMAT
+              " messages a second in each topic, which is assumed: handlers differ\n",
+              age, number_of(d, "estimate_rate"));
   if (p->wish->then_live && !p->range.whole) {
     txb_clock_format(p->range.lowest_time_us, first);
     txb_print("what was published before %.19s UTC is no longer there: the group begins without it\n", first);
   }
+  if (p->wish->then_live && p->range.waits_from > 0)
+    txb_print("it will stop before number %" PRId64
+              ", which waits for a decision: `txbroker failed list --source %s` shows it\n",
+              p->range.waits_from, p->wish->source);
 }
 
 enum txb_rc txb_replay_plan(const struct txb_cli *cli, struct txb_pg *consumer, struct txb_pg *source,

@@ -121,7 +121,7 @@ static void print_head(const struct txb_cli *cli, const json_t *job) {
     txb_safe_add(&text, txb_slice_text(name), 60, TXB_SAFE_LINE);
     txb_buffer_add_text(&text, "\"");
   }
-  txb_format_age(number_of(job, "state_ms"), age);
+  txb_format_age(number_of(job, "state_age_ms"), age);
   txb_print("%s%s%s: %s for %s", txb_color(cli, "\033[1m"), txb_buffer_text(&text), txb_color(cli, "\033[0m"), state,
             age);
   txb_buffer_clear(&text);
@@ -247,8 +247,7 @@ void txb_replay_print_job(const struct txb_cli *cli, const json_t *job) {
     line("forced", "also what was applied already is applied again");
   line("reason", txb_failed_text(job, "reason"));
   if (json_is_integer(json_object_get(job, "rate_max")))
-    txb_print("  %-12s at most %" JSON_INTEGER_FORMAT " messages a second in each topic\n", "rate",
-              number_of(job, "rate_max"));
+    txb_print("  %-12s at most %" JSON_INTEGER_FORMAT " messages a second\n", "rate", number_of(job, "rate_max"));
   line("started", txb_failed_text(job, "created_at"));
   line("by", txb_failed_text(job, "created_by"));
   print_progress(job);

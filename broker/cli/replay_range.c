@@ -13,12 +13,21 @@
 #define OVERTAKEN_MAX 100000
 
 static const struct txb_pg_statement range_statement = {"cli_replay_range", txb_text_cli_replay_range};
+static const struct txb_pg_statement first_statement = {"cli_replay_first", txb_text_cli_replay_first};
+static const struct txb_pg_statement horizon_statement = {"cli_replay_horizon", txb_text_cli_replay_horizon};
 static const struct txb_pg_statement times_statement = {"cli_replay_times", txb_text_cli_replay_times};
 static const struct txb_pg_statement seq_at_statement = {"cli_replay_seq_at", txb_text_cli_replay_seq_at};
 
 struct outbox {
   int64_t lowest, watermark; /* lowest 0: it is empty */
 };
+
+static void add_topics(struct txb_pg_params *params, const struct txb_replay_wish *wish) {
+  txb_pg_array_begin(params, TXB_OID_TEXT);
+  for (size_t i = 0; i < wish->topic_count; i++)
+    txb_pg_array_bytes(params, txb_slice_text(wish->topics[i]));
+  txb_pg_array_end(params);
+}
 
 static void time_text(int64_t wall_us, char out[28]) {
   txb_clock_format(wall_us, out);
@@ -31,16 +40,18 @@ static enum txb_rc look(struct txb_pg *pg, const struct txb_replay_wish *w, stru
   struct txb_pg_params params;
   txb_pg_params_init(&params);
   txb_pg_add_text(&params, txb_slice_text(w->source));
+  add_topics(&params, w);
   TXB_TRY(txb_failed_ask(pg, &range_statement, &params, "txb_admin", &row, err));
   if (txb_pg_rows(row) == 0)
     return REFUSE(err,
                   "%s: no relay has published for a source \"%s\" here yet; correct --source, or start its relay first",
                   txb_pg_name(pg), w->source);
   outbox->lowest = txb_pg_is_null(row, 0, 0) ? 0 : txb_pg_int8(row, 0, 0);
-  outbox->watermark = txb_pg_int8(row, 0, 3);
+  outbox->watermark = txb_pg_int8(row, 0, 2);
   out->lowest_time_us = txb_pg_is_null(row, 0, 1) ? 0 : txb_pg_timestamptz_us(row, 0, 1);
   out->watermark = outbox->watermark;
-  out->whole = txb_pg_bool(row, 0, 4);
+  out->whole = txb_pg_bool(row, 0, 3);
+  out->waits_from = txb_pg_is_null(row, 0, 4) ? 0 : txb_pg_int8(row, 0, 4);
   return TXB_OK;
 }
 
@@ -192,12 +203,44 @@ void txb_replay_range_params(struct txb_pg_params *params, const struct txb_repl
   txb_pg_add_text(params, txb_slice_text(wish->source));
   txb_pg_add_int8(params, range->seq_from);
   txb_pg_add_int8(params, range->seq_to);
-  txb_pg_array_begin(params, TXB_OID_TEXT);
-  for (size_t i = 0; i < wish->topic_count; i++)
-    txb_pg_array_bytes(params, txb_slice_text(wish->topics[i]));
-  txb_pg_array_end(params);
+  add_topics(params, wish);
   add_texts(params, wish, "key");
   add_texts(params, wish, "type");
   add_time(params, range->has_time_from, range->time_from_us);
   add_time(params, range->has_time_to, range->time_to_us);
+}
+
+/* ---- what the inbox remembers ----------------------------------------------------------------------------- */
+
+static enum txb_rc one_time(struct txb_pg *pg, const struct txb_pg_statement *statement, struct txb_pg_params *params,
+                            int64_t *wall_us_out, struct txb_error *err) {
+  TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *row = NULL;
+  TXB_TRY(txb_failed_ask(pg, statement, params, "txb_reader", &row, err));
+  bool none = txb_pg_rows(row) == 0 || txb_pg_is_null(row, 0, 0);
+  *wall_us_out = none ? 0 : txb_pg_timestamptz_us(row, 0, 0);
+  return TXB_OK;
+}
+
+enum txb_rc txb_replay_range_remembered(struct txb_pg *consumer, struct txb_pg *source,
+                                        const struct txb_replay_wish *wish, const struct txb_replay_range *range,
+                                        struct txb_error *err) {
+  struct txb_pg_params params;
+  int64_t horizon, first;
+  char text[28];
+  if (wish->forced || wish->then_live) /* neither relies on what live messages left in the inbox */
+    return TXB_OK;
+  txb_pg_params_init(&params);
+  TXB_TRY(one_time(consumer, &horizon_statement, &params, &horizon, err));
+  if (horizon == 0)
+    return TXB_OK;
+  txb_pg_params_init(&params);
+  txb_replay_range_params(&params, wish, range);
+  TXB_TRY(one_time(source, &first_statement, &params, &first, err));
+  if (first == 0 || first >= horizon)
+    return TXB_OK;
+  time_text(horizon, text);
+  return REFUSE(err,
+                "the inbox of group %s remembers what was applied since %s, and the range begins before: take --from "
+                "%s, or --force with --reason to apply all of it again",
+                wish->group, text, text);
 }

@@ -143,9 +143,6 @@ enum txb_rc txb_replay_show(struct txb_pg *consumer, int64_t number, json_t **ou
   struct txb_pg_params params;
   add_number(&params, number);
   TXB_TRY(txb_failed_ask(consumer, &show_statement, &params, "txb_reader", &row, err));
-  if (txb_pg_rows(row) == 0)
-    return TXB_FAIL(err, TXB_REFUSED, "there is no job %" PRId64 " in %s; `txbroker replay list` shows those there are",
-                    number, txb_pg_name(consumer));
   *out = txb_failed_json(row, 0, 0);
   return TXB_OK;
 }

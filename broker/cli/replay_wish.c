@@ -90,10 +90,10 @@ static enum txb_rc read_source(const struct txb_cli *cli, struct txb_replay_wish
     if (count < NAMES_MAX)
       names[count++] = source->name;
   }
-  bool from_flag = s->sources.count == 1 && uri != NULL && txb_settings_source(s, 0)->head.where == NULL;
-  if (!from_flag) /* else --database made the only one, named after the database */
+  const char *where = txb_settings_source(s, 0)->head.where;
+  if (uri == NULL || where == NULL || strcmp(where, "--database") != 0)
     return unknown("the configuration has no source", w->source, names, count, err);
-  w->source_uri = uri;
+  w->source_uri = uri; /* --database made the only one, named after the database */
   return TXB_OK;
 }
 

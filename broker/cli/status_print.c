@@ -193,13 +193,13 @@ static void print_groups(const struct txb_status *status, const struct txb_cli *
 static void lane_cells(struct txb_table *table, const json_t *job, const json_t *lane) {
   static const char *const numbers[] = {"position", "seq_to", "applied", "duplicate", "failed"};
   number_cell(table, job, "number");
-  txb_table_cell(table, text_of(job, "group_name"));
-  txb_table_cell(table, text_of(job, "source"));
-  txb_table_cell(table, text_of(lane, "topic"));
+  txb_failed_cell(table, job, "group_name", 24);
+  txb_failed_cell(table, job, "source", 24);
+  txb_failed_cell(table, lane, "topic", 40);
   for (size_t n = 0; n < TXB_ARRAY_SIZE(numbers); n++)
     number_cell(table, lane, numbers[n]);
   txb_table_cell(table, txb_replay_lane_state(job, lane));
-  txb_table_cell(table, text_of(lane, "owner"));
+  txb_failed_cell(table, lane, "owner", 40);
 }
 
 static void print_lane_error(const json_t *job, const json_t *lane) {
