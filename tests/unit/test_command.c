@@ -75,6 +75,9 @@ Test(command, a_family_is_followed_by_its_command) {
   cr_assert(PARSE("failed", "retry", "17", "18", "-y") == TXB_OK && args.operand_count == 2);
   cr_assert_str_eq(args.operands[1], "18");
   cr_assert(PARSE("audit", "list") == TXB_OK && txb_command_is_of(args.command, "audit"));
+  cr_assert(PARSE("replay", "rate", "7", "none") == TXB_OK && args.operand_count == 2);
+  refused_with(PARSE("replay", "rate", "7"), "usage: txbroker replay rate [OPTION]... NUMBER MESSAGES|none");
+  refused_with(PARSE("replay", "show", "7", "--folow"), "did you mean --follow?");
   cr_assert(PARSE("help", "failed", "list") == TXB_OK && args.operand_count == 2 && args.family == NULL);
   cr_assert(PARSE("failed", "--help") == TXB_OK && args.command == NULL && args.family != NULL);
   refused_with(PARSE("failed"), "failed: which command of it? list, show, retry, edit, discard");
