@@ -43,17 +43,33 @@ static enum txb_rc ask(const struct txb_replay_wish *wish, const struct txb_repl
   return TXB_OK;
 }
 
-/* The job's own pin is what its workers renew, and take away at its end. */
-static enum txb_rc pin_as_job(struct both *both, int64_t number, const struct txb_replay_wish *wish,
-                              const struct txb_replay_range *range, struct txb_error *err) {
+/* The lowest number that a lane still has to read; 0: none has. */
+static int64_t lowest_wanted(const json_t *job) {
+  const json_t *lane;
+  size_t i;
+  int64_t lowest = 0;
+  json_array_foreach(json_object_get(job, "lanes"), i, lane) {
+    int64_t position = json_integer_value(json_object_get(lane, "position"));
+    if (!json_is_true(json_object_get(lane, "done")) && (lowest == 0 || position < lowest))
+      lowest = position;
+  }
+  return lowest;
+}
+
+/* The job's own pin is what its workers renew, and take away at its end. One that was started by a command which was
+ * killed right behind it has none yet. */
+static enum txb_rc pin_as_job(const struct both *both, int64_t number, const struct txb_replay_wish *wish,
+                              struct txb_error *err) {
   json_t *job;
-  char name[160], what[160];
+  char name[160], what[300];
   TXB_TRY(txb_replay_show(both->consumer, number, &job, err));
-  bool open = !txb_replay_is_final(job);
-  (void)snprintf(name, sizeof(name), "job %s %" PRId64, txb_failed_text(job, "database"), number);
-  (void)snprintf(what, sizeof(what), "replay job %" PRId64 " of group %.100s", number, wish->group);
+  const char *database = txb_failed_text(job, "database");
+  int64_t lowest = txb_replay_is_final(job) ? 0 : lowest_wanted(job);
+  (void)snprintf(name, sizeof(name), "job %s %" PRId64, database, number);
+  (void)snprintf(what, sizeof(what), "replay job %" PRId64 " into group %.100s of database %.63s", number, wish->group,
+                 database);
   json_decref(job);
-  return open ? txb_replay_pin(both->source, name, range->seq_from, what, err) : TXB_OK;
+  return lowest > 0 ? txb_replay_pin(both->source, name, lowest, what, err) : TXB_OK;
 }
 
 static void print_started(const struct txb_cli *cli, const struct txb_replay_wish *wish, int64_t number, bool existed) {
@@ -81,8 +97,7 @@ static enum txb_rc start_pinned(const struct txb_cli *cli, struct both *both, co
   int64_t number;
   bool existed;
   TXB_TRY(txb_replay_start(both->consumer, wish, range, &number, &existed, err));
-  if (!existed)
-    TXB_TRY(pin_as_job(both, number, wish, range, err));
+  TXB_TRY(pin_as_job(both, number, wish, err));
   print_started(cli, wish, number, existed);
   return TXB_OK;
 }
@@ -95,6 +110,7 @@ static enum txb_rc start_again(const struct txb_cli *cli, struct both *both, con
   bool existed;
   TXB_TRY(txb_replay_range_again(both->source, wish, seq_from, seq_to, &range, err));
   TXB_TRY(txb_replay_start(both->consumer, wish, &range, &number, &existed, err));
+  TXB_TRY(pin_as_job(both, number, wish, err));
   print_started(cli, wish, number, existed);
   return TXB_OK;
 }

@@ -99,6 +99,12 @@ static void list(const char *title, const json_t *texts) {
   txb_buffer_fini(&text);
 }
 
+/* To the second. */
+static void time_line(const char *title, const char *time) {
+  if (time != NULL)
+    txb_print("  %-12s %.10s %.8s UTC\n", title, time, time + 11);
+}
+
 static void print_range(const json_t *job) {
   const char *from = txb_failed_text(job, "time_from"), *to = txb_failed_text(job, "time_to");
   if (is(job, "then_live"))
@@ -106,8 +112,8 @@ static void print_range(const json_t *job) {
   else
     txb_print("  %-12s numbers %" JSON_INTEGER_FORMAT " to %" JSON_INTEGER_FORMAT "\n", "range",
               number_of(job, "seq_from"), number_of(job, "seq_to") - 1);
-  line("not before", from);
-  line("before", to);
+  time_line("not before", from);
+  time_line("before", to);
 }
 
 static void print_head(const struct txb_cli *cli, const json_t *job) {
@@ -216,6 +222,18 @@ const char *txb_replay_lane_state(const json_t *job, const json_t *lane) {
   return txb_failed_text(lane, "owner") != NULL && number_of(lane, "lease_ms") > 0 ? "owned" : "waits";
 }
 
+/* The database role, and the operating system's user. */
+static void print_starter(const json_t *job) {
+  const char *person = txb_failed_text(job, "os_user");
+  struct txb_buffer text;
+  txb_buffer_init(&text);
+  txb_buffer_add_text(&text, txb_failed_text(job, "created_by"));
+  if (person != NULL)
+    txb_buffer_addf(&text, " (%s)", person);
+  line("by", txb_buffer_text(&text));
+  txb_buffer_fini(&text);
+}
+
 static void print_command(const struct txb_cli *cli, const char *command, json_int_t number, const char *more) {
   struct txb_buffer text;
   txb_buffer_init(&text);
@@ -248,8 +266,8 @@ void txb_replay_print_job(const struct txb_cli *cli, const json_t *job) {
   line("reason", txb_failed_text(job, "reason"));
   if (json_is_integer(json_object_get(job, "rate_max")))
     txb_print("  %-12s at most %" JSON_INTEGER_FORMAT " messages a second\n", "rate", number_of(job, "rate_max"));
-  line("started", txb_failed_text(job, "created_at"));
-  line("by", txb_failed_text(job, "created_by"));
+  time_line("started", txb_failed_text(job, "created_at"));
+  print_starter(job);
   print_progress(job);
   txb_print("\n");
   txb_replay_print_lanes(cli, job, 2);

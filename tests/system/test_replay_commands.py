@@ -260,6 +260,25 @@ def test_the_same_name_is_one_job(desk):
                      "--name", "fix-4711", "--topic", "orders", *other)
 
 
+def test_a_start_that_is_killed_leaves_a_pin_at_most_and_the_same_name_is_one_job(server, desk):
+    desk.publish(10)
+    args = ["replay", "start", "--group", "ledger", "--yes", "--name", "once"]
+    with server.session(desk.ledger, autocommit=False) as other, other.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(txb.jobs_lock())")
+        running = subprocess.Popen([binary(), "-c", desk.config, *args])
+        process.wait_for(lambda: desk.book("SELECT 1 FROM pg_stat_activity WHERE application_name = 'txbroker replay start' AND wait_event_type = 'Lock'"),
+                         "the start to wait", 60)
+        running.kill()
+        running.wait(60)
+        assert [(name[:13], lo) for name, lo in desk.pins()] == [("replay-start-", 1)], "the range was pinned before the job is there"
+        other.rollback()
+    process.wait_for(lambda: not desk.book("SELECT 1 FROM pg_stat_activity WHERE application_name = 'txbroker replay start'"), "its session to end", 60)
+    number = desk.json(*args)["number"]  # what the server had begun for the first may be done or not
+    assert desk.book("SELECT count(*) FROM txb.job")[0][0] == 1 and (f"job {desk.ledger} {number}", 1) in desk.pins() and len(desk.pins()) == 2
+    desk.refused(FAILED, ["another job of group"], "replay", "start", "--group", "ledger", "--yes")
+    assert len(desk.pins()) == 2, "a start that is refused takes its own pin away"
+
+
 def answer(desk, word, *args):
     """The command on a terminal of its own, where a person types a word; exit code and what stood on the screen."""
     master, slave = pty.openpty()
