@@ -1,6 +1,7 @@
 /* Simulates workers of one group against a model of PostgreSQL and Kafka: kills at every step, stopped members that
- * wake as zombies, rebalances, server crashes, failing and killing messages, repetitions in the topic. The real core
- * decides; every commit is verified, and at the end everything.
+ * wake as zombies, rebalances, server crashes, failing and killing messages, repetitions in the topic; in some seeds
+ * replay jobs, whose lanes the workers hold by leases beside the live partitions of the same keys. The real core decides;
+ * every commit is verified, and at the end everything.
  *
  *   sim_worker [--seeds N] [--seed S] [--bug NAME]     exit 0: nothing found; 1: a violation, printed with its seed and
  * history; 2: usage
