@@ -292,6 +292,7 @@ DECLARE
   j txb.job;
   at bigint;
   made int;
+  waiting text;
 BEGIN
   SELECT o.* INTO l FROM txb.job_lane AS o WHERE o.lane = lane_pass.lane FOR NO KEY UPDATE;
   IF l.lane IS NULL OR l.instance IS DISTINCT FROM lane_pass.instance THEN
@@ -316,8 +317,16 @@ BEGIN
   END IF;
   -- J3. The pass that was just read began after these ends were noted, and was read to the end: every message below them
   -- lies in it or before it. Not if partitions were added since, or it is another cluster: then the ends are noted anew.
-  -- A message that is still to be tried again holds its key here only, so live waits for it too.
-  IF l.passes > 0 AND l.seq_to - l.pass_from <= 10000 AND NOT txb.lane_left(l.topic, l.lane)
+  -- What has failed holds its key in the lane only: live messages of that key would overtake it. So live waits until
+  -- nothing holds, and for what is dead that takes a person, who is told.
+  waiting := (SELECT CASE WHEN count(*) > 0
+                          THEN format('goes live when nothing holds a key any more: %s failed messages do, %s of them are '
+                                      'dead and wait for a decision: txbroker failed list', count(*),
+                                      count(*) FILTER (WHERE f.state = 'dead')) END
+                FROM txb.failed AS f
+               WHERE f.side = 'consumer' AND f.holds AND f.group_name = j.group_name AND f.topic = l.topic
+                 AND f.partition = -l.lane);
+  IF l.passes > 0 AND l.seq_to - l.pass_from <= 10000 AND waiting IS NULL AND NOT txb.lane_left(l.topic, l.lane)
      AND l.ends_cluster IS NOT DISTINCT FROM nullif(lane_pass.cluster_id, '')
      AND (SELECT array_agg(u.p ORDER BY u.p) FROM unnest(l.ends_partitions) AS u (p))
          = (SELECT array_agg(u.p ORDER BY u.p) FROM unnest(lane_pass.partitions) AS u (p)) THEN
@@ -334,15 +343,16 @@ BEGIN
   UPDATE txb.job_lane AS o
      SET pass_from = at, seq_to = greatest(at, lane_pass.highest + 1), passes = o.passes + 1,
          ends_partitions = lane_pass.partitions, ends_offsets = lane_pass.offsets,
-         ends_cluster = nullif(lane_pass.cluster_id, '')
+         ends_cluster = nullif(lane_pass.cluster_id, ''), last_error = waiting,
+         error_at = CASE WHEN waiting IS NOT NULL THEN clock_timestamp() END, error_instance = NULL
    WHERE o.lane = l.lane;
   RETURN 'next';
 END
 $$;
 COMMENT ON FUNCTION txb.lane_pass(int, uuid, int[], bigint[], text, bigint) IS
   'A pass of a lane that goes on live is read to its end. With the end offsets of the topic, noted first, and the highest '
-  'number of the outbox, read after them: done (the group goes on live at the ends noted before this pass), or next. '
-  'TXB01: another serves the lane';
+  'number of the outbox, read after them: done (the group goes on live at the ends noted before this pass), or next: also '
+  'while failed messages hold keys, which live would overtake. TXB01: another serves the lane';
 
 CREATE FUNCTION txb.lane_free(lane int, instance uuid) RETURNS void
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp

@@ -420,7 +420,8 @@ def test_a_rebuild_waits_for_what_is_dead_and_holds_its_key(world, groups):
     group.wait(lambda: group.states() == {"dead": 1, "held": 1} and job.sum("consumed") == 16)
     group.publish([("k1", 4), ("k2", 4)])
     group.wait(lambda: group.numbers_of("k2") == [0, 1, 2, 3, 4])
-    assert group.numbers_of("k1") == [0, 1]
+    group.wait(lambda: "dead" in (group.value("SELECT max(last_error) FROM txb.job_lane WHERE job = %s", job.number) or ""))
+    assert group.numbers_of("k1") == [0, 1] and job.state == "running"
     group.mend()
     assert group.query("SELECT done FROM txb.failed_retry(%s, 'test')", group.failed("dead")) == [(True,)]
     job.wait()
