@@ -195,75 +195,6 @@ static void lost(struct txb_lane_reader *r, const struct txb_error *why) {
   r->retry_us = txb_clock_steady_us() + txb_backoff_next_ms(&r->backoff, txb_random_u64()) * MS;
 }
 
-/* ---- making one ------------------------------------------------------------------------------ */
-
-static void keep(struct txb_buffer *buffer, struct txb_slice v) {
-  if (v.data != NULL)
-    txb_buffer_add(buffer, v.data, v.size);
-}
-
-/* Where each lies in the buffer, once it has its final place. */
-static struct txb_slice placed(const struct txb_buffer *buffer, size_t *at, struct txb_slice v) {
-  struct txb_slice s = v.data == NULL ? v : txb_slice_of(buffer->data + *at, v.size);
-  *at += v.data == NULL ? 0 : v.size;
-  return s;
-}
-
-static enum txb_rc fill(struct txb_lane_reader *r, const struct txb_lane_reader_options *o, struct txb_error *err) {
-  size_t at = 0;
-  TXB_TRY(txb_strdup(o->name, &r->name, err));
-  TXB_TRY(txb_strdup(o->topic, &r->topic, err));
-  TXB_TRY(txb_strdup(o->pin, &r->pin, err));
-  TXB_TRY(txb_strdup(o->pin_what, &r->pin_what, err));
-  keep(&r->filter, o->keys);
-  keep(&r->filter, o->types);
-  keep(&r->filter, o->time_from);
-  keep(&r->filter, o->time_to);
-  TXB_TRY(txb_buffer_check(&r->filter, err));
-  r->keys = placed(&r->filter, &at, o->keys);
-  r->types = placed(&r->filter, &at, o->types);
-  r->time_from = placed(&r->filter, &at, o->time_from);
-  r->time_to = placed(&r->filter, &at, o->time_to);
-  return TXB_OK;
-}
-
-enum txb_rc txb_lane_reader_new(const struct txb_lane_reader_options *options, struct txb_lane_reader **out,
-                                struct txb_error *err) {
-  void *memory = NULL;
-  TXB_TRY(txb_alloc(sizeof **out, &memory, err));
-  struct txb_lane_reader *r = memory;
-  *r = (struct txb_lane_reader){.source = options->source,
-                                .uri = options->uri,
-                                .partition = -options->lane,
-                                .backoff = {.first_ms = 100, .cap_ms = 30000},
-                                .span = SPAN_FIRST,
-                                .told_end = -1,
-                                .pin_us = INT64_MAX};
-  txb_buffer_init(&r->filter);
-  txb_pg_params_init(&r->params);
-  enum txb_rc rc = fill(r, options, err);
-  if (rc != TXB_OK) {
-    txb_lane_reader_free(r);
-    return rc;
-  }
-  *out = r;
-  return TXB_OK;
-}
-
-void txb_lane_reader_free(struct txb_lane_reader *r) {
-  if (r == NULL)
-    return;
-  disconnect(r);
-  drop_page(r);
-  txb_pg_params_fini(&r->params);
-  txb_buffer_fini(&r->filter);
-  txb_free(r->name);
-  txb_free(r->topic);
-  txb_free(r->pin);
-  txb_free(r->pin_what);
-  txb_free(r);
-}
-
 /* ---- what the worker wants ------------------------------------------------------------------- */
 
 void txb_lane_reader_bound(struct txb_lane_reader *r, int64_t seq_to, bool whole, int64_t rate_max) {
@@ -408,6 +339,83 @@ static enum txb_rc ask(struct txb_lane_reader *r, int64_t now_us, struct txb_err
   if (r->next_seq >= r->seq_to || now_us < r->look_us)
     return TXB_OK;
   return ask_facts(r, err);
+}
+
+/* ---- making one ------------------------------------------------------------------------------ */
+
+static void keep(struct txb_buffer *buffer, struct txb_slice v) {
+  if (v.data != NULL)
+    txb_buffer_add(buffer, v.data, v.size);
+}
+
+/* Where each lies in the buffer, once it has its final place. */
+static struct txb_slice placed(const struct txb_buffer *buffer, size_t *at, struct txb_slice v) {
+  struct txb_slice s = v.data == NULL ? v : txb_slice_of(buffer->data + *at, v.size);
+  *at += v.data == NULL ? 0 : v.size;
+  return s;
+}
+
+static enum txb_rc fill(struct txb_lane_reader *r, const struct txb_lane_reader_options *o, struct txb_error *err) {
+  size_t at = 0;
+  TXB_TRY(txb_strdup(o->name, &r->name, err));
+  TXB_TRY(txb_strdup(o->topic, &r->topic, err));
+  TXB_TRY(txb_strdup(o->pin, &r->pin, err));
+  TXB_TRY(txb_strdup(o->pin_what, &r->pin_what, err));
+  keep(&r->filter, o->keys);
+  keep(&r->filter, o->types);
+  keep(&r->filter, o->time_from);
+  keep(&r->filter, o->time_to);
+  TXB_TRY(txb_buffer_check(&r->filter, err));
+  r->keys = placed(&r->filter, &at, o->keys);
+  r->types = placed(&r->filter, &at, o->types);
+  r->time_from = placed(&r->filter, &at, o->time_from);
+  r->time_to = placed(&r->filter, &at, o->time_to);
+  return TXB_OK;
+}
+
+enum txb_rc txb_lane_reader_new(const struct txb_lane_reader_options *options, struct txb_lane_reader **out,
+                                struct txb_error *err) {
+  void *memory = NULL;
+  TXB_TRY(txb_alloc(sizeof **out, &memory, err));
+  struct txb_lane_reader *r = memory;
+  *r = (struct txb_lane_reader){.source = options->source,
+                                .uri = options->uri,
+                                .partition = -options->lane,
+                                .backoff = {.first_ms = 100, .cap_ms = 30000},
+                                .span = SPAN_FIRST,
+                                .told_end = -1,
+                                .pin_us = INT64_MAX};
+  txb_buffer_init(&r->filter);
+  txb_pg_params_init(&r->params);
+  enum txb_rc rc = fill(r, options, err);
+  if (rc != TXB_OK) {
+    txb_lane_reader_free(r);
+    return rc;
+  }
+  *out = r;
+  return TXB_OK;
+}
+
+/* The server does what it got, whether or not anybody waits for the answer. */
+static void say_last_word(struct txb_lane_reader *r) {
+  struct txb_error ignored;
+  if (r->want_unpin && r->pg != NULL && !r->connecting)
+    (void)ask_pin(r, false, &ignored);
+}
+
+void txb_lane_reader_free(struct txb_lane_reader *r) {
+  if (r == NULL)
+    return;
+  say_last_word(r);
+  disconnect(r);
+  drop_page(r);
+  txb_pg_params_fini(&r->params);
+  txb_buffer_fini(&r->filter);
+  txb_free(r->name);
+  txb_free(r->topic);
+  txb_free(r->pin);
+  txb_free(r->pin_what);
+  txb_free(r);
 }
 
 /* ---- answers --------------------------------------------------------------------------------- */

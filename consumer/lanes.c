@@ -10,12 +10,13 @@
 #include "common/kafka_inspect.h"
 #include "common/log.h"
 #include "common/memory.h"
+#include "common/random.h"
 #include "consumer/lane_reader.h"
 #include "consumer/worker_internal.h"
 #include "consumer_sql.h"
 
 #define MS               INT64_C(1000)
-#define CLAIM_US         (1000 * MS)  /* how soon a job that was started, paused or changed is heard of */
+#define CLAIM_US         (1000 * MS) /* how soon a job that was started, paused or changed is heard of, at the latest */
 #define TELL_AGAIN_US    (60000 * MS) /* of a source that this worker does not know */
 #define PASS_AGAIN_US    (5000 * MS)
 #define KAFKA_TIMEOUT_MS 2000
@@ -160,14 +161,15 @@ static void refuse_lane(txb_worker_t *w, int32_t number, const char *source) {
 
 static enum txb_rc open_reader(txb_worker_t *w, const struct txb_pg_result *r, int row,
                                const struct txb_worker_outbox *outbox, struct txb_lane *lane, struct txb_error *err) {
-  char pin[200], what[400];
+  char pin[200], what[400], name[120];
   const char *database = txb_pg_text(r, row, ROW_DATABASE);
   snprintf(pin, sizeof pin, "job %s %" PRId64, database, lane->job);
   snprintf(what, sizeof what, "replay job %" PRId64 " into group %s of database %s", lane->job, w->settings->group,
            database);
+  snprintf(name, sizeof name, "txbroker replay %s", w->settings->group);
   struct txb_lane_reader_options options = {.source = outbox->source,
                                             .uri = outbox->database,
-                                            .name = w->name,
+                                            .name = name,
                                             .topic = txb_pg_text(r, row, ROW_TOPIC),
                                             .lane = lane->number,
                                             .pin = pin,
@@ -263,14 +265,37 @@ static bool is_at_end(const txb_worker_t *w, size_t slot) {
   return txb_worker_core_position(&w->core, (int)slot) >= lane_at(w, slot)->seq_to;
 }
 
+static bool is_done(const txb_worker_t *w, size_t slot) {
+  const struct txb_lane *lane = lane_at(w, slot);
+  return lane->done || (!lane->then_live && is_at_end(w, slot));
+}
+
+/* Whether nobody has to read for its job any more, as far as this worker knows: it ends with those that end here now.
+ * Where others end at the same moment the pin stays until it runs out. */
+static bool ends_its_job(const txb_worker_t *w, size_t slot) {
+  const struct txb_lane *lane = lane_at(w, slot);
+  int32_t ending = 0;
+  for (size_t i = 0; i < w->places_count; i++) {
+    const struct txb_lane *other = lane_at(w, i);
+    ending += other != NULL && other->job == lane->job && !other->seen && !other->leaving && is_done(w, i);
+  }
+  return is_done(w, slot) && ending >= lane->job_left;
+}
+
+static void unpin_ended(txb_worker_t *w) {
+  for (size_t i = 0; i < w->places_count; i++) {
+    const struct txb_lane *lane = lane_at(w, i);
+    if (lane != NULL && !lane->seen && !lane->leaving && ends_its_job(w, i))
+      txb_lane_reader_unpin(lane->reader);
+  }
+}
+
 /* Paused, cancelled, done; or another's, when the lease ran out. */
 static void leave_unseen(txb_worker_t *w, bool expired) {
   for (size_t i = 0; i < w->places_count; i++) {
     struct txb_lane *lane = lane_at(w, i);
     if (lane == NULL || lane->seen || lane->leaving)
       continue;
-    if (!lane->then_live && lane->job_left <= 1 && is_at_end(w, i))
-      txb_lane_reader_unpin(lane->reader);
     txb_log(TXB_LOG_INFO, TXB_MSG(expired ? "the lease of a lane ran out: another may have it" : "lane asked back"),
             TXB_F("group", w->settings->group), TXB_FI("job", lane->job), TXB_FI("lane", lane->number));
     give_up(w, (int)i, expired);
@@ -297,7 +322,7 @@ static enum txb_rc on_claimed(txb_worker_t *w, struct txb_error *err) {
   struct txb_lanes *l = &w->lanes;
   bool expired = txb_clock_steady_us() >= l->lease_us, any = !txb_pg_is_null(r, 0, ROW_LANE);
   l->lease_us = l->claimed_us + lease_ms(w) * MS;
-  l->claim_us = l->claimed_us + CLAIM_US;
+  l->claim_us = l->claimed_us + CLAIM_US - (int64_t)(txb_random_u64() % (CLAIM_US / 4)); /* many ask the same server */
   for (size_t i = 0; i < w->places_count; i++)
     if (lane_at(w, i) != NULL)
       lane_at(w, i)->seen = false;
@@ -310,6 +335,7 @@ static enum txb_rc on_claimed(txb_worker_t *w, struct txb_error *err) {
     if (slot >= 0)
       renew(w, r, row, slot);
   }
+  unpin_ended(w);
   leave_unseen(w, expired);
   return join_when_free(w, txb_pg_bool(r, 0, ROW_WAITS), err);
 }
@@ -400,15 +426,13 @@ static void on_passed(txb_worker_t *w) {
   if (slot < 0)
     return;
   struct txb_lane *lane = lane_at(w, (size_t)slot);
-  bool done = strcmp(txb_pg_text(w->operation.results[0], 0, 0), "done") == 0;
+  bool done = lane->done = strcmp(txb_pg_text(w->operation.results[0], 0, 0), "done") == 0;
   lane->end_asked_at = -1;
   txb_log(TXB_LOG_INFO,
           TXB_MSG(done ? "lane done: the group goes on where Kafka stood before its last pass"
                        : "lane goes on with what came meanwhile"),
           TXB_F("group", w->settings->group), TXB_FI("job", lane->job), TXB_FI("lane", lane->number),
           TXB_F("topic", w->places[slot].topic), TXB_FI("highest", lane->highest));
-  if (done && lane->job_left <= 1)
-    txb_lane_reader_unpin(lane->reader);
 }
 
 /* ---- as an operation of the worker ----------------------------------------------------------- */
@@ -470,6 +494,10 @@ static enum txb_rc on_failed(txb_worker_t *w, struct txb_error *err) {
           TXB_F("sqlstate", error->sqlstate), TXB_F("error", error->message));
   if (slot >= 0 && error->rc == TXB_FENCED)
     give_up(w, slot, true);
+  else if (slot >= 0) {
+    lane_at(w, (size_t)slot)->pass_us = txb_clock_steady_us() + PASS_AGAIN_US;
+    add_word(w, l->under_way_lane, false, error->message);
+  }
   return TXB_OK;
 }
 

@@ -43,6 +43,7 @@ struct txb_lane {
   bool confirm;         /* the core waits to be told that it is ours (W4) */
   bool seen;            /* in the answer at hand */
   bool leaving;         /* the core was told to give it back */
+  bool done;            /* the group goes on live (J3) */
   int64_t end_asked_at; /* its end for which a claim was sent at once */
 
   enum txb_lane_pass pass;

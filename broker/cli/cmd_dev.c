@@ -62,9 +62,13 @@ static enum txb_rc fill_database(struct dev *dev, struct txb_error *err) {
 static enum txb_rc configure(struct dev *dev, struct txb_error *err) {
   struct txb_settings *s = &dev->cli->settings;
   const struct txb_section *kafka = txb_settings_section("kafka"), *workers = txb_settings_section("workers");
-  void *group;
+  const struct txb_section *sources = txb_settings_section("sources");
+  void *group, *source;
   TXB_TRY(txb_settings_put(&s->kafka, kafka, txb_settings_key(kafka, "brokers"), txb_kafka_mock_brokers(dev->mock),
                            TXB_FROM_FLAG, "dev", err));
+  TXB_TRY(txb_settings_entry(s, sources, "dev", TXB_FROM_FLAG, "dev", &source, err)); /* for replays */
+  TXB_TRY(
+      txb_settings_put(source, sources, txb_settings_key(sources, "database"), dev->uri, TXB_FROM_FLAG, "dev", err));
   TXB_TRY(txb_settings_entry(s, workers, "dev", TXB_FROM_FLAG, "dev", &group, err));
   TXB_TRY(txb_settings_put(group, workers, txb_settings_key(workers, "database"), dev->uri, TXB_FROM_FLAG, "dev", err));
   TXB_TRY(txb_settings_load_flag(s, "workers.dev.topics=" TOPIC, err));

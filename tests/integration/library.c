@@ -284,6 +284,15 @@ Test(library, logs_nothing_when_told_so_and_to_stderr_by_default) {
   free_worker();
 }
 
+Test(library, refuses_a_source_without_a_connection_string) {
+  static const char *const sources[] = {"bank", "postgresql:///bank", "shop", NULL};
+  struct txb_worker_options options = some_options();
+  options.sources = sources;
+  cr_assert(txb_worker_new(&options, handle, NULL, &worker, &err) == TXB_REFUSED);
+  cr_assert(strstr(err.message, "shop") != NULL, "%s", err.message);
+  txb_kafka_mock_close(mock);
+}
+
 Test(library, refuses_a_level_that_is_none) {
   struct txb_worker_options options = some_options();
   options.log_level = (enum txb_log_level)99;
