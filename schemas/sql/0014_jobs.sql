@@ -50,6 +50,7 @@ CREATE TABLE txb.job (
   finished_at timestamptz CONSTRAINT job_finished CHECK ((finished_at IS NOT NULL) = (state IN ('cancelled', 'done')))
 );
 CREATE INDEX job_by_group ON txb.job (group_name, number);
+CREATE INDEX job_open ON txb.job (group_name) WHERE state IN ('running', 'paused');
 COMMENT ON TABLE txb.job IS 'Replay jobs: messages of an outbox that are run again, on purpose, into a group';
 COMMENT ON COLUMN txb.job.number IS 'Identity';
 COMMENT ON COLUMN txb.job.name IS 'Given at the start, so that starting twice makes one job; null: none';
@@ -88,6 +89,7 @@ COMMENT ON CONSTRAINT job_to ON txb.job IS 'A job that goes on live has no end o
 COMMENT ON CONSTRAINT job_rate ON txb.job IS 'rate_max: at least 1';
 COMMENT ON CONSTRAINT job_finished ON txb.job IS 'What is cancelled or done says since when';
 COMMENT ON INDEX txb.job_by_group IS 'The jobs of a group';
+COMMENT ON INDEX txb.job_open IS 'Those that are not over: every worker asks for them once a second';
 
 CREATE TABLE txb.job_lane (
   lane int GENERATED ALWAYS AS IDENTITY CONSTRAINT job_lane_number PRIMARY KEY,
@@ -150,6 +152,11 @@ COMMENT ON COLUMN txb.failed."offset" IS
   'Kafka offset; of a lane, and of what it put behind a held key of a live partition: the intent''s number';
 CREATE INDEX failed_lane ON txb.failed (partition, state) WHERE side = 'consumer' AND partition < 0;
 COMMENT ON INDEX txb.failed_lane IS 'What is left of a lane';
+CREATE INDEX failed_lane_again ON txb.failed (group_name)
+  WHERE side = 'consumer' AND state = 'retrying' AND partition < 0;
+COMMENT ON INDEX txb.failed_lane_again IS 'What is still to be tried again of a group''s lanes, ended ones among them';
+CREATE INDEX job_lane_instance ON txb.job_lane (instance) WHERE instance IS NOT NULL;
+COMMENT ON INDEX txb.job_lane_instance IS 'The lanes of a worker';
 
 CREATE FUNCTION txb.job_text(j txb.job) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, txb, pg_temp
