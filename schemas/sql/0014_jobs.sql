@@ -310,7 +310,7 @@ BEGIN
        (j.group_name, j.source, j.topics, j.keys, j.types, j.time_from, j.time_to, j.seq_from, j.seq_to, j.forced,
         j.then_live) THEN
       RAISE EXCEPTION 'the name "%" is taken by a job that says something else: %', j.name, txb.job_text(was)
-        USING ERRCODE = '42710', HINT = 'Look at it with txbroker replay show ' || was.number || ', or take another name.';
+        USING ERRCODE = '55000', HINT = 'Look at it with txbroker replay show ' || was.number || ', or take another name.';
     END IF;
     number := was.number;
     existed := true;
@@ -346,7 +346,7 @@ $$;
 COMMENT ON FUNCTION txb.job_start(text, text, text, text[], bytea[], text[], timestamptz, timestamptz, bigint, bigint,
                                   boolean, boolean, bigint, text, text) IS
   'Starts a replay job of the numbers seq_from to below seq_to, and returns its number; existed: that name has started '
-  'this very job already. 22023, 55000, 42710: refused, with what to do';
+  'this very job already. 22023, 55000: refused, with what to do';
 
 -- Locks and reads a job that is to change.
 CREATE FUNCTION txb.job_lock(number bigint) RETURNS txb.job

@@ -125,7 +125,7 @@ def test_a_name_starts_one_job(db, admin):
     assert not existed
     assert start(admin, **{**words, "topics": ["t", "u"], "rate_max": 5, "reason": "other"}) == (number, True)
     for wrong in ({"seq_to": 101}, {"keys": None}, {"topics": ["t"]}, {"time_from": None}, {"forced": True}, {"source": "x"}):
-        with refused("42710", 'the name "nightly" is taken by a job that says something else', f"replay show {number}"):
+        with refused("55000", 'the name "nightly" is taken by a job that says something else', f"replay show {number}"):
             start(admin, **{**words, **wrong})
     admin.do("SELECT txb.job_cancel(%s, 'hal', 'enough')", number)
     assert start(admin, **words) == (number, True), "whatever became of it"
@@ -552,7 +552,7 @@ def test_partitions_that_came_meanwhile_and_another_cluster_are_noted_anew(db, w
     assert positions(db) == [(0, 7, "c2"), (1, 1, "c2")]
 
 
-def test_live_waits_for_messages_that_are_still_tried_again(db, worker, rebuilt):
+def test_live_waits_for_messages_that_are_still_tried_again_or_hold_their_key(db, admin, worker, rebuilt):
     _, lane, part = rebuilt
     worker.one(PASS, lane, ONE, [0], [5], "c1", 9)
     part.batch(10, aside(7))
@@ -560,8 +560,10 @@ def test_live_waits_for_messages_that_are_still_tried_again(db, worker, rebuilt)
     assert worker.one(PASS, lane, ONE, [0], [6], "c1", 9) == "next"
     part.mark()
     part.settle("dead")
-    assert claim(worker)[0]["wants_pass"], "a dead one waits for a person"
-    assert worker.one(PASS, lane, ONE, [0], [7], "c1", 9) == "done" and positions(db) == [(0, 6, "c1")]
+    assert claim(worker)[0]["wants_pass"]
+    assert worker.one(PASS, lane, ONE, [0], [7], "c1", 9) == "next" and positions(db) == [], "a dead one waits for a person"
+    admin.do("SELECT txb.failed_discard(ARRAY(SELECT number FROM txb.failed), 'hal', 'never mind')")
+    assert worker.one(PASS, lane, ONE, [0], [8], "c1", 9) == "done" and positions(db) == [(0, 7, "c1")]
 
 
 def test_a_pass_is_for_whoever_has_the_lane_and_where_it_is_read_to_its_end(db, admin, worker, rebuilt):
