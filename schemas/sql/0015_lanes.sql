@@ -328,8 +328,8 @@ BEGIN
   -- What has failed holds its key in the lane only: live messages of that key would overtake it. So live waits until
   -- nothing holds, and for what is dead that takes a person, who is told.
   waiting := (SELECT CASE WHEN count(*) > 0
-                          THEN format('goes live when nothing holds a key any more: %s failed messages do, %s of them are '
-                                      'dead and wait for a decision: txbroker failed list', count(*),
+                          THEN format('goes live when no failed message holds a key any more: %s do, of which %s dead; decide '
+                                      'about those: txbroker failed list', count(*),
                                       count(*) FILTER (WHERE f.state = 'dead')) END
                 FROM txb.failed AS f
                WHERE f.side = 'consumer' AND f.holds AND f.group_name = j.group_name AND f.topic = l.topic

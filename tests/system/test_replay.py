@@ -423,7 +423,10 @@ def test_a_rebuild_waits_for_what_is_dead_and_holds_its_key(world, groups):
     group.wait(lambda: "dead" in (group.value("SELECT max(last_error) FROM txb.job_lane WHERE job = %s", job.number) or ""))
     assert group.numbers_of("k1") == [0, 1] and job.state == "running"
     group.mend()
+    job.pause()
+    job.wait_left()
     assert group.query("SELECT done FROM txb.failed_retry(%s, 'test')", group.failed("dead")) == [(True,)]
+    job.resume()  # who takes the lane looks at once
     job.wait()
     group.publish([("k1", 5)])
     group.wait(lambda: group.numbers_of("k1") == [0, 1, 2, 3, 4, 5])
