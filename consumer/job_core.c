@@ -1,6 +1,9 @@
 /* See job_core.h. Pure. */
 #include "consumer/job_core.h"
 
+#include <inttypes.h>
+#include <stdio.h>
+
 #include "common/error.h"
 
 #define NONE      TXB_JOB_NONE
@@ -37,6 +40,12 @@ bool txb_job_serves(enum txb_job_state state, bool through, bool retries) {
 
 bool txb_job_reads(enum txb_job_state state, bool through) {
   return state == RUNNING && !through;
+}
+
+void txb_job_pin_of(const char *database, const char *group, int64_t job, struct txb_job_pin *out) {
+  (void)snprintf(out->name, sizeof out->name, "job %s %" PRId64, database, job);
+  (void)snprintf(out->what, sizeof out->what, "replay job %" PRId64 " into group %s of database %s", job, group,
+                 database);
 }
 
 const char *txb_job_state_name(enum txb_job_state state) {

@@ -2,7 +2,6 @@
  * the worker's operations. A crash before one: the next owner does it; after it: the next owner goes on from there. */
 #include "consumer/lanes.h"
 
-#include <inttypes.h>
 #include <stdio.h>
 
 #include "common/clock.h"
@@ -11,6 +10,7 @@
 #include "common/log.h"
 #include "common/memory.h"
 #include "common/random.h"
+#include "consumer/job_core.h"
 #include "consumer/lane_reader.h"
 #include "consumer/worker_internal.h"
 #include "consumer_sql.h"
@@ -161,19 +161,17 @@ static void refuse_lane(txb_worker_t *w, int32_t number, const char *source) {
 
 static enum txb_rc open_reader(txb_worker_t *w, const struct txb_pg_result *r, int row,
                                const struct txb_worker_outbox *outbox, struct txb_lane *lane, struct txb_error *err) {
-  char pin[200], what[400], name[120];
-  const char *database = txb_pg_text(r, row, ROW_DATABASE);
-  snprintf(pin, sizeof pin, "job %s %" PRId64, database, lane->job);
-  snprintf(what, sizeof what, "replay job %" PRId64 " into group %s of database %s", lane->job, w->settings->group,
-           database);
+  char name[120];
+  struct txb_job_pin pin;
+  txb_job_pin_of(txb_pg_text(r, row, ROW_DATABASE), w->settings->group, lane->job, &pin);
   snprintf(name, sizeof name, "txbroker replay %s", w->settings->group);
   struct txb_lane_reader_options options = {.source = outbox->source,
                                             .uri = outbox->database,
                                             .name = name,
                                             .topic = txb_pg_text(r, row, ROW_TOPIC),
                                             .lane = lane->number,
-                                            .pin = pin,
-                                            .pin_what = what,
+                                            .pin = pin.name,
+                                            .pin_what = pin.what,
                                             .keys = txb_pg_bytes(r, row, ROW_KEYS),
                                             .types = txb_pg_bytes(r, row, ROW_TYPES),
                                             .time_from = txb_pg_bytes(r, row, ROW_TIME_FROM),

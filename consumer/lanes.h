@@ -76,11 +76,14 @@ struct txb_lanes {
   bool told_waits;
 };
 
+/* All of these are called by the worker's thread alone. TXB_RETRY, TXB_REFUSED: the session is lost, or a right is missing,
+ * as of every operation of the worker; TXB_FATAL: no memory. What goes wrong with a source or with Kafka is logged, written
+ * to the lane's row and tried again here. */
 void txb_lanes_fini(struct txb_worker_process_state *w);
-/* The place of a slot is given up. */
+/* The place of a slot is given up; its reader ends. NULL is fine. */
 void txb_lane_free(struct txb_lane *lane);
-/* When something is to be sent to the database, INT64_MAX: nothing; and then the sending, as an operation of the worker
- * (operation.c). */
+/* When (steady clock) something is to be sent to the database, INT64_MAX: nothing; the sending, as an operation of the
+ * worker (operation.c); and what came of it. */
 int64_t txb_lanes_due_us(struct txb_worker_process_state *w);
 enum txb_rc txb_lanes_begin(struct txb_worker_process_state *w, struct txb_error *err) TXB_MUST_CHECK;
 enum txb_rc txb_lanes_end(struct txb_worker_process_state *w, struct txb_error *err) TXB_MUST_CHECK;
@@ -92,7 +95,8 @@ enum txb_rc txb_lanes_take_notices(struct txb_worker_process_state *w, bool *mor
 /* What the core wants of a lane. */
 enum txb_rc txb_lanes_tell(struct txb_worker_process_state *w, const struct txb_worker_action *action,
                            struct txb_error *err) TXB_MUST_CHECK;
-/* The readers' descriptors, at most `room`; returns how many. *due_us is made earlier where one is due before. */
+/* What to wait for before notices are taken again: the readers' descriptors, at most `room` of them (returns how many),
+ * and a steady time (INT64_MAX: none). */
 size_t txb_lanes_pollfds(const struct txb_worker_process_state *w, struct pollfd *fds, size_t room);
 int64_t txb_lanes_readers_due_us(const struct txb_worker_process_state *w);
 

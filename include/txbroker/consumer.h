@@ -102,9 +102,9 @@ struct txb_worker_options {
   int64_t handler_timeout_ms; /* of no meaning here: a callback is not interrupted */
   int64_t held_per_key_max;   /* 0: 10,000; so many messages may wait behind a failed one of their key */
   int64_t held_per_group_max; /* 0: 100,000; the same for all keys of the group together */
-  const char *const
-      *sources; /* NULL, or name, connection string, name, connection string, ..., NULL: whose outboxes replay
-                                 jobs into the group may read here; jobs of other sources are left to other workers */
+  /* NULL, or name, connection string, name, connection string, ..., NULL: whose outboxes replay jobs into the group may read
+   * here; jobs of other sources are left to other workers. */
+  const char *const *sources;
 };
 
 struct txb_worker;
