@@ -354,9 +354,8 @@ const struct txb_command txb_commands[] = {
      .summary = "change how fast a replay job may go",
      .options = txb_replay_rate_options,
      .run = txb_cmd_replay_rate,
-     .details =
-         "At most so many messages a second, over all its topics, or none for no limit. It takes effect within a "
-         "second or two, while the job runs.",
+     .details = "At most so many messages a second, 1 to 1000000000, over all its topics, or none for no limit. It "
+                "takes effect within a second or two, while the job runs.",
      .examples = "  txbroker --config txbroker.json replay rate 7 500\n"},
     {.name = "replay states",
      .summary = "print what may become of a replay job",

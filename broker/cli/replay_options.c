@@ -20,7 +20,7 @@
      .help = "Also what was applied already is applied again, once in this job; wants --reason."},                     \
     {.name = "then-live",                                                                                              \
      .help = "For a new group: replays all there is, and goes on with what is new, without a gap."},                   \
-    {.name = "rate", .value = "N", .help = "At most so many messages a second, all topics together; see `replay rate`."},      \
+    {.name = "rate", .value = "N", .help = "At most so many messages a second, 1 to 1000000000, all topics together; see `replay rate`."},      \
     {.name = "reason", .letter = 'r', .value = "TEXT", .help = "Why, for the job and the audit."}
 #define OF_GROUP {.name = "group", .letter = 'g', .value = "GROUP", .help = "In the database of this group."}
 /* clang-format on */

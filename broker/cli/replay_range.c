@@ -71,8 +71,9 @@ static enum txb_rc read_times(struct txb_pg *pg, const struct txb_replay_wish *w
   TXB_TRY(txb_failed_ask(pg, &times_statement, &params, "txb_reader", &row, err));
   for (int i = 0; i < 2; i++)
     if (!txb_pg_bool(row, 0, 2 + i))
-      return REFUSE(err, "--%s %s lies in the time to come", i == 0 ? "from" : "to",
-                    i == 0 ? w->from.text : w->to.text);
+      return REFUSE(err, "--%s %s lies in the time to come: %s", i == 0 ? "from" : "to",
+                    i == 0 ? w->from.text : w->to.text,
+                    i == 0 ? "give one that is over" : "leave --to out, and start another job later");
   out->has_time_from = !txb_pg_is_null(row, 0, 0);
   out->has_time_to = !txb_pg_is_null(row, 0, 1);
   if (out->has_time_from)
@@ -148,8 +149,8 @@ static enum txb_rc live_range(const struct txb_replay_wish *w, const struct outb
     r->seq_from = outbox->watermark + 1;
   r->seq_to = r->seq_from;
   if (r->seq_from > outbox->watermark + 1)
-    return REFUSE(err, "--from %s lies above the watermark of source \"%s\", %" PRId64, w->from.text, w->source,
-                  outbox->watermark);
+    return REFUSE(err, "--from %s lies above the watermark of source \"%s\": --from can be %" PRId64 " at most",
+                  w->from.text, w->source, outbox->watermark + 1);
   return TXB_OK;
 }
 

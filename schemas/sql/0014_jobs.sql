@@ -357,7 +357,8 @@ DECLARE
 BEGIN
   SELECT o.* INTO j FROM txb.job AS o WHERE o.number = job_lock.number FOR UPDATE;
   IF j.number IS NULL THEN
-    RAISE EXCEPTION 'there is no job %', coalesce(job_lock.number::text, 'null') USING ERRCODE = 'P0002';
+    RAISE EXCEPTION 'there is no job %', coalesce(job_lock.number::text, 'null')
+      USING ERRCODE = 'P0002', HINT = 'txbroker replay list shows those of this database.';
   END IF;
   RETURN j;
 EXCEPTION WHEN lock_not_available THEN
@@ -501,7 +502,8 @@ DECLARE
 BEGIN
   SELECT txb.job_document(j) INTO result FROM txb.job AS j WHERE j.number = job_show.number;
   IF result IS NULL THEN
-    RAISE EXCEPTION 'there is no job %', coalesce(job_show.number::text, 'null') USING ERRCODE = 'P0002';
+    RAISE EXCEPTION 'there is no job %', coalesce(job_show.number::text, 'null')
+      USING ERRCODE = 'P0002', HINT = 'txbroker replay list shows those of this database.';
   END IF;
   RETURN result;
 END
