@@ -2,7 +2,6 @@
  * same command goes on. */
 #include <inttypes.h>
 #include <stdio.h>
-#include <string.h>
 
 #include "broker/cli/failed.h"
 
@@ -60,9 +59,8 @@ int txb_cmd_failed_retry(struct txb_cli *cli) {
 
 int txb_cmd_failed_discard(struct txb_cli *cli) {
   static const struct kind kind = {{"discard", "is discarded", "discarded"}, true};
-  const char *reason = txb_args_text(&cli->args, "reason");
   struct txb_error err;
-  if ((reason == NULL || reason[strspn(reason, " \t\n")] == '\0') && !txb_args_has(&cli->args, "dry-run")) {
+  if (txb_args_blank(&cli->args, "reason") && !txb_args_has(&cli->args, "dry-run")) {
     (void)TXB_FAIL_FROM(&err, TXB_REFUSED, TXB_ORIGIN_USAGE,
                         "failed discard wants --reason TEXT: it is kept with the message, and in the audit");
     return txb_fail(&err);

@@ -198,14 +198,6 @@ static void print_behind(const struct txb_cli *cli, const struct txb_failed_mess
   }
 }
 
-static void print_command(const struct txb_cli *cli, const char *command, json_int_t number, const char *more) {
-  struct txb_buffer text;
-  txb_buffer_init(&text);
-  txb_failed_called(cli, command, number, &text);
-  txb_print("  %s%s\n", txb_buffer_text(&text), more);
-  txb_buffer_fini(&text);
-}
-
 static void print_next(const struct txb_cli *cli, const struct txb_failed_message *m) {
   const char *state = txb_failed_text(m->message, "state");
   json_int_t number = json_integer_value(json_object_get(m->message, "number"));
@@ -213,13 +205,13 @@ static void print_next(const struct txb_cli *cli, const struct txb_failed_messag
     return;
   heading(cli, "What to do");
   if (strcmp(state, "held") != 0) {
-    print_command(cli, "failed retry", number, "");
+    txb_failed_print_called(cli, "failed retry", number, "");
   } else if (m->head > 0) {
     txb_print("  it waits behind message %" PRId64 ", and follows when that one is done:\n", m->head);
-    print_command(cli, "failed show", m->head, "");
+    txb_failed_print_called(cli, "failed show", m->head, "");
   }
-  print_command(cli, "failed edit", number, "");
-  print_command(cli, "failed discard", number, " --reason TEXT");
+  txb_failed_print_called(cli, "failed edit", number, "");
+  txb_failed_print_called(cli, "failed discard", number, " --reason TEXT");
 }
 
 static void print_text(const struct txb_cli *cli, const struct txb_failed_message *m) {

@@ -47,9 +47,8 @@ static enum txb_rc change(const struct txb_cli *cli, const struct change *c, str
 static int run(struct txb_cli *cli, enum txb_replay_action action, const char *done) {
   struct txb_error err;
   struct change c = {.action = action, .reason = txb_args_text(&cli->args, "reason"), .done = done};
-  bool blank = c.reason == NULL || c.reason[strspn(c.reason, " \t\n")] == '\0';
   enum txb_rc rc = txb_number_parse(cli->args.operands[0], "job", "replay list", &c.number, &err);
-  if (rc == TXB_OK && action == TXB_REPLAY_CANCEL && blank)
+  if (rc == TXB_OK && action == TXB_REPLAY_CANCEL && txb_args_blank(&cli->args, "reason"))
     rc = REFUSE(&err, "replay cancel wants --reason TEXT: it is kept with the job, and in the audit");
   if (rc == TXB_OK && c.reason != NULL && !txb_slice_is_text(txb_slice_text(c.reason)))
     rc = REFUSE(&err, "--reason is not UTF-8");

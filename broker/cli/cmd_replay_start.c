@@ -7,6 +7,7 @@
 #include "broker/cli/replay.h"
 #include "common/clock.h"
 #include "common/uuid.h"
+#include "consumer/job_core.h"
 
 #define REFUSE(err, ...) TXB_FAIL_FROM((err), TXB_REFUSED, TXB_ORIGIN_USAGE, __VA_ARGS__)
 
@@ -61,15 +62,12 @@ static int64_t lowest_wanted(const json_t *job) {
 static enum txb_rc pin_as_job(const struct both *both, int64_t number, const struct txb_replay_wish *wish,
                               struct txb_error *err) {
   json_t *job;
-  char name[160], what[300];
+  struct txb_job_pin pin;
   TXB_TRY(txb_replay_show(both->consumer, number, &job, err));
-  const char *database = txb_failed_text(job, "database");
   int64_t lowest = txb_replay_is_final(job) ? 0 : lowest_wanted(job);
-  (void)snprintf(name, sizeof(name), "job %s %" PRId64, database, number);
-  (void)snprintf(what, sizeof(what), "replay job %" PRId64 " into group %.100s of database %.63s", number, wish->group,
-                 database);
+  txb_job_pin_of(txb_failed_text(job, "database"), wish->group, number, &pin);
   json_decref(job);
-  return lowest > 0 ? txb_replay_pin(both->source, name, lowest, what, err) : TXB_OK;
+  return lowest > 0 ? txb_replay_pin(both->source, pin.name, lowest, pin.what, err) : TXB_OK;
 }
 
 static void print_started(const struct txb_cli *cli, const struct txb_replay_wish *wish, int64_t number, bool existed) {
@@ -127,11 +125,11 @@ static enum txb_rc start_kept(const struct txb_cli *cli, struct both *both, cons
 static enum txb_rc start(const struct txb_cli *cli, struct both *both, const struct txb_replay_wish *wish,
                          const struct txb_replay_range *range, struct txb_error *err) {
   struct txb_uuid id;
-  char text[37], name[64], what[160];
+  char text[37], name[64], what[320];
   txb_uuid_v7(txb_clock_wall_us(), &id);
   txb_uuid_format(&id, text);
   (void)snprintf(name, sizeof(name), "replay-start-%s", text);
-  (void)snprintf(what, sizeof(what), "a replay into group %.100s that is being started", wish->group);
+  (void)snprintf(what, sizeof(what), "a replay into group %s that is being started", wish->group);
   TXB_TRY(txb_replay_pin(both->source, name, range->seq_from, what, err));
   enum txb_rc rc = start_kept(cli, both, wish, err);
   struct txb_error ignored; /* what went wrong first is told; a pin that is left counts for some days only */

@@ -262,6 +262,11 @@ const char *txb_args_text(const struct txb_args *args, const char *name) {
   return txb_args_nth(args, name, 0);
 }
 
+bool txb_args_blank(const struct txb_args *args, const char *name) {
+  const char *text = txb_args_text(args, name);
+  return text == NULL || text[strspn(text, " \t\n")] == '\0';
+}
+
 bool txb_args_has(const struct txb_args *args, const char *name) {
   TXB_ASSERT(find_long(args->command, name, strlen(name)) != NULL);
   for (size_t i = 0; i < args->given_count; i++)

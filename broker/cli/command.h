@@ -73,6 +73,8 @@ enum txb_rc txb_args_parse(struct txb_args *args, int argc, char *const *argv, s
 void txb_args_fini(struct txb_args *args);
 /* The first value given, or NULL. The name must stand in a table: a typing error here is a bug and stops the program. */
 const char *txb_args_text(const struct txb_args *args, const char *name);
+/* Whether an option says nothing: it was not given, or is only spaces. */
+bool txb_args_blank(const struct txb_args *args, const char *name);
 bool txb_args_has(const struct txb_args *args, const char *name);
 /* The nth (from 0) value of an option that may be given more than once, or NULL. */
 const char *txb_args_nth(const struct txb_args *args, const char *name, size_t n);

@@ -97,10 +97,13 @@ void txb_failed_cell(struct txb_table *table, const json_t *object, const char *
 void txb_failed_print_table(const struct txb_cli *cli, const json_t *messages, int indent);
 /* "3 dead, 1 held" */
 void txb_failed_states_text(const json_t *states, struct txb_buffer *out);
-const char *txb_failed_text(const json_t *object, const char *name); /* NULL: none */
+const char *txb_failed_text(const json_t *object, const char *name);   /* NULL: none */
+json_int_t txb_failed_integer(const json_t *object, const char *name); /* 0: none */
 /* "txbroker --config FILE failed show 17": another command ("failed show") about a message or a job, called as this one
  * was, without what might hold a secret. */
 void txb_failed_called(const struct txb_cli *cli, const char *command, json_int_t number, struct txb_buffer *out);
+/* The same as a line of its own, with `more` behind it. */
+void txb_failed_print_called(const struct txb_cli *cli, const char *command, json_int_t number, const char *more);
 
 /* ---- deciding (failed_decide.c) --------------------------------------------------------------------------- */
 /* What a command that changes something was told to work on. */

@@ -106,9 +106,9 @@ enum txb_rc txb_failed_filter(const struct txb_args *args, json_t **out, size_t 
 
 /* The database of a group or source that the configuration has; NULL: it has none of that name. */
 static const char *database_of(const struct txb_settings *s, const char *group, const char *source) {
-  for (size_t i = 0; group != NULL && i < s->workers.count; i++)
-    if (strcmp(txb_settings_group(s, i)->group, group) == 0)
-      return txb_settings_group(s, i)->database;
+  const struct txb_group_settings *worker = group == NULL ? NULL : txb_targets_group(s, group);
+  if (worker != NULL)
+    return worker->database;
   for (size_t i = 0; source != NULL && i < s->sources.count; i++)
     if (strcmp(txb_settings_source(s, i)->name, source) == 0)
       return txb_settings_source(s, i)->database;

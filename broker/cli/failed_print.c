@@ -11,6 +11,10 @@ const char *txb_failed_text(const json_t *object, const char *name) {
   return json_is_string(value) ? json_string_value(value) : NULL;
 }
 
+json_int_t txb_failed_integer(const json_t *object, const char *name) {
+  return json_integer_value(json_object_get(object, name));
+}
+
 void txb_failed_print_json(const struct txb_cli *cli, const json_t *value) {
   size_t flags = JSON_ENCODE_ANY | JSON_ENSURE_ASCII;
   char *text = json_dumps(value, flags | (cli->output == TXB_OUTPUT_JSONL ? JSON_COMPACT : JSON_INDENT(2)));
@@ -110,4 +114,12 @@ void txb_failed_called(const struct txb_cli *cli, const char *command, json_int_
     txb_buffer_addf(out, " --group %s", group);
   else if (source != NULL)
     txb_buffer_addf(out, " --source %s", source);
+}
+
+void txb_failed_print_called(const struct txb_cli *cli, const char *command, json_int_t number, const char *more) {
+  struct txb_buffer text;
+  txb_buffer_init(&text);
+  txb_failed_called(cli, command, number, &text);
+  txb_print("  %s%s\n", txb_buffer_text(&text), more);
+  txb_buffer_fini(&text);
 }

@@ -24,10 +24,6 @@ struct plan {
   json_t *document;
 };
 
-static json_int_t number_of(const json_t *object, const char *name) {
-  return json_integer_value(json_object_get(object, name));
-}
-
 /* ---- counting --------------------------------------------------------------------------------------------- */
 
 static enum txb_rc held_keys(struct plan *p, struct txb_pg_result **out, struct txb_error *err) {
@@ -100,7 +96,7 @@ static enum txb_rc look_into_inbox(struct plan *p, struct txb_error *err) {
     TXB_TRY(ask_inbox(p, ids, &known, &forgotten, err));
     seen += rows;
     (void)snprintf(text, sizeof(text), "asking the inbox: %" PRId64 " of %" JSON_INTEGER_FORMAT, seen,
-                   number_of(p->document, "messages"));
+                   txb_failed_integer(p->document, "messages"));
     txb_progress(p->cli, text);
   }
   txb_progress(p->cli, NULL);
@@ -116,10 +112,10 @@ static void estimate(struct plan *p) {
   const json_t *topic;
   size_t i;
   json_array_foreach(json_object_get(p->document, "by_topic"), i, topic) {
-    most = number_of(topic, "messages") > most ? number_of(topic, "messages") : most;
+    most = txb_failed_integer(topic, "messages") > most ? txb_failed_integer(topic, "messages") : most;
   }
   if (p->wish->rate_max > 0)
-    most = number_of(p->document, "messages");
+    most = txb_failed_integer(p->document, "messages");
   (void)json_object_set_new(p->document, "estimate_ms", json_integer(most * 1000 / rate));
   (void)json_object_set_new(p->document, "estimate_rate", json_integer(rate));
 }
@@ -183,7 +179,7 @@ static void print_counts(const struct txb_cli *cli, const json_t *rows, const ch
 }
 
 static void print_if(const json_t *document, const char *name, const char *what) {
-  json_int_t n = number_of(document, name);
+  json_int_t n = txb_failed_integer(document, name);
   if (n > 0)
     txb_print("  %10" JSON_INTEGER_FORMAT "  %s\n", n, what);
 }
@@ -191,7 +187,7 @@ static void print_if(const json_t *document, const char *name, const char *what)
 static void print_text(const struct plan *p) {
   const json_t *d = p->document;
   char first[28] = "", age[24];
-  json_int_t messages = number_of(d, "messages");
+  json_int_t messages = txb_failed_integer(d, "messages");
   txb_print("would replay %" JSON_INTEGER_FORMAT " message%s of source %s into group %s%s\n", messages,
             messages == 1 ? "" : "s", p->wish->source, p->wish->group,
             p->wish->forced      ? ", also those that were applied already"
@@ -209,15 +205,15 @@ static void print_text(const struct plan *p) {
   print_if(d, "waiting", "more are left out: they are not published yet, and come through Kafka");
   print_counts(p->cli, json_object_get(d, "by_topic"), "TOPIC", 0);
   print_counts(p->cli, json_object_get(d, "by_type"), "TYPE", 0);
-  print_counts(p->cli, json_object_get(d, "by_key"), "KEY", number_of(d, "key_count"));
-  txb_format_age(number_of(d, "estimate_ms"), age);
+  print_counts(p->cli, json_object_get(d, "by_key"), "KEY", txb_failed_integer(d, "key_count"));
+  txb_format_age(txb_failed_integer(d, "estimate_ms"), age);
   if (p->wish->rate_max > 0)
     txb_print("\nat least %s at %" JSON_INTEGER_FORMAT " messages a second, the limit\n", age,
-              number_of(d, "estimate_rate"));
+              txb_failed_integer(d, "estimate_rate"));
   else
     txb_print("\nabout %s at %" JSON_INTEGER_FORMAT
               " messages a second in each topic, which is assumed: handlers differ\n",
-              age, number_of(d, "estimate_rate"));
+              age, txb_failed_integer(d, "estimate_rate"));
   if (p->wish->then_live && !p->range.whole) {
     txb_clock_format(p->range.lowest_time_us, first);
     txb_print("what was published before %.19s UTC is no longer there: the group begins without it\n", first);

@@ -8,10 +8,6 @@
 
 #define BAR_WIDTH 24
 
-static json_int_t number_of(const json_t *object, const char *name) {
-  return json_integer_value(json_object_get(object, name));
-}
-
 static bool is(const json_t *object, const char *name) {
   return json_is_true(json_object_get(object, name));
 }
@@ -28,15 +24,15 @@ void txb_replay_progress_of(const json_t *job, struct txb_replay_progress *out) 
   size_t i;
   *out = (struct txb_replay_progress){0};
   json_array_foreach(json_object_get(job, "lanes"), i, lane) {
-    json_int_t from = number_of(lane, "seq_from"), position = number_of(lane, "position");
-    json_int_t to = number_of(lane, "seq_to");
+    json_int_t from = txb_failed_integer(lane, "seq_from"), position = txb_failed_integer(lane, "position");
+    json_int_t to = txb_failed_integer(lane, "seq_to");
     out->done += position > from ? position - from : 0;
     out->all += to > from ? to - from : 0;
-    out->consumed += number_of(lane, "consumed") + number_of(lane, "moved");
-    out->applied += number_of(lane, "applied");
-    out->duplicate += number_of(lane, "duplicate");
-    out->failed += number_of(lane, "failed");
-    out->moved += number_of(lane, "moved");
+    out->consumed += txb_failed_integer(lane, "consumed") + txb_failed_integer(lane, "moved");
+    out->applied += txb_failed_integer(lane, "applied");
+    out->duplicate += txb_failed_integer(lane, "duplicate");
+    out->failed += txb_failed_integer(lane, "failed");
+    out->moved += txb_failed_integer(lane, "moved");
     out->lanes++;
     out->lanes_done += is(lane, "done");
   }
@@ -108,10 +104,11 @@ static void time_line(const char *title, const char *time) {
 static void print_range(const json_t *job) {
   const char *from = txb_failed_text(job, "time_from"), *to = txb_failed_text(job, "time_to");
   if (is(job, "then_live"))
-    txb_print("  %-12s from number %" JSON_INTEGER_FORMAT " on, and then live\n", "range", number_of(job, "seq_from"));
+    txb_print("  %-12s from number %" JSON_INTEGER_FORMAT " on, and then live\n", "range",
+              txb_failed_integer(job, "seq_from"));
   else
     txb_print("  %-12s numbers %" JSON_INTEGER_FORMAT " to %" JSON_INTEGER_FORMAT "\n", "range",
-              number_of(job, "seq_from"), number_of(job, "seq_to") - 1);
+              txb_failed_integer(job, "seq_from"), txb_failed_integer(job, "seq_to") - 1);
   time_line("not before", from);
   time_line("before", to);
 }
@@ -121,13 +118,13 @@ static void print_head(const struct txb_cli *cli, const json_t *job) {
   struct txb_buffer text;
   char age[24];
   txb_buffer_init(&text);
-  txb_buffer_addf(&text, "job %" JSON_INTEGER_FORMAT, number_of(job, "number"));
+  txb_buffer_addf(&text, "job %" JSON_INTEGER_FORMAT, txb_failed_integer(job, "number"));
   if (name != NULL) {
     txb_buffer_add_text(&text, " \"");
     txb_safe_add(&text, txb_slice_text(name), 60, TXB_SAFE_LINE);
     txb_buffer_add_text(&text, "\"");
   }
-  txb_format_age(number_of(job, "state_age_ms"), age);
+  txb_format_age(txb_failed_integer(job, "state_age_ms"), age);
   txb_print("%s%s%s: %s for %s", txb_color(cli, "\033[1m"), txb_buffer_text(&text), txb_color(cli, "\033[0m"), state,
             age);
   txb_buffer_clear(&text);
@@ -145,7 +142,7 @@ static void open_states(const json_t *job, struct txb_buffer *out) {
   static const char *const names[] = {"retrying", "held", "dead"};
   json_t *states = json_object();
   for (size_t i = 0; i < TXB_ARRAY_SIZE(names); i++)
-    if (number_of(job, names[i]) > 0)
+    if (txb_failed_integer(job, names[i]) > 0)
       (void)json_object_set(states, names[i], json_object_get(job, names[i]));
   txb_failed_states_text(states, out);
   json_decref(states);
@@ -157,7 +154,7 @@ static void print_progress(const json_t *job) {
   struct txb_buffer text;
   txb_replay_progress_of(job, &now);
   txb_buffer_init(&text);
-  txb_replay_progress_text(&now, &none, number_of(job, "run_ms"), &text);
+  txb_replay_progress_text(&now, &none, txb_failed_integer(job, "run_ms"), &text);
   txb_print("\n%s\n", txb_buffer_text(&text));
   txb_buffer_clear(&text);
   txb_buffer_addf(&text, "%" PRId64 " applied, %" PRId64 " duplicate, %" PRId64 " failed", now.applied, now.duplicate,
@@ -175,7 +172,7 @@ static void print_progress(const json_t *job) {
 }
 
 static void owner_cells(struct txb_table *table, const json_t *lane) {
-  json_int_t left = number_of(lane, "lease_ms");
+  json_int_t left = txb_failed_integer(lane, "lease_ms");
   char age[24];
   txb_failed_cell(table, lane, "owner", 40);
   if (txb_failed_text(lane, "owner") == NULL) {
@@ -219,7 +216,7 @@ const char *txb_replay_lane_state(const json_t *job, const json_t *lane) {
     return "stalled";
   if (strcmp(txb_failed_text(job, "state"), "running") != 0)
     return txb_failed_text(job, "state");
-  return txb_failed_text(lane, "owner") != NULL && number_of(lane, "lease_ms") > 0 ? "owned" : "waits";
+  return txb_failed_text(lane, "owner") != NULL && txb_failed_integer(lane, "lease_ms") > 0 ? "owned" : "waits";
 }
 
 /* The database role, and the operating system's user. */
@@ -234,23 +231,15 @@ static void print_starter(const json_t *job) {
   txb_buffer_fini(&text);
 }
 
-static void print_command(const struct txb_cli *cli, const char *command, json_int_t number, const char *more) {
-  struct txb_buffer text;
-  txb_buffer_init(&text);
-  txb_failed_called(cli, command, number, &text);
-  txb_print("  %s%s\n", txb_buffer_text(&text), more);
-  txb_buffer_fini(&text);
-}
-
 static void print_next(const struct txb_cli *cli, const json_t *job) {
-  json_int_t number = number_of(job, "number");
+  json_int_t number = txb_failed_integer(job, "number");
   bool paused = strcmp(txb_failed_text(job, "state"), "paused") == 0;
   if (txb_replay_is_final(job))
     return;
   txb_print("\n%sWhat to do%s\n", txb_color(cli, "\033[1m"), txb_color(cli, "\033[0m"));
-  print_command(cli, paused ? "replay resume" : "replay pause", number, "");
-  print_command(cli, "replay rate", number, " MESSAGES");
-  print_command(cli, "replay cancel", number, " --reason TEXT");
+  txb_failed_print_called(cli, paused ? "replay resume" : "replay pause", number, "");
+  txb_failed_print_called(cli, "replay rate", number, " MESSAGES");
+  txb_failed_print_called(cli, "replay cancel", number, " --reason TEXT");
 }
 
 void txb_replay_print_job(const struct txb_cli *cli, const json_t *job) {
@@ -265,7 +254,8 @@ void txb_replay_print_job(const struct txb_cli *cli, const json_t *job) {
     line("forced", "also what was applied already is applied again");
   line("reason", txb_failed_text(job, "reason"));
   if (json_is_integer(json_object_get(job, "rate_max")))
-    txb_print("  %-12s at most %" JSON_INTEGER_FORMAT " messages a second\n", "rate", number_of(job, "rate_max"));
+    txb_print("  %-12s at most %" JSON_INTEGER_FORMAT " messages a second\n", "rate",
+              txb_failed_integer(job, "rate_max"));
   time_line("started", txb_failed_text(job, "created_at"));
   print_starter(job);
   print_progress(job);
@@ -303,7 +293,7 @@ void txb_replay_print_table(const struct txb_cli *cli, const json_t *jobs, int i
     txb_table_cellf(&table, "%" PRId64, p.duplicate);
     txb_table_cellf(&table, "%" PRId64, p.failed);
     txb_table_cell(&table, is(job, "forced") ? "forced" : is(job, "then_live") ? "then live" : "plain");
-    txb_format_age(number_of(job, "age_ms"), age);
+    txb_format_age(txb_failed_integer(job, "age_ms"), age);
     txb_table_cell(&table, age);
   }
   txb_table_print(&table, cli, indent);

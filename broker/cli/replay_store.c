@@ -1,7 +1,6 @@
 /* What the commands about replay jobs ask the consuming database, and the pin that keeps a range in the source. Each
  * call is one transaction of the server's functions: a crash in between leaves it done or not. */
 #include <inttypes.h>
-#include <string.h>
 
 #include "broker/cli/replay.h"
 #include "cli_sql.h"
@@ -28,17 +27,15 @@ static const struct txb_pg_statement decide_statements[] = {
 static enum txb_rc group_uri(const struct txb_cli *cli, const char *group, const char **uri_out,
                              struct txb_error *err) {
   const struct txb_settings *s = &cli->settings;
+  const struct txb_group_settings *worker = txb_targets_group(s, group);
   const char *names[64];
   size_t count = 0;
-  for (size_t i = 0; i < s->workers.count; i++) {
-    const struct txb_group_settings *worker = txb_settings_group(s, i);
-    if (strcmp(worker->group, group) == 0) {
-      *uri_out = worker->database;
-      return TXB_OK;
-    }
-    if (count < TXB_ARRAY_SIZE(names))
-      names[count++] = worker->group;
+  if (worker != NULL) {
+    *uri_out = worker->database;
+    return TXB_OK;
   }
+  for (; count < s->workers.count && count < TXB_ARRAY_SIZE(names); count++)
+    names[count] = txb_settings_group(s, count)->group;
   const char *nearest = txb_nearest(group, names, count);
   if (nearest != NULL)
     return REFUSE(err, "the configuration has no worker of group \"%s\"; did you mean \"%s\"?", group, nearest);

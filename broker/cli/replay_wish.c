@@ -36,13 +36,6 @@ static enum txb_rc unknown(const char *what, const char *word, const char *const
 
 /* ---- group and source ------------------------------------------------------------------------------------- */
 
-static const struct txb_group_settings *group_named(const struct txb_settings *s, const char *name) {
-  for (size_t i = 0; i < s->workers.count; i++)
-    if (strcmp(txb_settings_group(s, i)->group, name) == 0)
-      return txb_settings_group(s, i);
-  return NULL;
-}
-
 static enum txb_rc unknown_group(const struct txb_settings *s, const char *name, struct txb_error *err) {
   const char *names[NAMES_MAX];
   size_t count = 0;
@@ -62,7 +55,7 @@ static enum txb_rc read_group(const struct txb_cli *cli, struct txb_replay_wish 
   w->group = txb_args_text(w->args, "group");
   if (w->group == NULL)
     return REFUSE(err, "%s: which group do the messages go to? Give --group GROUP", w->args->command->name);
-  *group_out = group_named(&cli->settings, w->group);
+  *group_out = txb_targets_group(&cli->settings, w->group);
   const char *uri = txb_args_text(w->args, "database");
   if (*group_out == NULL && (uri == NULL || cli->settings.workers.count > 0))
     return unknown_group(&cli->settings, w->group, err);
@@ -180,15 +173,11 @@ static enum txb_rc read_bound(const struct txb_args *args, const char *option, c
   return TXB_OK;
 }
 
-static bool is_blank(const char *text) {
-  return text == NULL || text[strspn(text, " \t\n")] == '\0';
-}
-
 static enum txb_rc check_together(const struct txb_replay_wish *w, struct txb_error *err) {
   static const char *const not_live[] = {"to", "key", "type"};
   if (w->forced && w->then_live)
     return REFUSE(err, "--force and --then-live don't go together: a new group has nothing that was applied already");
-  if (w->forced && is_blank(w->reason))
+  if (w->forced && txb_args_blank(w->args, "reason"))
     return REFUSE(err, "--force applies again what was applied already: say why with --reason TEXT");
   for (size_t i = 0; i < TXB_ARRAY_SIZE(not_live) && w->then_live; i++)
     if (txb_args_has(w->args, not_live[i]))

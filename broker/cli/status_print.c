@@ -16,13 +16,9 @@ static bool is_set(const json_t *object, const char *name) {
   return value != NULL && !json_is_null(value);
 }
 
-static json_int_t number_of(const json_t *object, const char *name) {
-  return json_integer_value(json_object_get(object, name));
-}
-
 static void number_cell(struct txb_table *table, const json_t *object, const char *name) {
   if (is_set(object, name))
-    txb_table_cellf(table, "%" JSON_INTEGER_FORMAT, number_of(object, name));
+    txb_table_cellf(table, "%" JSON_INTEGER_FORMAT, txb_failed_integer(object, name));
   else
     txb_table_cell(table, NULL);
 }
@@ -30,7 +26,7 @@ static void number_cell(struct txb_table *table, const json_t *object, const cha
 static void age_cell(struct txb_table *table, const json_t *object, const char *name) {
   char age[24];
   if (is_set(object, name)) {
-    txb_format_age(number_of(object, name), age);
+    txb_format_age(txb_failed_integer(object, name), age);
     txb_table_cell(table, age);
   } else {
     txb_table_cell(table, NULL);
@@ -84,18 +80,19 @@ static void print_source_details(const json_t *source, const struct txb_cli *cli
   if (text_of(source, "last_error") != NULL)
     txb_print("  %s: last error: %s\n", name, text_of(source, "last_error"));
   if (json_is_object(hole)) {
-    txb_format_age(number_of(hole, "age_ms"), age);
-    txb_print(
-        "  %s: oldest hole is number %" JSON_INTEGER_FORMAT "%s%s; its intents come when these transactions end:\n",
-        name, number_of(hole, "seq"), is_set(hole, "age_ms") ? ", open for " : "", is_set(hole, "age_ms") ? age : "");
+    txb_format_age(txb_failed_integer(hole, "age_ms"), age);
+    txb_print("  %s: oldest hole is number %" JSON_INTEGER_FORMAT
+              "%s%s; its intents come when these transactions end:\n",
+              name, txb_failed_integer(hole, "seq"), is_set(hole, "age_ms") ? ", open for " : "",
+              is_set(hole, "age_ms") ? age : "");
     print_holders(json_object_get(hole, "holders"), cli);
   }
   json_array_foreach(json_object_get(source, "holds"), i, hold) {
     const char *key = text_of(hold, "key");
-    txb_format_age(number_of(hold, "age_ms"), age);
+    txb_format_age(txb_failed_integer(hold, "age_ms"), age);
     txb_print("  %s: held from number %" JSON_INTEGER_FORMAT ", for %s: topic %s%s%s: %s\n", name,
-              number_of(hold, "from"), age, text_of(hold, "topic"), key == NULL ? "" : " key ", key == NULL ? "" : key,
-              text_of(hold, "error"));
+              txb_failed_integer(hold, "from"), age, text_of(hold, "topic"), key == NULL ? "" : " key ",
+              key == NULL ? "" : key, text_of(hold, "error"));
   }
 }
 
@@ -142,17 +139,17 @@ static void partition_cells(struct txb_table *table, const json_t *group, const 
 static void print_stall(const json_t *group, const json_t *partition, const struct txb_cli *cli) {
   const json_t *stall = json_object_get(partition, "stall"), *suspect = json_object_get(partition, "suspect");
   const char *name = text_of(group, "group"), *topic = text_of(partition, "topic");
-  json_int_t number = number_of(partition, "partition");
+  json_int_t number = txb_failed_integer(partition, "partition");
   char age[24], next[24];
   if (json_is_object(stall)) {
     const char *sqlstate = text_of(stall, "sqlstate");
-    txb_format_age(number_of(stall, "age_ms"), age);
+    txb_format_age(txb_failed_integer(stall, "age_ms"), age);
     if (is_set(stall, "next_attempt_in_ms"))
-      txb_format_age(number_of(stall, "next_attempt_in_ms"), next);
+      txb_format_age(txb_failed_integer(stall, "next_attempt_in_ms"), next);
     txb_print("  %s%s: %s/%" JSON_INTEGER_FORMAT " stalls at offset %" JSON_INTEGER_FORMAT
               " for %s%s: attempt %" JSON_INTEGER_FORMAT ", %s%s: %s: %s%s%s%s\n",
-              txb_color(cli, "\033[33m"), name, topic, number, number_of(stall, "offset"), age,
-              txb_color(cli, "\033[0m"), number_of(stall, "attempts"),
+              txb_color(cli, "\033[33m"), name, topic, number, txb_failed_integer(stall, "offset"), age,
+              txb_color(cli, "\033[0m"), txb_failed_integer(stall, "attempts"),
               is_set(stall, "next_attempt_in_ms") ? "next in " : "it waits for a person to decide",
               is_set(stall, "next_attempt_in_ms") ? next : "",
               text_of(stall, "outcome") == NULL ? "error" : text_of(stall, "outcome"),
@@ -162,7 +159,7 @@ static void print_stall(const json_t *group, const json_t *partition, const stru
   if (json_is_object(suspect))
     txb_print("  %s: %s/%" JSON_INTEGER_FORMAT " suspects the message at offset %" JSON_INTEGER_FORMAT
               ": its worker died under it %" JSON_INTEGER_FORMAT " times\n",
-              name, topic, number, number_of(suspect, "offset"), number_of(suspect, "deaths"));
+              name, topic, number, txb_failed_integer(suspect, "offset"), txb_failed_integer(suspect, "deaths"));
 }
 
 static void print_groups(const struct txb_status *status, const struct txb_cli *cli) {
@@ -210,7 +207,7 @@ static void print_lane_error(const json_t *job, const json_t *lane) {
     return;
   txb_buffer_init(&text);
   txb_safe_add(&text, txb_slice_text(error != NULL ? error : text_of(lane, "stalled_error")), 300, TXB_SAFE_LINE);
-  txb_print("  job %" JSON_INTEGER_FORMAT ", %s: %s\n", number_of(job, "number"), text_of(lane, "topic"),
+  txb_print("  job %" JSON_INTEGER_FORMAT ", %s: %s\n", txb_failed_integer(job, "number"), text_of(lane, "topic"),
             txb_buffer_text(&text));
   txb_buffer_fini(&text);
 }
@@ -257,10 +254,10 @@ static void failed_cells(struct txb_table *table, const char *what, const json_t
   }
   struct txb_buffer text;
   txb_buffer_init(&text);
-  txb_format_age(number_of(key, "age_ms"), age);
+  txb_format_age(txb_failed_integer(key, "age_ms"), age);
   txb_buffer_addf(&text, "%s key ", text_of(key, "topic"));
   txb_safe_add(&text, txb_slice_text(text_of(key, "key")), 40, TXB_SAFE_LINE);
-  txb_buffer_addf(&text, ", for %s, by message %" JSON_INTEGER_FORMAT " (%s)", age, number_of(key, "number"),
+  txb_buffer_addf(&text, ", for %s, by message %" JSON_INTEGER_FORMAT " (%s)", age, txb_failed_integer(key, "number"),
                   text_of(key, "state"));
   txb_table_cell(table, txb_buffer_text(&text));
   txb_buffer_fini(&text);

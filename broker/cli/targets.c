@@ -73,6 +73,13 @@ void txb_targets_merge(struct txb_targets *targets) {
   targets->count = kept;
 }
 
+const struct txb_group_settings *txb_targets_group(const struct txb_settings *settings, const char *name) {
+  for (size_t i = 0; i < settings->workers.count; i++)
+    if (strcmp(txb_settings_group(settings, i)->group, name) == 0)
+      return txb_settings_group(settings, i);
+  return NULL;
+}
+
 void txb_targets_fini(struct txb_targets *targets) {
   for (size_t i = 0; i < targets->count; i++)
     txb_free(targets->items[i].sources);
