@@ -8,7 +8,7 @@
 #include "common/fault.h"
 #include "common/log.h"
 #include "common/memory.h"
-#include "consumer/lane_reader.h"
+#include "consumer/lane_page.h"
 #include "consumer/worker_internal.h"
 
 #define NOTICES_AT_ONCE   2000 /* then the database's answers are looked at again */

@@ -9,6 +9,7 @@
 #include "common/fault.h"
 #include "common/memory.h"
 #include "common/random.h"
+#include "consumer/lane_page.h"
 #include "consumer/lane_rate.h"
 #include "consumer/worker_internal.h"
 #include "consumer_sql.h"
@@ -17,7 +18,6 @@
 #define SECOND_US          INT64_C(1000000)
 #define PAGE_ROWS          2000
 #define PAGE_BYTES         (INT64_C(1) << 20)
-#define ROW_OVERHEAD       200 /* what libpq's result holds for a row beside its values, roughly */
 #define CONNECT_TIMEOUT_US (5 * SECOND_US)
 #define SESSION_TIMEOUT_MS 30000
 #define PIN_US             (30 * SECOND_US)
@@ -32,21 +32,10 @@
 
 enum request { REQUEST_NONE, REQUEST_FACTS, REQUEST_PAGE, REQUEST_PIN, REQUEST_UNPIN };
 
-/* The columns of lane_read.sql. */
-enum { ROW_SEQ, ROW_ID, ROW_KEY, ROW_TYPE, ROW_PAYLOAD, ROW_CONTENT_TYPE, ROW_HEADERS, ROW_CREATED_AT, ROW_SIZE };
-
 static const struct txb_pg_statement facts_statement = {"txb_lane_source", txb_text_lane_source},
                                      read_statement = {"txb_lane_read", txb_text_lane_read},
                                      pin_statement = {"txb_lane_pin", txb_text_lane_pin},
                                      unpin_statement = {"txb_lane_unpin", txb_text_lane_unpin};
-
-/* A page's rows, kept until the last message of it is dropped. The messages point into it. */
-struct txb_lane_page {
-  struct txb_pg_result *result;
-  int refs; /* messages that are out, and the reader while it gives them */
-  char *event_source;
-  struct txb_worker_message messages[];
-};
 
 struct txb_lane_reader {
   const char *source, *uri;
@@ -95,64 +84,10 @@ struct txb_lane_reader {
   int64_t pin_lo, pin_us;
 };
 
-/* ---- pages ----------------------------------------------------------------------------------- */
-
-static void unref(struct txb_lane_page *page) {
-  if (page == NULL || --page->refs > 0)
-    return;
-  txb_pg_result_free(page->result);
-  txb_free(page->event_source);
-  txb_free(page);
-}
-
-void txb_lane_message_release(struct txb_worker_message *message) {
-  unref(message->page);
-}
-
 static void drop_page(struct txb_lane_reader *r) {
-  unref(r->page);
+  txb_lane_page_unref(r->page);
   r->page = NULL;
   r->row = 0;
-}
-
-static enum txb_rc page_new(struct txb_lane_reader *r, struct txb_pg_result *result, struct txb_error *err) {
-  void *memory = NULL;
-  size_t size, rows = (size_t)txb_pg_rows(result);
-  TXB_ASSERT(txb_size_mul(rows, sizeof(struct txb_worker_message), &size));
-  TXB_TRY(txb_alloc(sizeof(struct txb_lane_page) + size, &memory, err));
-  struct txb_lane_page *page = memory;
-  enum txb_rc rc = txb_strdup(r->event_source, &page->event_source, err);
-  if (rc != TXB_OK) {
-    txb_free(page);
-    return rc;
-  }
-  page->result = result;
-  page->refs = 1;
-  r->page = page;
-  r->row = 0;
-  return TXB_OK;
-}
-
-/* As the record would be read that the relay makes of it (outbox/relay_publish.c). */
-static struct txb_worker_message *message_of(struct txb_lane_reader *r, int row, int64_t *size_out) {
-  struct txb_lane_page *page = r->page;
-  const struct txb_pg_result *rows = page->result;
-  struct txb_worker_message *m = &page->messages[row];
-  m->page = page;
-  m->headers = txb_pg_jsonb(rows, row, ROW_HEADERS);
-  m->record.topic = txb_slice_text(r->topic);
-  m->record.partition = r->partition;
-  m->record.offset = txb_pg_int8(rows, row, ROW_SEQ);
-  m->record.key = txb_pg_bytes(rows, row, ROW_KEY);
-  m->record.value = txb_pg_bytes(rows, row, ROW_PAYLOAD);
-  m->event.time_us = txb_pg_timestamptz_us(rows, row, ROW_CREATED_AT);
-  m->record.timestamp_ms = m->event.time_us / 1000;
-  txb_pg_uuid(rows, row, ROW_ID, &m->event.id);
-  m->event.source = txb_slice_text(page->event_source);
-  m->event.type = txb_pg_bytes(rows, row, ROW_TYPE);
-  m->event.content_type = txb_pg_bytes(rows, row, ROW_CONTENT_TYPE);
-  *size_out = (int64_t)(m->record.key.size + m->record.value.size + m->headers.size + sizeof *m) + ROW_OVERHEAD;
-  return m;
 }
 
 /* ---- trouble --------------------------------------------------------------------------------- */
@@ -477,15 +412,14 @@ static enum txb_rc take_facts(struct txb_lane_reader *r, struct txb_error *err) 
 static enum txb_rc take_page(struct txb_lane_reader *r, struct txb_error *err) {
   const struct txb_pg_result *a = r->answer;
   int rows = txb_pg_rows(a);
-  int64_t bytes = 0, took_us = txb_clock_steady_us() - r->asked_us;
-  for (int i = 0; i < rows; i++)
-    bytes += txb_pg_int4(a, i, ROW_SIZE);
-  bool cut = rows >= PAGE_ROWS || bytes >= PAGE_BYTES;
+  int64_t took_us = txb_clock_steady_us() - r->asked_us;
+  bool cut = rows >= PAGE_ROWS || txb_lane_page_bytes(a) >= PAGE_BYTES;
   if (rows > 0) {
     txb_failpoint("lane.after_read");
-    int64_t last = txb_pg_int8(a, rows - 1, ROW_SEQ);
-    TXB_TRY(page_new(r, r->answer, err));
+    int64_t last = txb_lane_page_seq(a, rows - 1);
+    TXB_TRY(txb_lane_page_new(r->answer, r->event_source, &r->page, err));
     r->answer = NULL;
+    r->row = 0;
     r->next_seq = cut ? last + 1 : r->asked_to;
   } else {
     r->next_seq = r->asked_to;
@@ -594,11 +528,10 @@ static bool give_record(struct txb_lane_reader *r, struct txb_lane_notice *out) 
   if (!may_give(r) || !txb_lane_rate_take(&r->rate, limited ? txb_clock_steady_us() : 0))
     return false;
   out->kind = TXB_LANE_RECORD;
-  out->message = message_of(r, r->row, &out->size);
+  out->message = txb_lane_page_give(r->page, r->row, txb_slice_text(r->topic), r->partition, &out->size);
   out->offset = out->message->record.offset;
   r->given_next = out->offset + 1;
-  r->page->refs++;
-  if (++r->row == txb_pg_rows(r->page->result))
+  if (++r->row == txb_lane_page_rows(r->page))
     drop_page(r);
   return true;
 }

@@ -30,7 +30,7 @@ struct txb_lane_reader_options {
 };
 
 enum txb_lane_notice_kind {
-  TXB_LANE_RECORD, /* message, size: the caller's; every message is given back by txb_lane_message_release */
+  TXB_LANE_RECORD, /* message, size: the caller's; every message is given back by txb_lane_message_release (lane_page.h) */
   TXB_LANE_END,    /* offset: nothing more lies below it. more: it is read on behind it */
   TXB_LANE_RANGE, /* offset, high: where it is to read on is not there: the outbox begins at offset, or ends before high */
   TXB_LANE_HIGHEST, /* offset: the answer to txb_lane_reader_ask_highest */
@@ -52,7 +52,6 @@ enum txb_rc txb_lane_reader_new(const struct txb_lane_reader_options *options, s
                                 struct txb_error *err) TXB_MUST_CHECK;
 /* Messages that are still out live on. NULL is fine. */
 void txb_lane_reader_free(struct txb_lane_reader *r);
-void txb_lane_message_release(struct txb_worker_message *message);
 
 /* Where the range ends (the first number that is not of it); whether it must be whole, so that it waits for what has yet
  * to be published, where it else leaves that out; and how many messages a second may be given, 0: as many as there are. */

@@ -11,16 +11,15 @@
 #include "common/memory.h"
 #include "common/random.h"
 #include "consumer/job_core.h"
+#include "consumer/lane_page.h"
 #include "consumer/lane_reader.h"
-#include "consumer/worker_internal.h"
+#include "consumer/lanes_internal.h"
 #include "consumer_sql.h"
 
-#define MS               INT64_C(1000)
-#define CLAIM_US         (1000 * MS) /* how soon a job that was started, paused or changed is heard of, at the latest */
-#define TELL_AGAIN_US    (60000 * MS) /* of a source that this worker does not know */
-#define PASS_AGAIN_US    (5000 * MS)
-#define KAFKA_TIMEOUT_MS 2000
-#define NOTICES_AT_ONCE  2000 /* then the database's answers are looked at again */
+#define MS              INT64_C(1000)
+#define CLAIM_US        (1000 * MS)  /* how soon a job that was started, paused or changed is heard of, at the latest */
+#define TELL_AGAIN_US   (60000 * MS) /* of a source that this worker does not know */
+#define NOTICES_AT_ONCE 2000         /* then the database's answers are looked at again */
 
 /* The columns of lane_claim.sql. */
 enum {
@@ -45,19 +44,18 @@ enum {
 };
 
 static const struct txb_pg_statement claim_statement = {"txb_lane_claim", txb_text_lane_claim},
-                                     pass_statement = {"txb_lane_pass", txb_text_lane_pass},
                                      free_statement = {"txb_lane_free", txb_text_lane_free},
                                      error_statement = {"txb_lane_error", txb_text_lane_error};
 
 /* ---- places of lanes ------------------------------------------------------------------------- */
 
-static struct txb_lane *lane_at(const txb_worker_t *w, size_t slot) {
+struct txb_lane *txb_lanes_at(const txb_worker_t *w, size_t slot) {
   return w->places[slot].used ? w->places[slot].lane : NULL;
 }
 
-static int find_lane(const txb_worker_t *w, int32_t number) {
+int txb_lanes_find(const txb_worker_t *w, int32_t number) {
   for (size_t i = 0; i < w->places_count; i++)
-    if (lane_at(w, i) != NULL && lane_at(w, i)->number == number)
+    if (txb_lanes_at(w, i) != NULL && txb_lanes_at(w, i)->number == number)
       return (int)i;
   return -1;
 }
@@ -65,7 +63,7 @@ static int find_lane(const txb_worker_t *w, int32_t number) {
 static int32_t count_lanes(const txb_worker_t *w, bool leaving_too) {
   int32_t n = 0;
   for (size_t i = 0; i < w->places_count; i++)
-    n += lane_at(w, i) != NULL && (leaving_too || !lane_at(w, i)->leaving);
+    n += txb_lanes_at(w, i) != NULL && (leaving_too || !txb_lanes_at(w, i)->leaving);
   return n;
 }
 
@@ -88,7 +86,7 @@ static void tell_core(txb_worker_t *w, enum txb_worker_event_kind kind, int slot
 }
 
 static void give_up(txb_worker_t *w, int slot, bool lost) {
-  struct txb_lane *lane = lane_at(w, (size_t)slot);
+  struct txb_lane *lane = txb_lanes_at(w, (size_t)slot);
   lane->leaving = true;
   lane->confirm = false;
   tell_core(w, lost ? TXB_WE_LOST : TXB_WE_REVOKED, slot);
@@ -96,8 +94,7 @@ static void give_up(txb_worker_t *w, int slot, bool lost) {
 
 /* ---- words ----------------------------------------------------------------------------------- */
 
-/* What finds no room is in the log, or is said again at the next claim; a lane that is not freed runs out. */
-static void add_word(txb_worker_t *w, int32_t lane, bool frees, const char *error) {
+void txb_lanes_add_word(txb_worker_t *w, int32_t lane, bool frees, const char *error) {
   struct txb_lanes *l = &w->lanes;
   if (l->word_count == TXB_ARRAY_SIZE(l->words))
     return;
@@ -155,8 +152,8 @@ static void refuse_lane(txb_worker_t *w, int32_t number, const char *source) {
   if (is_news(&w->lanes, number, txb_clock_steady_us()))
     txb_log(TXB_LOG_WARN, TXB_MSG("a replay's source is unknown here: its lane is left to other workers"),
             TXB_F("group", w->settings->group), TXB_FI("lane", number), TXB_F("error", text));
-  add_word(w, number, false, text);
-  add_word(w, number, true, "");
+  txb_lanes_add_word(w, number, false, text);
+  txb_lanes_add_word(w, number, true, "");
 }
 
 static enum txb_rc open_reader(txb_worker_t *w, const struct txb_pg_result *r, int row,
@@ -233,7 +230,7 @@ static enum txb_rc send_claim(txb_worker_t *w, struct txb_error *err) {
 }
 
 static void renew(txb_worker_t *w, const struct txb_pg_result *r, int row, int slot) {
-  struct txb_lane *lane = lane_at(w, (size_t)slot);
+  struct txb_lane *lane = txb_lanes_at(w, (size_t)slot);
   lane->seen = true;
   if (lane->leaving) /* freed once it has left; then it may be claimed anew */
     return;
@@ -260,21 +257,21 @@ static void renew(txb_worker_t *w, const struct txb_pg_result *r, int row, int s
 }
 
 static bool is_at_end(const txb_worker_t *w, size_t slot) {
-  return txb_worker_core_position(&w->core, (int)slot) >= lane_at(w, slot)->seq_to;
+  return txb_worker_core_position(&w->core, (int)slot) >= txb_lanes_at(w, slot)->seq_to;
 }
 
 static bool is_done(const txb_worker_t *w, size_t slot) {
-  const struct txb_lane *lane = lane_at(w, slot);
+  const struct txb_lane *lane = txb_lanes_at(w, slot);
   return lane->done || (!lane->then_live && is_at_end(w, slot));
 }
 
 /* Whether nobody has to read for its job any more, as far as this worker knows: it ends with those that end here now.
  * Where others end at the same moment the pin stays until it runs out. */
 static bool ends_its_job(const txb_worker_t *w, size_t slot) {
-  const struct txb_lane *lane = lane_at(w, slot);
+  const struct txb_lane *lane = txb_lanes_at(w, slot);
   int32_t ending = 0;
   for (size_t i = 0; i < w->places_count; i++) {
-    const struct txb_lane *other = lane_at(w, i);
+    const struct txb_lane *other = txb_lanes_at(w, i);
     ending += other != NULL && other->job == lane->job && !other->seen && !other->leaving && is_done(w, i);
   }
   return is_done(w, slot) && ending >= lane->job_left;
@@ -282,7 +279,7 @@ static bool ends_its_job(const txb_worker_t *w, size_t slot) {
 
 static void unpin_ended(txb_worker_t *w) {
   for (size_t i = 0; i < w->places_count; i++) {
-    const struct txb_lane *lane = lane_at(w, i);
+    const struct txb_lane *lane = txb_lanes_at(w, i);
     if (lane != NULL && !lane->seen && !lane->leaving && ends_its_job(w, i))
       txb_lane_reader_unpin(lane->reader);
   }
@@ -291,7 +288,7 @@ static void unpin_ended(txb_worker_t *w) {
 /* Paused, cancelled, done; or another's, when the lease ran out. */
 static void leave_unseen(txb_worker_t *w, bool expired) {
   for (size_t i = 0; i < w->places_count; i++) {
-    struct txb_lane *lane = lane_at(w, i);
+    struct txb_lane *lane = txb_lanes_at(w, i);
     if (lane == NULL || lane->seen || lane->leaving)
       continue;
     txb_log(TXB_LOG_INFO, TXB_MSG(expired ? "the lease of a lane ran out: another may have it" : "lane asked back"),
@@ -322,12 +319,12 @@ static enum txb_rc on_claimed(txb_worker_t *w, struct txb_error *err) {
   l->lease_us = l->claimed_us + lease_ms(w) * MS;
   l->claim_us = l->claimed_us + CLAIM_US - (int64_t)(txb_random_u64() % (CLAIM_US / 4)); /* many ask the same server */
   for (size_t i = 0; i < w->places_count; i++)
-    if (lane_at(w, i) != NULL)
-      lane_at(w, i)->seen = false;
+    if (txb_lanes_at(w, i) != NULL)
+      txb_lanes_at(w, i)->seen = false;
   if (any)
     txb_failpoint("lane.after_claim");
   for (int row = 0; any && row < txb_pg_rows(r); row++) {
-    int slot = find_lane(w, txb_pg_int4(r, row, ROW_LANE));
+    int slot = txb_lanes_find(w, txb_pg_int4(r, row, ROW_LANE));
     if (slot < 0)
       TXB_TRY(add_lane(w, r, row, &slot, err));
     if (slot >= 0)
@@ -338,108 +335,13 @@ static enum txb_rc on_claimed(txb_worker_t *w, struct txb_error *err) {
   return join_when_free(w, txb_pg_bool(r, 0, ROW_WAITS), err);
 }
 
-/* ---- passes (J3) ----------------------------------------------------------------------------- */
-
-static enum txb_rc open_inspect(txb_worker_t *w, struct txb_error *err) {
-  if (w->lanes.inspect != NULL)
-    return TXB_OK;
-  return txb_kafka_inspect_open(&w->settings->kafka, KAFKA_TIMEOUT_MS, &w->lanes.inspect, err);
-}
-
-/* Where the topic ends in each partition. It waits for Kafka, seldom and for a bounded time: nothing live is served
- * meanwhile. */
-static enum txb_rc ask_ends(txb_worker_t *w, struct txb_lane *lane, const char *topic, struct txb_error *err) {
-  int count = 0;
-  int64_t low;
-  TXB_TRY(open_inspect(w, err));
-  struct txb_kafka_inspect *k = w->lanes.inspect;
-  TXB_TRY(txb_kafka_inspect_partitions(k, topic, &count, err));
-  if (count < 0)
-    return TXB_FAIL_FROM(err, TXB_REFUSED, TXB_ORIGIN_KAFKA, "there is no topic %s in Kafka to go on in", topic);
-  TXB_TRY(txb_regrow_array(&lane->ends, (size_t)count + 1, sizeof *lane->ends, err));
-  for (int p = 0; p < count; p++)
-    TXB_TRY(txb_kafka_inspect_offsets(k, topic, p, &low, &lane->ends[p], err));
-  lane->partitions = count;
-  snprintf(lane->cluster, sizeof lane->cluster, "%s", txb_kafka_inspect_cluster_id(k));
-  return TXB_OK;
-}
-
-/* The ends first, then how far the source is: whatever lies above that number is published behind those ends. */
-static enum txb_rc prepare_pass(txb_worker_t *w, size_t slot, struct txb_error *err) {
-  struct txb_lane *lane = lane_at(w, slot);
-  struct txb_error error;
-  if (lane->pass != TXB_PASS_ENDS || lane->leaving || w->operation.active || txb_clock_steady_us() < lane->pass_us)
-    return TXB_OK;
-  enum txb_rc rc = ask_ends(w, lane, w->places[slot].topic, &error);
-  if (rc == TXB_OK) {
-    lane->pass = TXB_PASS_HIGHEST;
-    txb_lane_reader_ask_highest(lane->reader);
-    return TXB_OK;
-  }
-  if (rc == TXB_FATAL && error.origin != TXB_ORIGIN_KAFKA) {
-    *err = error;
-    return rc;
-  }
-  txb_log(TXB_LOG_WARN, TXB_MSG("can't ask Kafka where the topic ends, asking again"), TXB_FI("job", lane->job),
-          TXB_FI("lane", lane->number), TXB_F("error", error.message));
-  add_word(w, lane->number, false, error.message);
-  txb_kafka_inspect_close(txb_steal(w->lanes.inspect));
-  lane->pass_us = txb_clock_steady_us() + PASS_AGAIN_US;
-  return TXB_OK;
-}
-
-static int ready_slot(const txb_worker_t *w) {
-  for (size_t i = 0; i < w->places_count; i++)
-    if (lane_at(w, i) != NULL && !lane_at(w, i)->leaving && lane_at(w, i)->pass == TXB_PASS_READY)
-      return (int)i;
-  return -1;
-}
-
-static enum txb_rc send_pass(txb_worker_t *w, int slot, struct txb_error *err) {
-  struct txb_lane *lane = lane_at(w, (size_t)slot);
-  lane->pass = TXB_PASS_NONE; /* whatever comes of it, the next claim says what is wanted */
-  w->lanes.under_way = TXB_LANES_PASS;
-  w->lanes.under_way_lane = lane->number;
-  txb_pg_params_clear(&w->params);
-  txb_pg_add_int4(&w->params, lane->number);
-  txb_pg_add_uuid(&w->params, &w->instance);
-  txb_pg_array_begin(&w->params, TXB_OID_INT4);
-  for (int32_t p = 0; p < lane->partitions; p++)
-    txb_pg_array_int4(&w->params, p);
-  txb_pg_array_end(&w->params);
-  txb_pg_array_begin(&w->params, TXB_OID_INT8);
-  for (int32_t p = 0; p < lane->partitions; p++)
-    txb_pg_array_int8(&w->params, lane->ends[p]);
-  txb_pg_array_end(&w->params);
-  txb_pg_add_text(&w->params, txb_slice_text(lane->cluster));
-  txb_pg_add_int8(&w->params, lane->highest);
-  txb_failpoint("lane.before_pass");
-  return txb_worker_send(w, &pass_statement, &w->params, err);
-}
-
-static void on_passed(txb_worker_t *w) {
-  int slot = find_lane(w, w->lanes.under_way_lane);
-  txb_failpoint("lane.after_pass");
-  w->lanes.claim_us = 0; /* where it goes on, or that it is done */
-  if (slot < 0)
-    return;
-  struct txb_lane *lane = lane_at(w, (size_t)slot);
-  bool done = lane->done = strcmp(txb_pg_text(w->operation.results[0], 0, 0), "done") == 0;
-  lane->end_asked_at = -1;
-  txb_log(TXB_LOG_INFO,
-          TXB_MSG(done ? "lane done: the group goes on where Kafka stood before its last pass"
-                       : "lane goes on with what came meanwhile"),
-          TXB_F("group", w->settings->group), TXB_FI("job", lane->job), TXB_FI("lane", lane->number),
-          TXB_F("topic", w->places[slot].topic), TXB_FI("highest", lane->highest));
-}
-
 /* ---- as an operation of the worker ----------------------------------------------------------- */
 
 /* The position came to where the lane ends: whether it is done is to be known at once. */
 static bool came_to_end(txb_worker_t *w) {
   bool any = false;
   for (size_t i = 0; i < w->places_count; i++) {
-    struct txb_lane *lane = lane_at(w, i);
+    struct txb_lane *lane = txb_lanes_at(w, i);
     if (lane == NULL || lane->leaving || lane->seq_to == lane->end_asked_at || !is_at_end(w, i))
       continue;
     lane->end_asked_at = lane->seq_to;
@@ -456,15 +358,15 @@ int64_t txb_lanes_due_us(txb_worker_t *w) {
     return INT64_MAX;
   if (came_to_end(w))
     l->claim_us = 0;
-  return ready_slot(w) >= 0 ? 0 : l->claim_us;
+  return txb_lanes_ready_slot(w) >= 0 ? 0 : l->claim_us;
 }
 
 enum txb_rc txb_lanes_begin(txb_worker_t *w, struct txb_error *err) {
-  int slot = ready_slot(w);
+  int slot = txb_lanes_ready_slot(w);
   if (w->lanes.word_count > 0)
     TXB_TRY(send_word(w, err));
   else if (slot >= 0)
-    TXB_TRY(send_pass(w, slot, err));
+    TXB_TRY(txb_lanes_send_pass(w, slot, err));
   else
     TXB_TRY(send_claim(w, err));
   return txb_worker_sync(w, err);
@@ -479,7 +381,7 @@ static void drop_word(struct txb_lanes *l) {
 static enum txb_rc on_failed(txb_worker_t *w, struct txb_error *err) {
   const struct txb_error *error = &w->operation.error;
   struct txb_lanes *l = &w->lanes;
-  int slot = l->under_way == TXB_LANES_PASS ? find_lane(w, l->under_way_lane) : -1;
+  int slot = l->under_way == TXB_LANES_PASS ? txb_lanes_find(w, l->under_way_lane) : -1;
   bool refused = error->rc == TXB_REFUSED && strncmp(error->sqlstate, "42", 2) == 0;
   if (refused || (error->rc == TXB_RETRY && error->origin == TXB_ORIGIN_POSTGRES)) {
     *err = *error;
@@ -493,8 +395,8 @@ static enum txb_rc on_failed(txb_worker_t *w, struct txb_error *err) {
   if (slot >= 0 && error->rc == TXB_FENCED)
     give_up(w, slot, true);
   else if (slot >= 0) {
-    lane_at(w, (size_t)slot)->pass_us = txb_clock_steady_us() + PASS_AGAIN_US;
-    add_word(w, l->under_way_lane, false, error->message);
+    txb_lanes_at(w, (size_t)slot)->pass_us = txb_clock_steady_us() + TXB_LANES_PASS_AGAIN_US;
+    txb_lanes_add_word(w, l->under_way_lane, false, error->message);
   }
   return TXB_OK;
 }
@@ -506,7 +408,7 @@ enum txb_rc txb_lanes_end(txb_worker_t *w, struct txb_error *err) {
   case TXB_LANES_CLAIM:
     return on_claimed(w, err);
   case TXB_LANES_PASS:
-    on_passed(w);
+    txb_lanes_on_passed(w);
     return TXB_OK;
   case TXB_LANES_WORD:
     drop_word(&w->lanes);
@@ -521,7 +423,7 @@ static void tell_trouble(txb_worker_t *w, const struct txb_lane *lane, const str
   txb_log(TXB_LOG_WARN, TXB_MSG("trouble with a replay's source, trying on"), TXB_F("group", w->settings->group),
           TXB_FI("job", lane->job), TXB_FI("lane", lane->number),
           TXB_F("sqlstate", trouble->sqlstate[0] != '\0' ? trouble->sqlstate : NULL), TXB_F("error", trouble->message));
-  add_word(w, lane->number, false, trouble->message);
+  txb_lanes_add_word(w, lane->number, false, trouble->message);
 }
 
 static enum txb_rc on_record(txb_worker_t *w, int slot, struct txb_lane_notice *n, struct txb_error *err) {
@@ -538,7 +440,7 @@ static enum txb_rc on_record(txb_worker_t *w, int slot, struct txb_lane_notice *
 }
 
 static enum txb_rc on_notice(txb_worker_t *w, int slot, struct txb_lane_notice *n, struct txb_error *err) {
-  struct txb_lane *lane = lane_at(w, (size_t)slot);
+  struct txb_lane *lane = txb_lanes_at(w, (size_t)slot);
   struct txb_worker_event e;
   switch (n->kind) {
   case TXB_LANE_RECORD:
@@ -567,14 +469,14 @@ static enum txb_rc on_notice(txb_worker_t *w, int slot, struct txb_lane_notice *
   case TXB_LANE_WELL:
     txb_log(TXB_LOG_INFO, TXB_MSG("a replay's source is back"), TXB_F("group", w->settings->group),
             TXB_FI("job", lane->job), TXB_FI("lane", lane->number));
-    add_word(w, lane->number, false, "");
+    txb_lanes_add_word(w, lane->number, false, "");
     return TXB_OK;
   }
   return TXB_OK;
 }
 
 static enum txb_rc take_notices_of(txb_worker_t *w, int slot, bool *more_out, struct txb_error *err) {
-  struct txb_lane *lane = lane_at(w, (size_t)slot);
+  struct txb_lane *lane = txb_lanes_at(w, (size_t)slot);
   for (int i = 0; i < NOTICES_AT_ONCE; i++) {
     struct txb_lane_notice notice;
     enum txb_rc rc = txb_lane_reader_next(lane->reader, &notice, err);
@@ -589,10 +491,10 @@ static enum txb_rc take_notices_of(txb_worker_t *w, int slot, bool *more_out, st
 
 enum txb_rc txb_lanes_take_notices(txb_worker_t *w, bool *more_out, struct txb_error *err) {
   for (size_t i = 0; i < w->places_count; i++) {
-    if (lane_at(w, i) == NULL)
+    if (txb_lanes_at(w, i) == NULL)
       continue;
     TXB_TRY(take_notices_of(w, (int)i, more_out, err));
-    TXB_TRY(prepare_pass(w, i, err));
+    TXB_TRY(txb_lanes_prepare_pass(w, i, err));
   }
   return TXB_OK;
 }
@@ -601,7 +503,7 @@ static void leave(txb_worker_t *w, int slot) {
   struct txb_worker_place *place = &w->places[slot];
   txb_log(TXB_LOG_INFO, TXB_MSG("lane given back"), TXB_F("group", w->settings->group), TXB_FI("job", place->lane->job),
           TXB_FI("lane", place->lane->number), TXB_F("topic", place->topic));
-  add_word(w, place->lane->number, true, "");
+  txb_lanes_add_word(w, place->lane->number, true, "");
   txb_worker_remove_place(place);
 }
 
@@ -634,7 +536,7 @@ enum txb_rc txb_lanes_tell(txb_worker_t *w, const struct txb_worker_action *a, s
   case TXB_WA_TELL:
     txb_log(TXB_LOG_ERROR, TXB_MSG("lane stopped: a person must decide"), TXB_F("group", w->settings->group),
             TXB_FI("job", lane->job), TXB_FI("lane", lane->number), TXB_F("error", place->error.message));
-    add_word(w, lane->number, false, place->error.message);
+    txb_lanes_add_word(w, lane->number, false, place->error.message);
     return TXB_OK;
   default: /* TXB_WA_COPY is Kafka's */
     return TXB_OK;
@@ -644,8 +546,8 @@ enum txb_rc txb_lanes_tell(txb_worker_t *w, const struct txb_worker_action *a, s
 size_t txb_lanes_pollfds(const txb_worker_t *w, struct pollfd *fds, size_t room) {
   size_t n = 0;
   for (size_t i = 0; i < w->places_count && n < room; i++)
-    if (lane_at(w, i) != NULL)
-      fds[n++] = txb_lane_reader_pollfd(lane_at(w, i)->reader);
+    if (txb_lanes_at(w, i) != NULL)
+      fds[n++] = txb_lane_reader_pollfd(txb_lanes_at(w, i)->reader);
   return n;
 }
 
@@ -656,7 +558,7 @@ static int64_t earlier(int64_t a, int64_t b) {
 int64_t txb_lanes_readers_due_us(const txb_worker_t *w) {
   int64_t due = INT64_MAX;
   for (size_t i = 0; i < w->places_count; i++) {
-    const struct txb_lane *lane = lane_at(w, i);
+    const struct txb_lane *lane = txb_lanes_at(w, i);
     if (lane == NULL)
       continue;
     due = earlier(due, txb_lane_reader_due_us(lane->reader));
