@@ -191,7 +191,8 @@ static enum txb_rc add_lane(txb_worker_t *w, const struct txb_pg_result *r, int 
     return TXB_OK; /* at the next claim: some are being given back */
   TXB_TRY(txb_alloc(sizeof(struct txb_lane), &memory, err));
   struct txb_lane *lane = memory;
-  *lane = (struct txb_lane){.number = number, .job = txb_pg_int8(r, row, ROW_JOB), .end_asked_at = -1};
+  *lane = (struct txb_lane){
+      .number = number, .job = txb_pg_int8(r, row, ROW_JOB), .end_asked_at = -1, .highest_passed = -1};
   enum txb_rc rc = open_reader(w, r, row, outbox, lane, err);
   if (rc == TXB_OK)
     rc = txb_worker_add_place(w, topic, -number, lane, slot_out, err);

@@ -51,7 +51,7 @@ struct txb_lane {
   int32_t partitions;
   int64_t *ends;
   char cluster[80];
-  int64_t highest;
+  int64_t highest, highest_passed; /* of this pass; of the one before, -1: none by us */
 };
 
 /* Something to be written to a lane's row. */

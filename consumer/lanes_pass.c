@@ -13,6 +13,8 @@
 #include "consumer_sql.h"
 
 #define KAFKA_TIMEOUT_MS 2000
+#define WAITING_PASS_US  (1000 * MS)
+#define PASS_SHORT       10000 /* as txb.lane_pass has it */
 
 static const struct txb_pg_statement pass_statement = {"txb_lane_pass", txb_text_lane_pass};
 
@@ -101,7 +103,15 @@ void txb_lanes_on_passed(txb_worker_t *w) {
     return;
   struct txb_lane *lane = txb_lanes_at(w, (size_t)slot);
   bool done = lane->done = strcmp(txb_pg_text(w->operation.results[0], 0, 0), "done") == 0;
+  bool waits = !done && lane->highest_passed >= 0 && lane->highest - lane->highest_passed <= PASS_SHORT;
   lane->end_asked_at = -1;
+  lane->highest_passed = lane->highest;
+  /* Short, and all the same it does not go live: something holds a key, until a person decides perhaps. Not told each
+   * time. */
+  if (waits) {
+    lane->pass_us = txb_clock_steady_us() + WAITING_PASS_US;
+    return;
+  }
   txb_log(TXB_LOG_INFO,
           TXB_MSG(done ? "lane done: the group goes on where Kafka stood before its last pass"
                        : "lane goes on with what came meanwhile"),

@@ -421,6 +421,10 @@ def test_a_rebuild_waits_for_what_is_dead_and_holds_its_key(world, groups):
     group.publish([("k1", 4), ("k2", 4)])
     group.wait(lambda: group.numbers_of("k2") == [0, 1, 2, 3, 4])
     group.wait(lambda: "dead" in (group.value("SELECT max(last_error) FROM txb.job_lane WHERE job = %s", job.number) or ""))
+    # It may take a person days: Kafka is asked for its ends no more than about once a second meanwhile.
+    passes, claims = (group.value(f"SELECT {what} FROM txb.job_lane WHERE job = %s", job.number) for what in ("passes", "lease_until"))
+    group.wait(lambda: group.value("SELECT lease_until > %s + interval '3 s' FROM txb.job_lane WHERE job = %s", claims, job.number))
+    assert group.value("SELECT passes FROM txb.job_lane WHERE job = %s", job.number) - passes <= 10
     assert group.numbers_of("k1") == [0, 1] and job.state == "running"
     group.mend()
     job.pause()
