@@ -42,9 +42,8 @@ bool txb_job_reads(enum txb_job_state state, bool through) {
   return state == RUNNING && !through;
 }
 
-void txb_job_pin_of(const char *database, const char *group, int64_t job, struct txb_job_pin *out) {
-  (void)snprintf(out->name, sizeof out->name, "job %s %" PRId64, database, job);
-  (void)snprintf(out->what, sizeof out->what, "replay job %" PRId64 " into group %s of database %s", job, group,
+void txb_job_pin_what(const char *database, const char *group, int64_t job, char out[TXB_JOB_PIN_WHAT_SIZE]) {
+  (void)snprintf(out, TXB_JOB_PIN_WHAT_SIZE, "replay job %" PRId64 " into group %s of database %s", job, group,
                  database);
 }
 

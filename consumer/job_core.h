@@ -45,13 +45,10 @@ bool txb_job_is_open(enum txb_job_state state);
 bool txb_job_serves(enum txb_job_state state, bool through, bool retries);
 /* Whether the lane's position may move: what is cancelled is read no further, though its retries go on. */
 bool txb_job_reads(enum txb_job_state state, bool through);
-/* The pin by which a job keeps its range in the source (txb.outbox_pin): whoever starts it sets the one that its workers
- * renew and take away. */
-struct txb_job_pin {
-  char name[160], what[420]; /* what: for people */
-};
-/* `database`: the consuming one, where the job's number counts. */
-void txb_job_pin_of(const char *database, const char *group, int64_t job, struct txb_job_pin *out);
+/* What the pin says by which a job keeps its range in the source (txb.outbox_pin; its name is txb.job_pin's): whoever
+ * starts the job sets the one that its workers renew and take away. `database`: the consuming one. */
+enum { TXB_JOB_PIN_WHAT_SIZE = 420 };
+void txb_job_pin_what(const char *database, const char *group, int64_t job, char out[TXB_JOB_PIN_WHAT_SIZE]);
 /* As in txb.job.state, and as the commands call it; static. */
 const char *txb_job_state_name(enum txb_job_state state);
 const char *txb_job_event_name(enum txb_job_event event);

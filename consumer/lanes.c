@@ -40,7 +40,8 @@ enum {
   ROW_WANTS_PASS,
   ROW_JOB_LOWEST,
   ROW_JOB_LEFT,
-  ROW_DATABASE
+  ROW_DATABASE,
+  ROW_PIN
 };
 
 static const struct txb_pg_statement claim_statement = {"txb_lane_claim", txb_text_lane_claim},
@@ -158,17 +159,16 @@ static void refuse_lane(txb_worker_t *w, int32_t number, const char *source) {
 
 static enum txb_rc open_reader(txb_worker_t *w, const struct txb_pg_result *r, int row,
                                const struct txb_worker_outbox *outbox, struct txb_lane *lane, struct txb_error *err) {
-  char name[120];
-  struct txb_job_pin pin;
-  txb_job_pin_of(txb_pg_text(r, row, ROW_DATABASE), w->settings->group, lane->job, &pin);
+  char what[TXB_JOB_PIN_WHAT_SIZE], name[120];
+  txb_job_pin_what(txb_pg_text(r, row, ROW_DATABASE), w->settings->group, lane->job, what);
   snprintf(name, sizeof name, "txbroker replay %s", w->settings->group);
   struct txb_lane_reader_options options = {.source = outbox->source,
                                             .uri = outbox->database,
                                             .name = name,
                                             .topic = txb_pg_text(r, row, ROW_TOPIC),
                                             .lane = lane->number,
-                                            .pin = pin.name,
-                                            .pin_what = pin.what,
+                                            .pin = txb_pg_text(r, row, ROW_PIN),
+                                            .pin_what = what,
                                             .keys = txb_pg_bytes(r, row, ROW_KEYS),
                                             .types = txb_pg_bytes(r, row, ROW_TYPES),
                                             .time_from = txb_pg_bytes(r, row, ROW_TIME_FROM),

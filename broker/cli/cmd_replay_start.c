@@ -62,12 +62,13 @@ static int64_t lowest_wanted(const json_t *job) {
 static enum txb_rc pin_as_job(const struct both *both, int64_t number, const struct txb_replay_wish *wish,
                               struct txb_error *err) {
   json_t *job;
-  struct txb_job_pin pin;
+  char name[160], what[TXB_JOB_PIN_WHAT_SIZE];
   TXB_TRY(txb_replay_show(both->consumer, number, &job, err));
   int64_t lowest = txb_replay_is_final(job) ? 0 : lowest_wanted(job);
-  txb_job_pin_of(txb_failed_text(job, "database"), wish->group, number, &pin);
+  (void)snprintf(name, sizeof name, "%s", txb_failed_text(job, "pin"));
+  txb_job_pin_what(txb_failed_text(job, "database"), wish->group, number, what);
   json_decref(job);
-  return lowest > 0 ? txb_replay_pin(both->source, pin.name, lowest, pin.what, err) : TXB_OK;
+  return lowest > 0 ? txb_replay_pin(both->source, name, lowest, what, err) : TXB_OK;
 }
 
 static void print_started(const struct txb_cli *cli, const struct txb_replay_wish *wish, int64_t number, bool existed) {

@@ -166,6 +166,15 @@ AS $$
 $$;
 COMMENT ON FUNCTION txb.job_text(txb.job) IS 'A job''s state for a person: since when, by whom';
 
+-- Databases of several servers may have one name, and a job of that number.
+CREATE FUNCTION txb.job_pin(j txb.job) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, txb, pg_temp
+AS $$
+  SELECT format('job %s %s %s', current_database(), (j).number,
+                to_char((j).created_at AT TIME ZONE 'UTC', 'YYYYMMDD"T"HH24MISS.US'))
+$$;
+COMMENT ON FUNCTION txb.job_pin(txb.job) IS 'The name of a job''s pin in the source (txb.outbox_pin)';
+
 CREATE FUNCTION txb.jobs_lock() RETURNS bigint
 LANGUAGE sql IMMUTABLE
 RETURN hashtextextended('txb.job', 1954049330);
@@ -468,7 +477,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, txb, pg_temp
 AS $$
   SELECT to_jsonb(j) - 'keys'
          || jsonb_build_object('keys', (SELECT jsonb_agg(txb.key_text(k)) FROM unnest((j).keys) AS k),
-                               'age_ms', -txb.due_ms((j).created_at), 'state_age_ms', -txb.due_ms((j).state_at))
+                               'pin', txb.job_pin(j), 'age_ms', -txb.due_ms((j).created_at), 'state_age_ms', -txb.due_ms((j).state_at))
          || (SELECT jsonb_build_object(
                       'span', sum(n.seq_to - n.seq_from), 'covered', sum(least(n."position", n.seq_to) - n.seq_from),
                       'consumed', sum(n.consumed), 'applied', sum(n.applied), 'duplicate', sum(n.duplicate),

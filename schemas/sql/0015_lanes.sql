@@ -186,7 +186,7 @@ COMMENT ON FUNCTION txb.lane_clean(text, int[], uuid) IS 'The positions of lanes
 CREATE FUNCTION txb.lane_claim(group_name text, owner text, instance uuid, lease_ms bigint, lanes_max int)
 RETURNS TABLE (lane int, job bigint, topic text, source text, seq_to bigint, "position" bigint, run bigint,
                rate_max bigint, keys bytea[], types text[], time_from timestamptz, time_to timestamptz,
-               then_live boolean, wants_pass boolean, job_lowest bigint, job_left int)
+               then_live boolean, wants_pass boolean, job_lowest bigint, job_left int, pin text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
 AS $$
 #variable_conflict use_column
@@ -272,7 +272,7 @@ BEGIN
          j.keys, j.types, j.time_from, j.time_to, j.then_live,
          j.then_live AND j.state = 'running' AND NOT l.done AND c.next_offset >= l.seq_to
            AND NOT txb.lane_left(l.topic, l.lane),
-         w.lowest, w.lanes
+         w.lowest, w.lanes, txb.job_pin(j)
     FROM txb.job_lane AS l
     JOIN txb.job AS j ON j.number = l.job
    CROSS JOIN LATERAL (SELECT count(*)::int AS lanes, min(o.next_offset) AS lowest
@@ -289,7 +289,7 @@ COMMENT ON FUNCTION txb.lane_claim(text, text, uuid, bigint, int) IS
   'Renews the leases of a worker''s lanes and takes free ones up to lanes_max; returns all that it may serve from now on. '
   'What is not returned is not its own any more. Ends lanes and jobs that are read to their end. rate_max is the lane''s '
   'share; wants_pass: call txb.lane_pass; job_lowest: where the hindmost of the job''s lanes stands that are not done, of '
-  'which there are job_left: retention must leave what lies above';
+  'which there are job_left: retention must leave what lies above, by a pin of that name in the source';
 
 CREATE FUNCTION txb.lane_pass(lane int, instance uuid, partitions int[], offsets bigint[], cluster_id text, highest bigint)
   RETURNS text

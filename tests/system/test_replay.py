@@ -438,6 +438,42 @@ def test_a_rebuild_waits_for_what_is_dead_and_holds_its_key(world, groups):
     assert report, report
 
 
+def test_jobs_of_two_servers_keep_their_own_pins(systems, postgres, mortal, kafka):
+    """Databases of one name, jobs of one number: the end of one must not let retention have what the other has still to read."""
+    system = systems(postgres, kafka, accounts=40, relay={"checkpoint_ms": 20})
+    prepare(system)
+    system.relay("relay")
+    system.bank.bulk(600, 300)
+    system.wait_published()
+    twin = System(postgres, kafka, system.name, system.seed, target_postgres=mortal, accounts=40, create=False)
+    try:
+        mortal.create_database(twin.bank.target)
+        twin.init(mortal, twin.bank.target)
+        twin.create_users(mortal)
+        twin.bank.create_target()
+        prepare(twin)
+        slow, quick = Group(system, topics=system.bank.topics), Group(twin, topics=system.bank.topics)
+        slow.worker()
+        quick.worker()
+        slow_job, quick_job = slow.job(rate_max=20), quick.job(rate_max=300)
+        assert slow_job.number == quick_job.number
+
+        def pins():
+            return postgres.value(system.bank.source, "SELECT count(*) FROM txb.outbox_pin")
+
+        slow_job.wait_more(10)
+        quick_job.wait_more(10)
+        slow.wait(lambda: pins() == 2)
+        quick_job.wait()
+        quick.wait(lambda: pins() == 1)
+        assert slow_job.state == "running"
+        slow_job.rate(None)
+        slow_job.wait()
+        slow.wait(lambda: pins() == 0)
+    finally:
+        twin.close()
+
+
 @pytest.mark.parametrize("dies", ["source", "target"])
 def test_a_database_that_is_killed_and_comes_back_during_a_job(dies, systems, postgres, mortal, kafka, tally):
     system = systems(mortal if dies == "source" else postgres, kafka, target_postgres=mortal if dies == "target" else postgres, accounts=40,
