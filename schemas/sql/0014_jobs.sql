@@ -220,6 +220,8 @@ AS $$
     WHEN (j).seq_from IS NULL OR (j).seq_from < 0 THEN 'the first number of the range is needed, and is not negative'
     WHEN (j).then_live AND (j).forced
       THEN 'a job that goes on live can''t be forced: what it applies, live messages must know as applied'
+    WHEN (j).then_live AND num_nonnulls((j).keys, (j).types, (j).time_to) > 0
+      THEN 'a job that goes on live takes no keys, types or end: what they leave out would never be applied'
     WHEN NOT (j).then_live AND (j).seq_to IS NULL THEN 'the end of the range is needed'
     WHEN (j).seq_from >= (j).seq_to
       THEN format('the range is empty: it goes from %s to below %s', (j).seq_from, (j).seq_to)

@@ -73,6 +73,7 @@ def test_a_forced_job_runs_under_its_own_number(db, admin):
         ({"rate_max": 0}, "the rate is 0 messages a second, at least 1 is needed"),
         ({"forced": True, "reason": " "}, "a reason is needed for a forced job"),
         ({"forced": True, "then_live": True}, "a job that goes on live can't be forced"),
+        ({"then_live": True, "types": ["made"]}, "a job that goes on live takes no keys, types or end"),
     ],
 )
 def test_what_says_nothing_clear_is_refused(db, admin, wrong, text):
