@@ -70,8 +70,10 @@ struct txb_lane_reader {
   int64_t seq_to;
   bool whole; /* nothing may be left out that waits to be published */
   bool fetching, paused;
-  int64_t next_seq;   /* the first number that was not looked at */
-  int64_t given_next; /* behind the last message that was given */
+  struct txb_lane_last last; /* that was given, or run before */
+  bool differs;              /* and the source has another in its place, or none */
+  int64_t next_seq;          /* the first number that was not looked at */
+  int64_t given_next;        /* behind the last message that was given */
   int64_t span;
   struct txb_lane_page *page;
   int row;
@@ -157,7 +159,7 @@ void txb_lane_reader_ask_highest(struct txb_lane_reader *r) {
   r->tell_highest = r->request_highest = false;
 }
 
-void txb_lane_reader_fetch(struct txb_lane_reader *r, int64_t offset) {
+static void begin(struct txb_lane_reader *r, int64_t offset) {
   drop_page(r);
   r->request_void = r->request_void || r->request == REQUEST_PAGE;
   r->fetching = true;
@@ -166,6 +168,11 @@ void txb_lane_reader_fetch(struct txb_lane_reader *r, int64_t offset) {
   r->told_end = -1;
   r->look_us = 0;
   r->look_pause_us = LOOK_FIRST_US;
+}
+
+void txb_lane_reader_fetch(struct txb_lane_reader *r, int64_t offset, const struct txb_lane_last *last) {
+  r->last = *last;
+  begin(r, offset);
 }
 
 void txb_lane_reader_unfetch(struct txb_lane_reader *r) {
@@ -180,7 +187,7 @@ void txb_lane_reader_pause(struct txb_lane_reader *r) {
 
 void txb_lane_reader_resume(struct txb_lane_reader *r, int64_t offset) {
   if (offset < r->given_next) { /* what was given is not there any more */
-    txb_lane_reader_fetch(r, offset);
+    begin(r, offset);
     return;
   }
   r->paused = false;
@@ -205,6 +212,11 @@ static enum txb_rc ask_facts(struct txb_lane_reader *r, struct txb_error *err) {
   txb_pg_params_clear(&r->params);
   txb_pg_add_text(&r->params, txb_slice_text(r->source));
   txb_pg_add_text(&r->params, txb_slice_text(r->topic));
+  if (r->last.seq < 0)
+    txb_pg_add_null(&r->params, TXB_OID_INT8);
+  else
+    txb_pg_add_int8(&r->params, r->last.seq);
+  txb_pg_add_uuid(&r->params, &r->last.id);
   return send(r, REQUEST_FACTS, &facts_statement, err);
 }
 
@@ -358,7 +370,7 @@ void txb_lane_reader_free(struct txb_lane_reader *r) {
 /* Retention has dropped what was not read yet, or the source is one that was restored to an earlier time. */
 static void check_range(struct txb_lane_reader *r) {
   bool gone = r->next_seq < r->seq_to && r->lowest > (r->next_seq > 1 ? r->next_seq : 1);
-  r->tell_range = r->fetching && (gone || r->next_seq > r->highest + 1);
+  r->tell_range = r->fetching && (gone || r->differs || r->next_seq > r->highest + 1);
 }
 
 /* What people should know, once: it ends by their doing. */
@@ -395,6 +407,7 @@ static enum txb_rc take_facts(struct txb_lane_reader *r, struct txb_error *err) 
   r->highest = txb_pg_int8(a, 0, 1);
   r->lowest = int8_or_none(a, 3);
   r->waits_from = int8_or_none(a, 4);
+  r->differs = !txb_pg_bool(a, 0, 5);
   if (r->request_highest) {
     r->request_highest = false;
     r->tell_highest = true;
@@ -531,6 +544,7 @@ static bool give_record(struct txb_lane_reader *r, struct txb_lane_notice *out) 
   out->message = txb_lane_page_give(r->page, r->row, txb_slice_text(r->topic), r->partition, &out->size);
   out->offset = out->message->record.offset;
   r->given_next = out->offset + 1;
+  r->last = (struct txb_lane_last){.seq = out->offset, .id = out->message->event.id};
   if (++r->row == txb_lane_page_rows(r->page))
     drop_page(r);
   return true;
@@ -555,8 +569,8 @@ static bool has_news(struct txb_lane_reader *r, struct txb_lane_notice *out) {
   }
   if (r->fetching && r->tell_range && r->page == NULL) {
     r->tell_range = r->fetching = false; /* until the next fetch */
-    (void)tell(out, TXB_LANE_RANGE, r->lowest);
-    out->high = r->highest + 1;
+    (void)tell(out, TXB_LANE_RANGE, r->differs ? 0 : r->lowest);
+    out->high = r->differs ? -1 : r->highest + 1; /* nothing of what was read is there */
     return true;
   }
   if (r->fetching && !r->paused && r->page == NULL && r->tell_end) {

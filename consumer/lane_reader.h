@@ -14,6 +14,7 @@
 
 #include "common/error.h"
 #include "common/slice.h"
+#include "common/uuid.h"
 
 struct txb_lane_reader;
 struct txb_lane_page;
@@ -63,8 +64,15 @@ void txb_lane_reader_unpin(struct txb_lane_reader *r);
 /* The highest number that the source's relay has seen, looked up from now on. */
 void txb_lane_reader_ask_highest(struct txb_lane_reader *r);
 
+/* The last message that was run, by number and id; number -1: none was. A source that does not have it any more was
+ * restored or made anew: its numbers are drawn again, for other messages, and the range is told as not there (the same as
+ * W9 for Kafka). Looked at with each new connection. */
+struct txb_lane_last {
+  int64_t seq;
+  struct txb_uuid id;
+};
 /* Reads from `offset` on. What was read before is void. */
-void txb_lane_reader_fetch(struct txb_lane_reader *r, int64_t offset);
+void txb_lane_reader_fetch(struct txb_lane_reader *r, int64_t offset, const struct txb_lane_last *last);
 void txb_lane_reader_unfetch(struct txb_lane_reader *r);
 /* A page stays where it is meanwhile. */
 void txb_lane_reader_pause(struct txb_lane_reader *r);

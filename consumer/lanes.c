@@ -511,6 +511,7 @@ static void leave(txb_worker_t *w, int slot) {
 enum txb_rc txb_lanes_tell(txb_worker_t *w, const struct txb_worker_action *a, struct txb_error *err) {
   struct txb_worker_place *place = &w->places[a->slot];
   struct txb_lane *lane = place->lane;
+  struct txb_lane_last last;
   (void)err;
   switch ((int)a->kind) {
   case TXB_WA_CONFIRM:
@@ -518,9 +519,10 @@ enum txb_rc txb_lanes_tell(txb_worker_t *w, const struct txb_worker_action *a, s
     w->lanes.claim_us = 0;
     return TXB_OK;
   case TXB_WA_FETCH:
+    last.seq = txb_worker_core_last(&w->core, a->slot, &last.id);
     if (w->prepared >= 0 && w->batches[w->prepared].slot == a->slot)
       w->prepared = -1; /* made of messages that are read again */
-    txb_lane_reader_fetch(lane->reader, a->offset);
+    txb_lane_reader_fetch(lane->reader, a->offset, &last);
     return TXB_OK;
   case TXB_WA_UNFETCH:
     txb_lane_reader_unfetch(lane->reader);

@@ -13,7 +13,7 @@
 #include "consumer_sql.h"
 
 #define KAFKA_TIMEOUT_MS 2000
-#define WAITING_PASS_US  (1000 * MS)
+#define WAITING_PASS_US  INT64_C(1000000)
 #define PASS_SHORT       10000 /* as txb.lane_pass has it */
 
 static const struct txb_pg_statement pass_statement = {"txb_lane_pass", txb_text_lane_pass};

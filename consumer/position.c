@@ -36,7 +36,7 @@ static const char *const lane_stop_texts[] = {
     [TXB_STOP_NONE] = "",
     [TXB_STOP_DIFFERENT] = "", /* Kafka's alone */
     [TXB_STOP_DELETED] = "the source's outbox has dropped intents of the replay that were not applied yet (retention)",
-    [TXB_STOP_BEYOND] = "the source's outbox ends before the position: it was restored or made anew",
+    [TXB_STOP_BEYOND] = "the source's outbox is not the one that was read so far: it was restored or made anew",
     [TXB_STOP_REFUSED] = "the database refuses to hand the lane over",
 };
 

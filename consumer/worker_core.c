@@ -429,6 +429,12 @@ int64_t txb_worker_core_position(const struct txb_worker_core *core, int slot) {
   return p->own == TXB_OWN_OWNED ? p->next_offset : -1;
 }
 
+int64_t txb_worker_core_last(const struct txb_worker_core *core, int slot, struct txb_uuid *id_out) {
+  const struct txb_partition *p = txb_worker_core_slot(core, slot);
+  *id_out = p->last_id;
+  return p->has_last ? p->last_offset : -1;
+}
+
 int64_t txb_worker_core_bytes(const struct txb_worker_core *core) {
   int64_t bytes = 0;
   for (size_t i = 0; i < core->slots; i++)

@@ -195,6 +195,8 @@ bool txb_worker_core_ahead(const struct txb_worker_core *core, int *slot_out, in
 bool txb_worker_core_idle(const struct txb_worker_core *core);
 /* Everything below it is applied; -1: the slot is not owned now. */
 int64_t txb_worker_core_position(const struct txb_worker_core *core, int slot);
+/* Offset of the last message that was consumed, and its id; -1: none was. Of a slot that is owned. */
+int64_t txb_worker_core_last(const struct txb_worker_core *core, int slot, struct txb_uuid *id_out);
 /* For status: what this slot's fetched records hold. */
 int64_t txb_worker_core_bytes(const struct txb_worker_core *core);
 

@@ -499,3 +499,31 @@ def test_a_database_that_is_killed_and_comes_back_during_a_job(dies, systems, po
     assert job.counts() == (len(expected), len(expected), 0, 0)
     report = group.check(expected)
     assert report, report
+
+
+def test_a_source_that_was_set_back_below_the_position_stops_the_lane(systems, postgres, mortal, kafka):
+    """Its numbers are drawn again, for other messages: read on from the position, those below it would never be run and nobody told (W9, for an outbox)."""
+    system = systems(mortal, kafka, target_postgres=postgres, accounts=40, relay={"checkpoint_ms": 20})
+    prepare(system)
+    system.relay("relay")
+    system.bank.bulk(100, 100)
+    system.wait_published()
+    backup = mortal.basebackup()
+    system.bank.bulk(2900, 300)
+    system.wait_published()
+    group = Group(system, topics=system.bank.topics, start="nowhere")
+    worker = group.worker()
+    job = group.job(then_live=True, rate_max=500)
+    group.wait(lambda: job.handled() > 300)
+    worker.kill9()
+    mortal.stop("immediate")
+    mortal.adopt(backup)
+    mortal.start()
+    system.bank.bulk(4000, 400)
+    system.wait_published()
+    handled = job.handled()
+    job.rate(None)
+    worker = group.worker()
+    worker.wait_line("level=(error|warn).*restored or made anew")
+    assert (job.state, job.handled()) == ("running", handled)
+    assert "restored or made anew" in group.value("SELECT last_error FROM txb.consumer_offset WHERE partition < 0 AND group_name = %s", group.name)
