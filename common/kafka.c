@@ -11,6 +11,7 @@
 
 #define ADMIN_SLACK_MS 1000
 #define SLICE_MS       500 /* how often a wait looks for an error that waiting won't heal */
+#define SLOW_TIMES     3   /* so many times longer is a broker waited for that is only slow */
 
 /* The most telling error that librdkafka's threads reported: "broker transport failure" says less than the reason
  * before it. */
@@ -58,18 +59,26 @@ static void topic_free(rd_kafka_topic_t **topic) {
     rd_kafka_topic_destroy(*topic);
 }
 
-/* Metadata of one topic, or of the cluster alone when topic is NULL. */
+/* Metadata of one topic, or of the cluster alone when topic is NULL. Brokers that refuse have `timeout_ms` to come up. Ones
+ * of which nothing bad is known, only that they are slow, have more: a cluster that is making many topics answers nobody
+ * for seconds, and who starts then should not give up. */
 static enum txb_rc ask_metadata(rd_kafka_t *client, const struct cause *cause, const char *brokers,
                                 rd_kafka_topic_t *topic, int timeout_ms, const struct rd_kafka_metadata **out,
                                 struct txb_error *err) {
   int64_t until = txb_clock_steady_us() + (int64_t)timeout_ms * 1000, left_ms = timeout_ms;
   rd_kafka_resp_err_t code;
+  bool extended = false;
   do {
     code = rd_kafka_metadata(client, 0, topic, out, (int)(left_ms < SLICE_MS ? left_ms : SLICE_MS));
     if (code == RD_KAFKA_RESP_ERR_NO_ERROR)
       return TXB_OK;
     rd_kafka_poll(client, 0); /* error callbacks */
     left_ms = (until - txb_clock_steady_us()) / 1000;
+    if (left_ms <= 0 && !extended && cause->code == RD_KAFKA_RESP_ERR_NO_ERROR) {
+      extended = true;
+      left_ms = timeout_ms * SLOW_TIMES;
+      until += left_ms * 1000;
+    }
   } while (left_ms > 0 && !is_final(code) && !is_final(cause->code));
   if (cause->code != RD_KAFKA_RESP_ERR_NO_ERROR)
     return TXB_KAFKA_FAIL(err, cause->code, cause->text, "Kafka at %s", brokers);
