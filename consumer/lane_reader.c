@@ -428,6 +428,7 @@ static enum txb_rc take_page(struct txb_lane_reader *r, struct txb_error *err) {
   int64_t took_us = txb_clock_steady_us() - r->asked_us;
   bool cut = rows >= PAGE_ROWS || txb_lane_page_bytes(a) >= PAGE_BYTES;
   if (rows > 0) {
+    /* A crash here: what was read is read again, from the position. */
     txb_failpoint("lane.after_read");
     int64_t last = txb_lane_page_seq(a, rows - 1);
     TXB_TRY(txb_lane_page_new(r->answer, r->event_source, &r->page, err));

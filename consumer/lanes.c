@@ -111,6 +111,7 @@ static enum txb_rc send_word(txb_worker_t *w, struct txb_error *err) {
   txb_pg_add_int4(&w->params, word->lane);
   txb_pg_add_uuid(&w->params, &w->instance);
   if (word->frees) {
+    /* A crash here: the lease runs out, and another worker takes the lane then. */
     txb_failpoint("lane.before_free");
     return txb_worker_send(w, &free_statement, &w->params, err);
   }
@@ -226,6 +227,7 @@ static enum txb_rc send_claim(txb_worker_t *w, struct txb_error *err) {
   /* One more at a time, so that all workers of the group get some. */
   txb_pg_add_int4(&w->params, held < TXB_LANES_MAX ? held + 1 : held);
   txb_pg_add_bool(&w->params, w->kafka == NULL);
+  /* A crash here: what is held runs out; what is free stays so. */
   txb_failpoint("lane.before_claim");
   return txb_worker_send(w, &claim_statement, &w->params, err);
 }
@@ -322,6 +324,7 @@ static enum txb_rc on_claimed(txb_worker_t *w, struct txb_error *err) {
   for (size_t i = 0; i < w->places_count; i++)
     if (txb_lanes_at(w, i) != NULL)
       txb_lanes_at(w, i)->seen = false;
+  /* A crash here: lanes are ours that nobody serves, until the lease runs out. */
   if (any)
     txb_failpoint("lane.after_claim");
   for (int row = 0; any && row < txb_pg_rows(r); row++) {

@@ -91,12 +91,14 @@ enum txb_rc txb_lanes_send_pass(txb_worker_t *w, int slot, struct txb_error *err
   txb_pg_array_end(&w->params);
   txb_pg_add_text(&w->params, txb_slice_text(lane->cluster));
   txb_pg_add_int8(&w->params, lane->highest);
+  /* A crash here: nothing of the pass is stored; the next owner asks for ends and number anew. */
   txb_failpoint("lane.before_pass");
   return txb_worker_send(w, &pass_statement, &w->params, err);
 }
 
 void txb_lanes_on_passed(txb_worker_t *w) {
   int slot = txb_lanes_find(w, w->lanes.under_way_lane);
+  /* A crash here: the lane has its next range, or is done and the group has its positions; the next owner reads which. */
   txb_failpoint("lane.after_pass");
   w->lanes.claim_us = 0; /* where it goes on, or that it is done */
   if (slot < 0)
