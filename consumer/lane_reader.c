@@ -161,7 +161,8 @@ void txb_lane_reader_ask_highest(struct txb_lane_reader *r) {
 
 static void begin(struct txb_lane_reader *r, int64_t offset) {
   drop_page(r);
-  r->request_void = r->request_void || r->request == REQUEST_PAGE;
+  /* Facts that are under way were asked with the last message of before: they would pass for the check of this one. */
+  r->request_void = r->request_void || r->request == REQUEST_PAGE || r->request == REQUEST_FACTS;
   r->fetching = true;
   r->paused = r->tell_end = r->tell_range = r->facts_known = false;
   r->next_seq = r->given_next = offset;
@@ -452,7 +453,9 @@ static enum txb_rc answered(struct txb_lane_reader *r, struct txb_error *err) {
     *err = r->failure;
     return TXB_RETRY;
   }
-  if (r->request == REQUEST_FACTS)
+  if (r->request == REQUEST_FACTS && r->request_void)
+    r->want_highest = r->want_highest || r->request_highest;
+  else if (r->request == REQUEST_FACTS)
     rc = take_facts(r, err);
   else if (r->request == REQUEST_PAGE && !r->request_void)
     rc = take_page(r, err);
