@@ -147,7 +147,7 @@ def flaky_handler(system, seed, env):
 
 def failing_heads(system, seed, env):
     """Long runs of one key, whose first messages fail for a while: what comes behind them is held, and follows in order."""
-    system.bank.bulk(4000, 400)
+    system.bank.bulk(2000, 200)
     system.relay()
     system.wait_published()
     system.worker(env=env, worker={"handler": {"kind": "sql", "function": "bank.apply_flaky"}, "retry": {"first_ms": 10, "cap_ms": 50}})

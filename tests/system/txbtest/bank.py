@@ -70,12 +70,8 @@ class Bank:
 
     def missing(self):
         """How many transfers have no application yet."""
-        with self.postgres.session(self.source) as connection, connection.cursor() as cursor:
-            cursor.execute("SELECT id FROM bank.journal")
-            ids = {row[0] for row in cursor}
-        with self.target_postgres.session(self.target) as connection, connection.cursor() as cursor:
-            cursor.execute("SELECT id FROM bank.applied")
-            ids.difference_update(row[0] for row in cursor)
+        ids = {row[0] for row in self.postgres.query(self.source, "SELECT id FROM bank.journal")}
+        ids.difference_update(row[0] for row in self.target_postgres.query(self.target, "SELECT id FROM bank.applied"))
         return len(ids)
 
     def transfer(self, account=1, to=1, amount=1, mode="row", user=None):

@@ -23,14 +23,34 @@ PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 _pause = threading.Event()
 _claims = []
+_waiting = threading.local()
 
 
 class Timeout(AssertionError):
     """A condition did not come true before its deadline."""
 
 
+def kept_while_waiting():
+    """What a condition may keep from one look to the next, by name: things with close(). None outside wait_for."""
+    return getattr(_waiting, "kept", None)
+
+
 def wait_for(condition, what, deadline_s=60.0, every_s=0.02, alive=None):
-    """Calls condition() until it answers something true, and returns that. `alive`, if given, raises when waiting has become useless."""
+    """Calls condition() until it answers something true, and returns that. `alive`, if given, raises when waiting has become useless.
+
+    A condition only looks: what it asks a server on a connection that is kept for the wait (Postgres.query) may be asked twice."""
+    if kept_while_waiting() is not None:
+        return _wait_for(condition, what, deadline_s, every_s, alive)
+    _waiting.kept = {}
+    try:
+        return _wait_for(condition, what, deadline_s, every_s, alive)
+    finally:
+        for thing in _waiting.kept.values():
+            thing.close()
+        _waiting.kept = None
+
+
+def _wait_for(condition, what, deadline_s, every_s, alive):
     end = time.monotonic() + deadline_s
     while True:
         answer = condition()

@@ -218,10 +218,7 @@ class System:
 
     def relay_row(self):
         """The row of txb.relay as a dict, or {}."""
-        with self.postgres.session(self.bank.source) as connection, connection.cursor() as cursor:
-            cursor.execute("SELECT * FROM txb.relay WHERE source = %s", (self.name,))
-            row = cursor.fetchone()
-            return dict(zip((column.name for column in cursor.description), row)) if row else {}
+        return self.postgres.row(self.bank.source, "SELECT * FROM txb.relay WHERE source = %s", (self.name,))
 
     def published_all(self):
         """Every committed intent lies below the watermark and no hole is left. Numbers at the end that were drawn and rolled back become holes once the

@@ -21,6 +21,7 @@ from txbtest import process
 from txbtest.kafka import watermarks
 
 MOST_SHOWN = 10
+MOST_LINES = 40
 RECORD_FIELDS = "topic partition offset timestamp_ms key value headers"
 
 
@@ -114,7 +115,7 @@ class Report:
             lines.append(f"{letter}: {len(found)} mismatches")
             for text, history in found[:MOST_SHOWN]:
                 lines.append(f"  {letter} {text}")
-                lines.extend(f"      {line}" for line in history[:40])
+                lines.extend(f"      {line}" for line in history[:MOST_LINES])
         return "\n".join(lines)
 
 
@@ -274,6 +275,8 @@ class Verifier:
         """Only the transfers to this account that did not take effect exactly once."""
         lines = []
         for intent in self.intents.values():
+            if len(lines) >= MOST_LINES:  # each is a look into the outbox, and no more are shown
+                break
             if intent.account == account and len(self.effects_of.get(intent.id, ())) != 1:
                 lines.extend(self._history(intent.id))
         return lines
