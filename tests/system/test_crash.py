@@ -82,7 +82,7 @@ class Campaign:
         passes = self.random.randint(1, PASSES.get(self.name, 8))
         armed = {"TXB_FAILPOINT": f"{self.name}:{passes}", "TXB_FAULT_LOG": self.fault_log}
         others = [self.start("worker" if self.role == "relay" else "relay")]
-        crew = Writers(self.system.bank, 4, self.seed + number, self.mix, pause_s=0.01, held_s=0.05, user="txbtest_app").start()
+        crew = Writers(self.system.bank, 4, self.seed + number, self.mix, pause_s=0.05, held_s=0.05, user="txbtest_app").start()
         victim = self.start(self.role, armed)
         self.provoke(number, victim, others)
         code = victim.wait_exit(60)
@@ -104,7 +104,7 @@ class Campaign:
         target, postgres = self.system.bank.target, self.system.target_postgres
         postgres.query(target, "TRUNCATE bank.applied; UPDATE bank.credit SET balance = 0")
         relay = self.start("relay")
-        crew = Writers(self.system.bank, 4, self.seed + number, self.mix, pause_s=0.01, held_s=0.05, user="txbtest_app").start()
+        crew = Writers(self.system.bank, 4, self.seed + number, self.mix, pause_s=0.05, held_s=0.05, user="txbtest_app").start()
         job = postgres.value(target, "SELECT number FROM txb.job_start(NULL, %s, %s, %s, NULL, NULL, NULL, NULL, 1, NULL, false, true, NULL, NULL, 'test')",
                              (self.system.group, self.system.name, self.system.bank.topics))
         victim = self.start("worker", {"TXB_FAILPOINT": f"{self.name}:{self.random.randint(1, PASSES.get(self.name, 1))}", "TXB_FAULT_LOG": self.fault_log})
