@@ -24,6 +24,12 @@ CALLS = {
     "failed_discard": ADMIN,
     "failed_edit": ADMIN,
     "failed_find": LOOK,
+    "failed_job_cancel": ADMIN,
+    "failed_job_list": LOOK,
+    "failed_job_open": WORKER,
+    "failed_job_start": ADMIN,
+    "failed_job_step": ADMIN,
+    "failed_job_work": WORKER,
     "failed_retry": ADMIN,
     "failed_show": LOOK,
     "group_waits": WORKER,
@@ -89,6 +95,8 @@ READS = {
     "consumer_offset": WORKER | LOOK,
     "failed": RELAY | LOOK,
     "failed_history": LOOK,
+    "failed_job": LOOK,
+    "failed_job_part": LOOK,
     "inbox": WORKER | LOOK,
     "inbox_partition": WORKER | LOOK,
     "inbox_state": WORKER | LOOK,
@@ -130,6 +138,7 @@ JOB = (
 )
 FIRST = "ALTER SEQUENCE txb.job_number_seq RESTART; ALTER SEQUENCE txb.job_lane_lane_seq RESTART"
 STARTED = [FIRST, KNOWN, JOB % (False, False)]
+DECIDING = [FIRST, SET_ASIDE, "SELECT txb.failed_job_start('retry', '{}', NULL, 'hal')"]
 REBUILT = [FIRST, JOB % (False, True), f"SELECT txb.lane_claim('g', 'w1', {UUID}, 30000, 1)"]
 ROW = "INSERT INTO txb.outbox (topic, key, type) VALUES ('t', 'k', 'made')"
 # (statement, who may run it, what must have been done before it as the superuser)
@@ -211,6 +220,15 @@ STATEMENTS = [
     ("SELECT * FROM txb.failed_retry('{777}', 'me')", ADMIN, [SET_ASIDE]),
     ("SELECT * FROM txb.failed_discard('{777}', 'me', 'no use')", ADMIN, [SET_ASIDE]),
     ("SELECT * FROM txb.failed_edit(777, '1', NULL, NULL, 'me')", ADMIN, [SET_ASIDE]),
+    ("SELECT txb.failed_job_start('retry', '{}', NULL, 'hal')", ADMIN, [SET_ASIDE]),
+    ("SELECT txb.failed_job_step(1, 'hal')", ADMIN, DECIDING),
+    ("SELECT txb.failed_job_cancel(1, 'hal', 'enough')", ADMIN, DECIDING),
+    ("SELECT txb.failed_job_list()", LOOK, DECIDING),
+    ("SELECT txb.failed_job_open('g'), txb.failed_job_work('g', 'w1')", WORKER, DECIDING),
+    ("SELECT * FROM txb.failed_job, txb.failed_job_part", LOOK, DECIDING),
+    ("UPDATE txb.failed_job SET state = 'done'", set(), DECIDING),
+    ("DELETE FROM txb.failed_job_part", set(), DECIDING),
+    ("SELECT txb.failed_retry_one(777, 'w', 'r'), txb.failed_discard_one(777, 'w', 'r')", set(), [SET_ASIDE]),
     ("SELECT * FROM txb.audit_list()", LOOK, []),
     ("SELECT * FROM txb.audit, txb.failed_history", LOOK, []),
     ("INSERT INTO txb.audit (action, matched, changed) VALUES ('x', 0, 0)", set(), []),
