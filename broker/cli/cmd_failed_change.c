@@ -1,8 +1,5 @@
-/* failed retry, failed discard. Each chunk of messages is one transaction: a crash leaves the rest as it was, and the
- * same command goes on. */
-#include <inttypes.h>
-#include <stdio.h>
-
+/* failed retry, failed discard. A few messages are decided on in one transaction: a crash leaves all of them done or none.
+ * More are a job: failed_job.c. */
 #include "broker/cli/failed.h"
 
 struct kind {
@@ -10,39 +7,30 @@ struct kind {
   bool discard;
 };
 
-/* What was committed is reported even when a later chunk fails. */
-static enum txb_rc decide_all(const struct txb_cli *cli, const struct kind *kind,
-                              const struct txb_failed_choice *choice, json_t *results, struct txb_error *err) {
-  struct txb_failed_decision d = {.discard = kind->discard,
-                                  .person = txb_person(),
-                                  .reason = txb_args_text(&cli->args, "reason"),
-                                  .filter = choice->filter};
-  char text[80];
-  enum txb_rc rc = TXB_OK;
-  for (size_t at = 0; rc == TXB_OK && at < choice->count; at += TXB_FAILED_CHUNK) {
-    size_t left = choice->count - at;
-    rc = txb_failed_decide(choice->pg, &d, choice->numbers + at, left < TXB_FAILED_CHUNK ? left : TXB_FAILED_CHUNK,
-                           results, err);
-    (void)snprintf(text, sizeof(text), "%s: %zu of %zu", kind->words.many, json_array_size(results), choice->count);
-    if (choice->count > TXB_FAILED_CHUNK)
-      txb_progress(cli, text);
-  }
-  txb_progress(cli, NULL);
+static enum txb_rc decide_now(const struct txb_cli *cli, const struct kind *kind,
+                              const struct txb_failed_choice *choice, const struct txb_failed_decision *d,
+                              int *code_out, struct txb_error *err) {
+  json_t *results = json_array();
+  enum txb_rc rc = txb_failed_decide(choice->pg, d, choice->numbers, choice->count, results, err);
+  if (rc == TXB_OK)
+    *code_out = txb_failed_report(cli, &kind->words, results);
+  json_decref(results);
   return rc;
 }
 
 static int change(struct txb_cli *cli, const struct kind *kind, const json_t *states) {
   struct txb_error err;
-  struct txb_failed_choice choice = {.code = TXB_EXIT_DONE};
+  struct txb_failed_choice choice = {.may_be_job = true, .code = TXB_EXIT_DONE};
   bool go = false;
   enum txb_rc rc = txb_failed_choose(cli, kind->words.verb, states, &choice, &go, &err);
   int code = choice.code;
   if (rc == TXB_OK && go) {
-    json_t *results = json_array();
-    rc = decide_all(cli, kind, &choice, results, &err);
-    if (rc == TXB_OK || json_array_size(results) > 0)
-      code = txb_failed_report(cli, &kind->words, results);
-    json_decref(results);
+    struct txb_failed_decision d = {.discard = kind->discard,
+                                    .person = txb_person(),
+                                    .reason = txb_args_text(&cli->args, "reason"),
+                                    .filter = choice.filter};
+    rc = choice.is_job ? txb_failed_job_begin(cli, &choice, &d, &code, &err)
+                       : decide_now(cli, kind, &choice, &d, &code, &err);
   }
   txb_failed_choice_fini(&choice);
   return rc == TXB_OK ? code : txb_fail(&err);

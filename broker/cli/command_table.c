@@ -115,7 +115,7 @@ static const struct txb_option demo_options[] = {
 };
 
 const struct txb_family txb_families[] = {
-    {"failed", "failed messages: list, show, retry, edit, discard, states"},
+    {"failed", "failed messages: list, show, retry, edit, discard, jobs, resume, cancel, states"},
     {"replay", "replay jobs: plan, start, list, show, pause, resume, cancel, rate, states"},
     {"audit", "who decided what"},
     {NULL, NULL},
@@ -254,8 +254,8 @@ const struct txb_command txb_commands[] = {
      .options = txb_failed_retry_options,
      .run = txb_cmd_failed_retry,
      .details = "Takes numbers or a filter, which without --state means those that are retrying or dead. They have all "
-                "their attempts before them again; what is held behind them follows in order. 500 messages are one "
-                "transaction: after a crash the same command goes on.",
+                "their attempts before them again; what is held behind them follows in order. More than 500 of a "
+                "filter are a job: killed, it is finished by a worker of the group, or by `failed resume`.",
      .examples = "  txbroker --config txbroker.json failed retry 17\n"
                  "  txbroker --config txbroker.json failed retry --error-group 5ad31c80 --yes\n"},
     {.name = "failed edit",
@@ -276,9 +276,38 @@ const struct txb_command txb_commands[] = {
      .summary = "give failed messages up",
      .options = txb_failed_discard_options,
      .run = txb_cmd_failed_discard,
-     .details = "Takes numbers or a filter. The message is never applied, also when a copy of it comes later; what is "
-                "held behind it goes on. It stays in the table as discarded, with the reason.",
+     .details =
+         "Takes numbers or a filter. The message is never applied, also when a copy of it comes later; what is "
+         "held behind it goes on. It stays in the table as discarded, with the reason. More than 500 of a filter are a "
+         "job, as with retry.",
      .examples = "  txbroker --config txbroker.json failed discard 17 --reason 'test data'\n"},
+    {.name = "failed jobs",
+     .summary = "list the jobs that retry or discard many messages",
+     .options = txb_failed_jobs_options,
+     .run = txb_cmd_failed_jobs,
+     .details =
+         "What each was given, how far it is, and how many of its messages it could not change, because somebody "
+         "else had decided about them meanwhile. Of several databases all are looked at.",
+     .examples = "  txbroker --config txbroker.json failed jobs\n"},
+    {.name = "failed resume",
+     .operands = "NUMBER",
+     .operands_min = 1,
+     .operands_max = 1,
+     .summary = "go on with a job whose command has ended, here and now",
+     .options = txb_failed_resume_options,
+     .run = txb_cmd_failed_resume,
+     .details = "For a database without workers; where one of the job's group runs, it goes on by itself. Several may "
+                "run one job at once: each message is decided on once.",
+     .examples = "  txbroker --config txbroker.json failed resume 4\n"},
+    {.name = "failed cancel",
+     .operands = "NUMBER",
+     .operands_min = 1,
+     .operands_max = 1,
+     .summary = "end a job that retries or discards many messages",
+     .options = txb_failed_cancel_options,
+     .run = txb_cmd_failed_cancel,
+     .details = "What it did stays done, the rest of its messages is left as it is. A step under way ends first.",
+     .examples = "  txbroker --config txbroker.json failed cancel 4 --reason 'wrong group'\n"},
     {.name = "failed states",
      .summary = "print what may become of a failed message",
      .options = txb_failed_states_options,

@@ -6,9 +6,10 @@
 
 /* Options of the commands, for the table. */
 extern const struct txb_option txb_failed_list_options[], txb_failed_show_options[], txb_failed_retry_options[],
-    txb_failed_discard_options[], txb_failed_edit_options[], txb_audit_list_options[];
+    txb_failed_discard_options[], txb_failed_edit_options[], txb_failed_jobs_options[], txb_failed_resume_options[],
+    txb_failed_cancel_options[], txb_audit_list_options[];
 
-#define TXB_FAILED_CHUNK 500 /* messages that are decided on in one transaction */
+#define TXB_FAILED_CHUNK 500 /* messages of a filter that are decided on in one transaction; more are a job */
 
 /* ---- which (failed_filter.c) ------------------------------------------------------------------------------ */
 /* The flags as the filter of txb.failed_find; operands as its numbers. *flags_out tells how many there are besides
@@ -86,6 +87,16 @@ enum txb_rc txb_failed_edit(struct txb_pg *pg, int64_t number, const struct txb_
                             json_t *results, struct txb_error *err) TXB_MUST_CHECK;
 enum txb_rc txb_audit_list(struct txb_pg *pg, int64_t after, int page, json_t **out,
                            struct txb_error *err) TXB_MUST_CHECK;
+/* Jobs that decide about many (failed_job.c runs them). */
+enum txb_rc txb_failed_job_start(struct txb_pg *pg, const struct txb_failed_decision *d, int64_t *number_out,
+                                 int64_t *messages_out, struct txb_error *err) TXB_MUST_CHECK;
+/* One transaction, and the job as it is after it. TXB_REFUSED: there is none of that number. */
+enum txb_rc txb_failed_job_step(struct txb_pg *pg, int64_t number, json_t **job_out,
+                                struct txb_error *err) TXB_MUST_CHECK;
+enum txb_rc txb_failed_job_cancel(struct txb_pg *pg, int64_t number, const char *reason,
+                                  struct txb_error *err) TXB_MUST_CHECK;
+enum txb_rc txb_failed_job_list(struct txb_pg *pg, int64_t after, int page, json_t **out,
+                                struct txb_error *err) TXB_MUST_CHECK;
 /* Who runs this program, for history and audit. Static storage. */
 const char *txb_person(void);
 
@@ -110,6 +121,8 @@ void txb_failed_print_called(const struct txb_cli *cli, const char *command, jso
 struct txb_failed_choice {
   struct txb_pg *pg;
   json_t *filter;
+  bool may_be_job; /* set by the command: more than one transaction takes are not listed here, see is_job */
+  bool is_job;
   int64_t *numbers;
   size_t count;
   int code; /* when there is nothing to do */
@@ -125,6 +138,19 @@ struct txb_failed_words {
 };
 /* Prints what became of each; gives the exit code. */
 int txb_failed_report(const struct txb_cli *cli, const struct txb_failed_words *words, const json_t *results);
+
+/* The first ten of `refused` ({"number", "why"}) on standard error, and how many of `total` are not shown. */
+void txb_failed_say_refused(const json_t *refused, size_t total);
+
+/* ---- jobs (failed_job.c) ---------------------------------------------------------------------------------- */
+/* Starts a job with the messages of the choice's filter and runs it to its end, or leaves it to workers (--detach). */
+enum txb_rc txb_failed_job_begin(const struct txb_cli *cli, const struct txb_failed_choice *choice,
+                                 const struct txb_failed_decision *d, int *code_out,
+                                 struct txb_error *err) TXB_MUST_CHECK;
+/* Runs steps of a job until it has ended, by whomever, and prints what became of its messages. */
+enum txb_rc txb_failed_job_run(const struct txb_cli *cli, struct txb_pg *pg, int64_t number, int *code_out,
+                               struct txb_error *err) TXB_MUST_CHECK;
+void txb_failed_job_print_table(const struct txb_cli *cli, const json_t *jobs, int indent);
 
 /* ---- the editor (editor.c) -------------------------------------------------------------------------------- */
 /* Lets a person edit bytes in a private temporary file with $VISUAL or $EDITOR; *path_out is the file, which the caller

@@ -68,6 +68,11 @@ static enum txb_rc take_numbers(const struct txb_cli *cli, struct txb_failed_cho
   return txb_failed_numbers(&cli->args, &choice->numbers, err);
 }
 
+/* What one transaction takes is decided on at once, by this command: all of it or nothing. */
+static bool is_for_a_job(const struct txb_args *args, int64_t total) {
+  return txb_args_has(args, "detach") || (args->operand_count == 0 && total > TXB_FAILED_CHUNK);
+}
+
 static enum txb_rc choose(struct txb_cli *cli, const char *verb, struct txb_failed_choice *choice, struct meant *meant,
                           bool *go, struct txb_error *err) {
   const struct txb_args *args = &cli->args;
@@ -88,8 +93,10 @@ static enum txb_rc choose(struct txb_cli *cli, const char *verb, struct txb_fail
     choice->code = TXB_EXIT_FAILED;
     return TXB_OK;
   }
-  TXB_TRY(take_numbers(cli, choice, err));
-  *go = choice->count > 0;
+  choice->is_job = choice->may_be_job && is_for_a_job(args, meant->total);
+  if (!choice->is_job)
+    TXB_TRY(take_numbers(cli, choice, err));
+  *go = choice->is_job || choice->count > 0;
   return TXB_OK;
 }
 
@@ -174,16 +181,29 @@ static void print_text(const json_t *results, const struct txb_failed_words *wor
     txb_print("%s %" JSON_INTEGER_FORMAT " of %zu messages\n", words->many, changed, count);
 }
 
+void txb_failed_say_refused(const json_t *refused, size_t total) {
+  const json_t *one;
+  size_t i, shown = 0;
+  json_array_foreach(refused, i, one) {
+    if (shown < SHOWN) {
+      say_refused(one);
+      shown++;
+    }
+  }
+  if (total > shown)
+    txb_say("... and %zu more could not be changed", total - shown);
+}
+
 /* On standard error, whatever the results are printed as. */
 static void say_all_refused(const json_t *results) {
-  const json_t *one;
-  size_t i, refused = 0;
+  json_t *one, *refused = json_array();
+  size_t i;
   json_array_foreach(results, i, one) {
-    if (!json_is_true(json_object_get(one, "done")) && refused++ < SHOWN)
-      say_refused(one);
+    if (!json_is_true(json_object_get(one, "done")))
+      (void)json_array_append(refused, one);
   }
-  if (refused > SHOWN)
-    txb_say("... and %zu more could not be changed; -o json tells of each", refused - SHOWN);
+  txb_failed_say_refused(refused, json_array_size(refused));
+  json_decref(refused);
 }
 
 int txb_failed_report(const struct txb_cli *cli, const struct txb_failed_words *words, const json_t *results) {

@@ -23,6 +23,11 @@
 #define DECISION_OPTIONS                                                                                               \
     {.name = "dry-run", .help = "Only shows what is meant: counts, and the first ten."},                               \
     {.name = "yes", .letter = 'y', .help = "Does not ask before it changes more than one message."}
+#define JOB_OPTIONS                                                                                                    \
+    {.name = "detach", .help = "Only starts a job, and leaves its messages to the workers of that database."}
+#define DATABASE_OPTIONS                                                                                               \
+    {.name = "group", .letter = 'g', .value = "GROUP", .help = "In the database of this group."},                      \
+    {.name = "source", .value = "SOURCE", .help = "In the database of this source."}
 /* clang-format on */
 
 const struct txb_option txb_failed_list_options[] = {
@@ -41,8 +46,7 @@ const struct txb_option txb_failed_list_options[] = {
 };
 
 const struct txb_option txb_failed_show_options[] = {
-    {.name = "group", .letter = 'g', .value = "GROUP", .help = "In the database of this group."},
-    {.name = "source", .value = "SOURCE", .help = "In the database of this source."},
+    DATABASE_OPTIONS,
     {.name = NULL},
 };
 
@@ -50,6 +54,7 @@ const struct txb_option txb_failed_retry_options[] = {
     FILTER_OPTIONS,
     DECISION_OPTIONS,
     {.name = "reason", .letter = 'r', .value = "TEXT", .help = "Why, for history and audit."},
+    JOB_OPTIONS,
     {.name = NULL},
 };
 
@@ -57,6 +62,7 @@ const struct txb_option txb_failed_discard_options[] = {
     FILTER_OPTIONS,
     DECISION_OPTIONS,
     {.name = "reason", .letter = 'r', .value = "TEXT", .help = "Why, for history and audit; it must be given."},
+    JOB_OPTIONS,
     {.name = NULL},
 };
 
@@ -74,9 +80,23 @@ const struct txb_option txb_failed_edit_options[] = {
     {.name = NULL},
 };
 
+const struct txb_option txb_failed_jobs_options[] = {
+    DATABASE_OPTIONS,
+    {.name = "limit", .letter = 'n', .value = "N", .help = "At most so many jobs, 1 to 1000 (default 50)."},
+    {.name = "after", .value = "NUMBER", .help = "Goes on below this job: the last one of the page before."},
+    {.name = NULL},
+};
+
+const struct txb_option txb_failed_resume_options[] = {DATABASE_OPTIONS, {.name = NULL}};
+
+const struct txb_option txb_failed_cancel_options[] = {
+    DATABASE_OPTIONS,
+    {.name = "reason", .letter = 'r', .value = "TEXT", .help = "Why, for the audit; it must be given."},
+    {.name = NULL},
+};
+
 const struct txb_option txb_audit_list_options[] = {
-    {.name = "group", .letter = 'g', .value = "GROUP", .help = "In the database of this group."},
-    {.name = "source", .value = "SOURCE", .help = "In the database of this source."},
+    DATABASE_OPTIONS,
     {.name = "limit", .letter = 'n', .value = "N", .help = "At most so many lines, 1 to 10000 (default 50)."},
     {.name = "after", .value = "NUMBER", .help = "Goes on below this row: the last one of the page before."},
     {.name = NULL},

@@ -17,6 +17,10 @@ static const struct txb_pg_statement show_statement = {"cli_failed_show", txb_te
 static const struct txb_pg_statement retry_statement = {"cli_failed_retry", txb_text_cli_failed_retry};
 static const struct txb_pg_statement discard_statement = {"cli_failed_discard", txb_text_cli_failed_discard};
 static const struct txb_pg_statement edit_statement = {"cli_failed_edit", txb_text_cli_failed_edit};
+static const struct txb_pg_statement job_start_statement = {"cli_failed_job_start", txb_text_cli_failed_job_start};
+static const struct txb_pg_statement job_step_statement = {"cli_failed_job_step", txb_text_cli_failed_job_step};
+static const struct txb_pg_statement job_cancel_statement = {"cli_failed_job_cancel", txb_text_cli_failed_job_cancel};
+static const struct txb_pg_statement job_list_statement = {"cli_failed_job_list", txb_text_cli_failed_job_list};
 static const struct txb_pg_statement audit_statement = {"cli_audit_list", txb_text_cli_audit_list};
 
 enum txb_rc txb_failed_connect(const struct txb_cli *cli, const char *uri, struct txb_pg **out, struct txb_error *err) {
@@ -242,6 +246,55 @@ enum txb_rc txb_failed_edit(struct txb_pg *pg, int64_t number, const struct txb_
                                                  text_or_null(row, 0, 2), "new_number",
                                                  has_new ? json_integer(txb_pg_int8(row, 0, 3)) : json_null(), "new_id",
                                                  has_new ? json_string(id) : json_null()));
+  return TXB_OK;
+}
+
+/* ---- jobs ------------------------------------------------------------------------------------------------- */
+
+enum txb_rc txb_failed_job_start(struct txb_pg *pg, const struct txb_failed_decision *d, int64_t *number_out,
+                                 int64_t *messages_out, struct txb_error *err) {
+  TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *row = NULL;
+  struct txb_pg_params params;
+  txb_pg_params_init(&params);
+  txb_pg_add_text(&params, txb_slice_text(d->discard ? "discard" : "retry"));
+  add_json(&params, d->filter);
+  txb_pg_add_text(&params, txb_slice_text(d->reason));
+  txb_pg_add_text(&params, txb_slice_text(d->person));
+  TXB_TRY(txb_failed_ask(pg, &job_start_statement, &params, "txb_admin", &row, err));
+  *number_out = txb_pg_int8(row, 0, 0);
+  *messages_out = txb_pg_int8(row, 0, 1);
+  return TXB_OK;
+}
+
+enum txb_rc txb_failed_job_step(struct txb_pg *pg, int64_t number, json_t **job_out, struct txb_error *err) {
+  TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *row = NULL;
+  struct txb_pg_params params;
+  txb_pg_params_init(&params);
+  txb_pg_add_int8(&params, number);
+  txb_pg_add_text(&params, txb_slice_text(txb_person()));
+  TXB_TRY(txb_failed_ask(pg, &job_step_statement, &params, "txb_admin", &row, err));
+  *job_out = txb_failed_json(row, 0, 0);
+  return TXB_OK;
+}
+
+enum txb_rc txb_failed_job_cancel(struct txb_pg *pg, int64_t number, const char *reason, struct txb_error *err) {
+  TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *row = NULL;
+  struct txb_pg_params params;
+  txb_pg_params_init(&params);
+  txb_pg_add_int8(&params, number);
+  txb_pg_add_text(&params, txb_slice_text(txb_person()));
+  txb_pg_add_text(&params, txb_slice_text(reason));
+  return txb_failed_ask(pg, &job_cancel_statement, &params, "txb_admin", &row, err);
+}
+
+enum txb_rc txb_failed_job_list(struct txb_pg *pg, int64_t after, int page, json_t **out, struct txb_error *err) {
+  TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *rows = NULL;
+  struct txb_pg_params params;
+  txb_pg_params_init(&params);
+  txb_failed_add_after(&params, after);
+  txb_pg_add_int4(&params, page);
+  TXB_TRY(txb_failed_ask(pg, &job_list_statement, &params, "txb_reader", &rows, err));
+  *out = txb_failed_json_rows(rows);
   return TXB_OK;
 }
 

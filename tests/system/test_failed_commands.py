@@ -1,5 +1,6 @@
 """txbroker failed and txbroker audit on a real PostgreSQL: rows are made by SQL, as a worker leaves them. No Kafka is needed."""
 
+import contextlib
 import json
 import os
 import pty
@@ -296,10 +297,12 @@ def test_a_group_of_errors_is_retried_and_nothing_else(desk):
     other = desk.add(key="b", error="balance is too low")
     group = desk.json("failed", "list", "--group-by", "error")["groups"][0]["error_group"]
     done = desk.json("failed", "retry", "--error-group", group, "--yes")
-    assert (done["action"], done["matched"], done["changed"]) == ("failed retry", 600, 600)
+    job = done["job"]
+    assert done == {"action": "failed retry", "job": job, "state": "done", "matched": 600, "changed": 600, "skipped": 0, "refused": []}
     assert set(desk.states(*closed)) == {"retrying"} and desk.states(other) == ["dead"]
     audit = desk.json("audit", "list")["audit"]
-    assert [(a["matched"], a["changed"], a["filter"]["error"]) for a in audit] == [(100, 100, group), (500, 500, group)], "500 in a transaction"
+    assert [(a["action"], a["matched"], a["changed"], a["filter"]["error"], a["filter"]["job"]) for a in audit] == [
+        ("failed retry done", 600, 600, group, job), ("failed retry", 600, 0, group, job)]
     assert audit[0]["role"] == "operator" and audit[0]["person"]
 
 
@@ -315,41 +318,91 @@ def test_nothing_that_was_planted_runs(desk, server):
     desk.do(PLANTED)
     for args in (["failed", "list", "--text", "closed", "--older-than", "0s"], ["failed", "list", "--group-by", "error"], ["failed", "show", str(number)],
                  ["failed", "retry", str(number)], ["failed", "edit", str(number), "--set-header", "a=b"], ["failed", "discard", str(other), "--reason", "x"],
+                 ["failed", "retry", "--state", "any", "--detach", "--yes"], ["failed", "jobs"], ["failed", "cancel", "1", "--reason", "x"],
                  ["audit", "list"], ["status"]):
         code, _, err = command("-d", server.uri(desk.database), *args)
         assert code == 0, err
     assert desk.do("SELECT * FROM public.ran") == []
 
 
-def test_a_chunk_that_fails_leaves_those_before_it_and_the_command_goes_on(desk):
-    numbers = [desk.add(key=f"a{n}") for n in range(600)]
+def test_500_are_one_transaction_and_no_job(desk):
+    numbers = [desk.add(key=f"a{n}") for n in range(500)]
+    with refusing(desk, numbers[499]):
+        code, out, err = desk.run("failed", "retry", "--state", "dead", "--yes")
+        assert code == FAILED and out == "" and "no room" in err
+    assert desk.json("failed", "list")["states"] == {"dead": 500}
+    assert desk.ok("failed", "retry", "--state", "dead", "--yes") == "retried 500 of 500 messages\n"
+    assert desk.ok("failed", "jobs") == "no jobs\n"
+
+
+@contextlib.contextmanager
+def refusing(desk, number):
+    """Meanwhile nobody can change that message."""
     desk.do(f"""CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-                IF NEW.number = {numbers[550]} THEN RAISE EXCEPTION 'no room'; END IF; RETURN NEW; END $$;
+                IF NEW.number = {number} THEN RAISE EXCEPTION 'no room'; END IF; RETURN NEW; END $$;
                 CREATE TRIGGER refuse BEFORE UPDATE ON txb.failed FOR EACH ROW EXECUTE FUNCTION public.refuse()""")
-    code, out, err = desk.run("failed", "retry", "--state", "dead", "--yes")
-    assert code == FAILED and "retried 500 of 500 messages" in out and "no room" in err
+    yield
+    desk.do("DROP TRIGGER refuse ON txb.failed; DROP FUNCTION public.refuse")
+
+
+def test_a_step_that_fails_leaves_those_before_it_and_the_job_is_resumed(desk):
+    numbers = [desk.add(key=f"a{n}") for n in range(600)]
+    with refusing(desk, numbers[550]):
+        code, out, err = desk.run("failed", "retry", "--state", "dead", "--yes")
+    assert code == FAILED and "job 1: 600 messages" in out and "retried 500 of 600 messages" in out and "no room" in err
+    assert re.search(r"job 1 is kept: a worker .*`txbroker .*failed resume 1.*`", err)
     assert desk.json("failed", "list")["states"] == {"dead": 100, "retrying": 500}
-    desk.do("DROP TRIGGER refuse ON txb.failed")
-    assert "retried 100 of 100" in desk.ok("failed", "retry", "--state", "dead", "--yes")
+    late = desk.add(key="late")
+    assert desk.ok("failed", "resume", "1") == "retried 600 of 600 messages\n"
+    assert set(desk.states(*numbers)) == {"retrying"} and desk.states(late) == ["dead"]
 
 
-def test_a_command_that_is_killed_leaves_whole_chunks_and_goes_on(server, desk):
+def test_a_command_that_is_killed_leaves_a_job_that_another_finishes(server, desk):
     first, second = [desk.add(key=f"a{n}") for n in range(500)], [desk.add(key=f"b{n}", partition=1) for n in range(100)]
     desk.do("INSERT INTO txb.consumer_offset (group_name, topic, partition, next_offset, epoch) VALUES ('ledger', 'transfers', 1, 100, 1)")
     with server.session(desk.database, autocommit=False) as worker, worker.cursor() as cursor:
         cursor.execute("SELECT 1 FROM txb.consumer_offset WHERE partition = 1 FOR UPDATE")
         running = subprocess.Popen([binary(), "-d", desk.uri, "failed", "discard", "--state", "dead", "--reason", "x", "--yes"])
         process.wait_for(lambda: desk.do("SELECT 1 FROM pg_stat_activity WHERE application_name = 'txbroker failed discard' AND wait_event_type = 'Lock'"),
-                         "the second chunk to wait", 60)
+                         "the second step to wait", 60)
         running.kill()
         running.wait(60)
+        desk.do("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'txbroker failed discard'")
+        process.wait_for(lambda: not desk.do("SELECT 1 FROM pg_stat_activity WHERE application_name = 'txbroker failed discard'"), "its session to end", 60)
         worker.rollback()
-    process.wait_for(lambda: not desk.do("SELECT 1 FROM pg_stat_activity WHERE application_name = 'txbroker failed discard'"), "its session to end", 60)
-    # What the server had begun for it may be done or not; nothing is half done.
-    assert set(desk.states(*first)) == {"discarded"} and len(set(desk.states(*second))) == 1
-    assert desk.do("SELECT sum(changed) FROM txb.audit")[0][0] == desk.do("SELECT count(*) FROM txb.failed WHERE state = 'discarded'")[0][0]
-    desk.run("failed", "discard", "--state", "dead", "--reason", "x", "--yes")
-    assert desk.json("failed", "list", "--state", "any")["states"] == {"discarded": 600}
+    assert set(desk.states(*first)) == {"discarded"} and set(desk.states(*second)) == {"dead"}
+    [job] = desk.json("failed", "jobs")["jobs"]
+    assert (job["state"], job["done"], job["left"]) == ("running", 500, 100)
+    late = desk.add(key="late")
+    assert desk.ok("failed", "resume", str(job["number"])) == "discarded 600 of 600 messages\n"
+    assert desk.states(late) == ["dead"] and desk.json("failed", "list", "--state", "any")["states"] == {"dead": 1, "discarded": 600}
+    assert desk.do("SELECT count(*), count(DISTINCT number) FROM txb.failed_history WHERE event = 'discard'") == [(600, 600)]
+    assert desk.do("SELECT sum(changed) FROM txb.audit")[0][0] == 600
+
+
+def test_a_job_can_be_left_to_workers_listed_and_cancelled(desk):
+    assert desk.ok("failed", "jobs") == "no jobs\n"
+    numbers = [desk.add(key=f"k{n}") for n in range(3)]
+    text = desk.ok("failed", "discard", "--group", "ledger", "--detach", "--yes", "--reason", "test data")
+    assert re.search(r"^job 1: 3 messages; workers run it. Stop it: txbroker .*failed cancel 1.* --reason TEXT$", text, re.M)
+    more = desk.json("failed", "retry", *map(str, numbers), "--detach", "--yes")
+    assert more == {"action": "failed retry", "job": 2, "state": "running", "matched": 3}
+    assert set(desk.states(*numbers)) == {"dead"}
+    table = desk.ok("failed", "jobs")
+    assert re.search(r"^ *1  running  discard  ledger +3 +0 +0 +3 .* operator .* test data$", table, re.M)
+    assert re.search(r"^ *2  running  retry    -      ", table, re.M)
+    assert [job["number"] for job in desk.json("failed", "jobs", "-n", "1", "--after", "2")["jobs"]] == [1]
+    desk.refused(USAGE, "wants --reason", "failed", "cancel", "1")
+    desk.refused(USAGE, '"x" is not the number of a job; `txbroker failed jobs`', "failed", "resume", "x")
+    desk.refused(FAILED, ["there is no job 9 about failed messages", "failed jobs"], "failed", "resume", "9")
+    assert desk.ok("failed", "cancel", "1", "--reason", "not now") == "job 1 is cancelled; what it did stays done\n"
+    desk.refused(FAILED, "job 1 is cancelled since", "failed", "cancel", "1", "--reason", "x")
+    code, out, err = desk.run("failed", "resume", "1")
+    assert code == FAILED and out == "discarded 0 of 3 messages\n" and "job 1 was cancelled by operator" in err
+    assert set(desk.states(*numbers)) == {"dead"}
+    desk.ok("failed", "retry", str(numbers[0]))
+    code, out, err = desk.run("failed", "resume", "2")
+    assert code == FAILED and out == "retried 2 of 3 messages\n" and f"message {numbers[0]} is due already since" in err
 
 
 def test_what_is_closed_is_told_with_when_and_by_whom(desk):
@@ -554,7 +607,7 @@ def test_help_and_completion_know_the_second_word():
 
     assert re.search(r"^  failed +failed messages", ok("--help"), re.M) and ok("--help").count("\n  failed") == 1
     for args in (["failed", "--help"], ["help", "failed"]):
-        assert all(re.search(rf"^  {verb} ", ok(*args), re.M) for verb in ("list", "show", "retry", "edit", "discard"))
+        assert all(re.search(rf"^  {verb} ", ok(*args), re.M) for verb in ("list", "show", "retry", "edit", "discard", "jobs", "resume", "cancel"))
     assert "usage: txbroker failed list [OPTION]..." in ok("help", "failed", "list") and "--group-by" in ok("failed", "list", "--help")
     assert ".SS txbroker failed list" in ok("man")
     bash = ok("completion", "bash")
@@ -564,7 +617,7 @@ def test_help_and_completion_know_the_second_word():
         line = f'\nCOMP_WORDS=(txbroker {" ".join(words)}); COMP_CWORD={len(words)}; _txbroker; echo "${{COMPREPLY[@]}}"'
         return subprocess.run(["bash", "-c", bash + line], stdout=subprocess.PIPE, check=True).stdout.decode().split()
 
-    assert completed("fai") == ["failed"] and completed("failed", "re") == ["retry"] and completed("-o", "json", "failed", "sh") == ["show"]
+    assert completed("fai") == ["failed"] and completed("failed", "ret") == ["retry"] and completed("-o", "json", "failed", "sh") == ["show"]
     assert completed("failed", "list", "--group-") == ["--group-by"] and completed("failed", "list", "--group-by", "er") == ["error"]
     assert completed("failed", "retry", "--reas") == ["--reason"] and completed("help", "aud") == ["audit"]
     assert "failed list" not in ok("completion", "zsh") and "_txbroker_failed()" in ok("completion", "zsh")
