@@ -41,7 +41,8 @@ enum {
   ROW_JOB_LOWEST,
   ROW_JOB_LEFT,
   ROW_DATABASE,
-  ROW_PIN
+  ROW_PIN,
+  ROW_DECIDES
 };
 
 static const struct txb_pg_statement claim_statement = {"txb_lane_claim", txb_text_lane_claim},
@@ -324,6 +325,8 @@ static enum txb_rc on_claimed(txb_worker_t *w, struct txb_error *err) {
   for (size_t i = 0; i < w->places_count; i++)
     if (txb_lanes_at(w, i) != NULL)
       txb_lanes_at(w, i)->seen = false;
+  if (txb_pg_bool(r, 0, ROW_DECIDES))
+    txb_decisions_wanted(w);
   /* A crash here: lanes are ours that nobody serves, until the lease runs out. */
   if (any)
     txb_failpoint("lane.after_claim");

@@ -1,6 +1,6 @@
 /* One database operation at a time, on a pipeline that the loop polls: statements go out, answers are taken in as they
- * come, and the last of them ends the operation. What an operation means is with position.c, batch.c, retry.c and
- * inbox_upkeep.c.
+ * come, and the last of them ends the operation. What an operation means is with position.c, batch.c, retry.c, lanes.c,
+ * decisions.c and inbox_upkeep.c.
  *
  * A connection that dies under an operation leaves it done or not done; nobody guesses: every partition is taken again,
  * from what is stored.
@@ -62,23 +62,33 @@ static bool is_retry(enum txb_worker_action_kind kind) {
   return kind == TXB_WA_RETRY_MARK || kind == TXB_WA_RETRY || kind == TXB_WA_CONDEMN;
 }
 
+static enum txb_rc begin_side(txb_worker_t *w, struct txb_error *err) {
+  switch (w->operation.side) {
+  case TXB_SIDE_INBOX:
+    return txb_worker_upkeep_begin(w, err);
+  case TXB_SIDE_LANES:
+    return txb_lanes_begin(w, err);
+  case TXB_SIDE_DECISIONS:
+    return txb_decisions_begin(w, err);
+  }
+  return TXB_OK;
+}
+
 static enum txb_rc begin(txb_worker_t *w, struct txb_error *err) {
   if (w->operation.action.kind == TXB_WA_RUN)
     return txb_worker_batch_begin(w, err);
-  if (w->operation.lanes)
-    return txb_lanes_begin(w, err);
   if (w->operation.action.kind == TXB_WA_NONE)
-    return txb_worker_upkeep_begin(w, err);
+    return begin_side(w, err);
   if (is_retry(w->operation.action.kind))
     return txb_worker_retry_begin(w, err);
   return txb_worker_position_begin(w, err);
 }
 
-static enum txb_rc begin_any(txb_worker_t *w, const struct txb_worker_action *action, bool lanes,
+static enum txb_rc begin_any(txb_worker_t *w, const struct txb_worker_action *action, enum txb_worker_side side,
                              struct txb_error *err) {
   TXB_ASSERT(!w->operation.active && txb_pg_pending(w->pg) == 0);
   w->operation = (struct txb_worker_operation){
-      .active = true, .action = *action, .lanes = lanes, .began_us = txb_clock_steady_us(), .add_answer = -1};
+      .active = true, .action = *action, .side = side, .began_us = txb_clock_steady_us(), .add_answer = -1};
   TXB_TRY(begin(w, err));
   if (w->operation.syncs == 0) /* answered without the database */
     txb_worker_operation_clear(w);
@@ -86,12 +96,24 @@ static enum txb_rc begin_any(txb_worker_t *w, const struct txb_worker_action *ac
 }
 
 enum txb_rc txb_worker_operation_begin(txb_worker_t *w, const struct txb_worker_action *action, struct txb_error *err) {
-  return begin_any(w, action, false, err);
+  return begin_any(w, action, TXB_SIDE_INBOX, err);
 }
 
-enum txb_rc txb_worker_operation_begin_lanes(txb_worker_t *w, struct txb_error *err) {
+enum txb_rc txb_worker_operation_begin_side(txb_worker_t *w, enum txb_worker_side side, struct txb_error *err) {
   const struct txb_worker_action none = {.kind = TXB_WA_NONE, .slot = -1};
-  return begin_any(w, &none, true, err);
+  return begin_any(w, &none, side, err);
+}
+
+static enum txb_rc end_side(txb_worker_t *w, struct txb_error *err) {
+  switch (w->operation.side) {
+  case TXB_SIDE_INBOX:
+    return txb_worker_upkeep_end(w, err);
+  case TXB_SIDE_LANES:
+    return txb_lanes_end(w, err);
+  case TXB_SIDE_DECISIONS:
+    return txb_decisions_end(w, err);
+  }
+  return TXB_OK;
 }
 
 static enum txb_rc end(txb_worker_t *w, struct txb_error *err) {
@@ -99,9 +121,7 @@ static enum txb_rc end(txb_worker_t *w, struct txb_error *err) {
     return txb_worker_batch_end(w, err);
   if (is_retry(w->operation.action.kind))
     return txb_worker_retry_end(w, err);
-  if (w->operation.action.kind != TXB_WA_NONE)
-    return txb_worker_position_end(w, err);
-  return w->operation.lanes ? txb_lanes_end(w, err) : txb_worker_upkeep_end(w, err);
+  return w->operation.action.kind == TXB_WA_NONE ? end_side(w, err) : txb_worker_position_end(w, err);
 }
 
 static void answered(struct txb_worker_operation *o, enum txb_pg_kind kind, struct txb_pg_result *result,
@@ -141,9 +161,10 @@ enum txb_rc txb_worker_operation_progress(txb_worker_t *w, struct txb_error *err
     TXB_TRY(end(w, err)); /* may begin another phase */
     if (o->syncs > 0)
       continue;
-    /* A lookup only reads, as a claim may, which a database that is read-only lets through. */
+    /* A lookup only reads, as a claim and a look for decisions may, which a database that is read-only lets through. */
     bool undone = o->phase == TXB_PHASE_ROLLBACK && o->action.kind != TXB_WA_NONE;
-    if (!o->failed && !undone && o->action.kind != TXB_WA_LOOKUP && !o->lanes)
+    if (!o->failed && !undone && o->action.kind != TXB_WA_LOOKUP &&
+        (o->action.kind != TXB_WA_NONE || o->side == TXB_SIDE_INBOX))
       txb_worker_connection_works(w);
     txb_worker_operation_clear(w);
   }

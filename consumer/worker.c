@@ -185,9 +185,11 @@ static bool lanes_may_run(const txb_worker_t *w) {
 static enum txb_rc act(txb_worker_t *w, struct txb_error *err) {
   struct txb_worker_action action = {.kind = TXB_WA_NONE};
   if (lanes_may_run(w) && txb_clock_steady_us() >= txb_lanes_due_us(w))
-    TXB_TRY(txb_worker_operation_begin_lanes(w, err));
+    TXB_TRY(txb_worker_operation_begin_side(w, TXB_SIDE_LANES, err));
   if (upkeep_may_run(w) && txb_clock_steady_us() >= w->upkeep_us)
-    TXB_TRY(txb_worker_operation_begin(w, &action, err));
+    TXB_TRY(txb_worker_operation_begin_side(w, TXB_SIDE_INBOX, err));
+  if (upkeep_may_run(w) && txb_clock_steady_us() >= txb_decisions_due_us(w))
+    TXB_TRY(txb_worker_operation_begin_side(w, TXB_SIDE_DECISIONS, err));
   while (!upkeep_runs(w) && txb_worker_core_next(&w->core, txb_clock_steady_us(), &action)) {
     if (txb_worker_is_database_action(action.kind))
       TXB_TRY(txb_worker_operation_begin(w, &action, err));
@@ -292,7 +294,7 @@ static int64_t pause_us(txb_worker_t *w) {
   if (w->pg == NULL && !w->stopping)
     due = earlier(due, w->reconnect_us);
   if (upkeep_may_run(w))
-    due = earlier(due, w->upkeep_us);
+    due = earlier(due, earlier(w->upkeep_us, txb_decisions_due_us(w)));
   if (lanes_may_run(w))
     due = earlier(due, txb_lanes_due_us(w));
   due = earlier(due, txb_lanes_readers_due_us(w));
@@ -316,7 +318,8 @@ static enum txb_rc wait_for_news(txb_worker_t *w, bool again, struct txb_error *
 }
 
 static bool wants_end(const txb_worker_t *w) {
-  return txb_stopped(w->settings->stop_fd) || (w->settings->exit_when_idle && txb_worker_core_idle(&w->core));
+  return txb_stopped(w->settings->stop_fd) ||
+         (w->settings->exit_when_idle && txb_worker_core_idle(&w->core) && !w->decisions.wanted);
 }
 
 /* One round. The last look at the database's answers stands right before the waiting: sending takes in what has come

@@ -2,7 +2,7 @@
  * database operation at a time), position.c (positions, markers, stalls), keys.c (held keys), batch.c (a batch into a
  * transaction), isolated.c (chunks under savepoints), aside.c (a batch run again so), retry.c (failed messages tried
  * again so), apply.c (messages as parameters), message.c (a record as PostgreSQL gets it), handler_sql.c and
- * handler_plugin.c (what is called), inbox_upkeep.c.
+ * handler_plugin.c (what is called), decisions.c (jobs about failed messages), inbox_upkeep.c.
  *
  * Nothing here outlives the process, and nothing must: see worker.h.
  */
@@ -104,11 +104,18 @@ struct txb_worker_batch {
   size_t room;
 };
 
+/* Operations that are about no partition that the core knows. */
+enum txb_worker_side {
+  TXB_SIDE_INBOX = 0, /* its upkeep */
+  TXB_SIDE_LANES,
+  TXB_SIDE_DECISIONS
+};
+
 /* The database operation under way. */
 struct txb_worker_operation {
   bool active;
-  struct txb_worker_action action; /* kind TXB_WA_NONE: upkeep of the inbox, or what concerns lanes */
-  bool lanes;
+  struct txb_worker_action action; /* kind TXB_WA_NONE: what `side` says */
+  enum txb_worker_side side;
   int64_t began_us;
   bool told_slow;
   int phase; /* of those that take several round trips */
@@ -171,6 +178,12 @@ struct txb_worker_retry {
   int32_t settled, failed; /* rows that are done with when it commits; those that failed once more */
 };
 
+/* What is known of jobs about failed messages: decisions.c. */
+struct txb_decisions {
+  bool wanted;    /* there is one, as far as this worker knows */
+  int64_t due_us; /* its next step, not before */
+};
+
 /* The phases of operations that take several round trips. */
 enum txb_worker_phase {
   TXB_PHASE_COMMIT = 0, /* everything up to COMMIT is on its way */
@@ -219,6 +232,7 @@ struct txb_worker_process_state {
   bool plugin_open;
 
   struct txb_lanes lanes;
+  struct txb_decisions decisions;
   int64_t upkeep_us;     /* when the inbox is looked after next */
   int64_t inbox_keep_ms; /* the longest wish of the database's groups */
   bool stopping, leaving, left;
@@ -262,8 +276,8 @@ bool txb_worker_is_database_action(enum txb_worker_action_kind kind);
 /* Sends it. TXB_RETRY: the connection is gone. */
 enum txb_rc txb_worker_operation_begin(txb_worker_t *w, const struct txb_worker_action *action,
                                        struct txb_error *err) TXB_MUST_CHECK;
-/* The same for what concerns lanes (lanes.c). */
-enum txb_rc txb_worker_operation_begin_lanes(txb_worker_t *w, struct txb_error *err) TXB_MUST_CHECK;
+enum txb_rc txb_worker_operation_begin_side(txb_worker_t *w, enum txb_worker_side side,
+                                            struct txb_error *err) TXB_MUST_CHECK;
 /* Takes in the answers that have come, and ends the operation when they are complete. TXB_RETRY: the connection is
  * gone. Else: the process must end. */
 enum txb_rc txb_worker_operation_progress(txb_worker_t *w, struct txb_error *err) TXB_MUST_CHECK;
@@ -412,6 +426,14 @@ enum txb_rc txb_worker_handler_plugin_run(txb_worker_t *w, const struct txb_work
 /* What a plugin may have changed of the session is set back (W11): in its transaction, so that batch_close runs as the
  * worker again, and after a rollback. */
 enum txb_rc txb_worker_handler_plugin_reset(txb_worker_t *w, struct txb_error *err) TXB_MUST_CHECK;
+
+/* ---- decisions.c: steps of jobs about failed messages ---- */
+/* The claim of lanes met such a job. */
+void txb_decisions_wanted(txb_worker_t *w);
+/* When (steady clock) the next step may be run, INT64_MAX: there is none. */
+int64_t txb_decisions_due_us(const txb_worker_t *w);
+enum txb_rc txb_decisions_begin(txb_worker_t *w, struct txb_error *err) TXB_MUST_CHECK;
+enum txb_rc txb_decisions_end(txb_worker_t *w, struct txb_error *err) TXB_MUST_CHECK;
 
 /* ---- inbox_upkeep.c ---- */
 enum txb_rc txb_worker_upkeep_begin(txb_worker_t *w, struct txb_error *err) TXB_MUST_CHECK;

@@ -26,6 +26,7 @@ SELECT CASE WHEN to_regnamespace('txb') IS NULL THEN 'the schema txb does not ex
                                       'txb.lane_claim(text,text,uuid,bigint,int)',
                                       'txb.lane_pass(int,uuid,int[],bigint[],text,bigint)',
                                       'txb.lane_free(int,uuid)', 'txb.lane_error(int,uuid,text)',
+                                      'txb.failed_job_open(text)', 'txb.failed_job_work(text,text)',
                                       'txb.inbox_keep(text,interval)',
                                       'txb.inbox_partition_make(int,int)',
                                       'txb.inbox_partition_drop(interval)']) AS f (name)

@@ -1,0 +1,87 @@
+"""Jobs that decide about many failed messages: a command that is killed is finished by the group's workers, and nothing is decided twice."""
+
+import json
+import subprocess
+
+import pytest
+
+from test_failed_messages import break_it, counters, handler, mend, one, prepare, query, seen, send, states, wait
+from txbtest import process
+from txbtest.program import binary, command
+
+MESSAGES = 1200
+GONE = "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'txbroker failed retry')"
+
+
+@pytest.fixture
+def failed(systems, postgres, kafka):
+    """A system with that many dead messages, of a key each, whose cause is mended; no worker runs."""
+    system = prepare(systems, postgres, kafka)
+    break_it(system, *((f"k{n}", 1) for n in range(MESSAGES)))
+    worker = system.worker(worker=handler(retry={"attempts_max": 1}))
+    send(system, [(f"k{n}", 1) for n in range(MESSAGES)])
+    wait(system, lambda: states(system) == {"dead": MESSAGES}, deadline_s=120)
+    worker.kill9()
+    system.programs.clear()
+    mend(system)
+    return system
+
+
+def uri(system):
+    return system.target_postgres.uri(system.bank.target)
+
+
+def workers(system, count):
+    for _ in range(count):
+        system.worker(worker=handler(retry={"attempts_max": 1}, session_timeout_ms=6000))
+
+
+def job(system):
+    [row] = query(system, "SELECT row_to_json(j) FROM txb.failed_job AS j")
+    return row[0]
+
+
+def check_each_once(system):
+    """All of them were decided about, and applied, once."""
+    assert query(system, "SELECT count(*), count(DISTINCT number) FROM txb.failed_history WHERE event = 'retry'") == [(MESSAGES, MESSAGES)]
+    assert query(system, "SELECT count(*), count(DISTINCT key) FROM bank.seen WHERE key LIKE 'k%%'") == [(MESSAGES, MESSAGES)]
+
+
+def test_workers_finish_the_job_of_a_command_that_was_killed(failed):
+    system = failed
+    row = one(system, "SELECT number FROM txb.failed ORDER BY number OFFSET 700 LIMIT 1")
+    with system.target_postgres.session(system.bank.target, autocommit=False) as holder, holder.cursor() as cursor:
+        cursor.execute("SELECT 1 FROM txb.failed WHERE number = %s FOR UPDATE", (row,))
+        running = subprocess.Popen([binary(), "-d", uri(system), "failed", "retry", "--group", system.group, "--yes", "--reason", "mended"])
+        process.wait_for(lambda: query(system, "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"),
+                         "the second step to wait", 60)
+        running.kill()
+        running.wait(60)
+        query(system, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'txbroker failed retry' AND datname = current_database()")
+        process.wait_for(lambda: one(system, GONE), "its session to end", 60)
+        holder.rollback()
+    assert (job(system)["state"], job(system)["done"]) == ("running", 500)
+    assert states(system) == {"retrying": 500, "dead": MESSAGES - 500}
+    break_it(system, ("late", 1))
+    send(system, [("late", 1)])
+    workers(system, 2)
+    wait(system, lambda: states(system) == {"resolved": MESSAGES, "dead": 1}, deadline_s=120)
+    assert (job(system)["state"], job(system)["done"], job(system)["skipped"]) == ("done", MESSAGES, 0)
+    assert job(system)["state_by"].startswith("worker ")
+    assert query(system, "SELECT DISTINCT who FROM txb.failed_history WHERE event = 'retry'") == [
+        (one(system, "SELECT created_by || ' (' || os_user || ')' FROM txb.failed_job"),)]
+    check_each_once(system)
+    assert seen(system, "late") == [] and counters(system)[:2] == (MESSAGES + 1, MESSAGES)
+
+
+def test_commands_and_workers_at_one_job_decide_about_each_message_once(failed):
+    system = failed
+    code, out, err = command("-d", uri(system), "-o", "json", "failed", "retry", "--group", system.group, "--yes", "--detach")
+    assert code == 0, err
+    number = json.loads(out)["job"]
+    workers(system, 2)
+    at_once = [subprocess.Popen([binary(), "-d", uri(system), "failed", "resume", str(number)], stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    for running in at_once:
+        assert running.communicate(timeout=120)[0] == f"retried {MESSAGES} of {MESSAGES} messages\n" and running.returncode == 0
+    wait(system, lambda: states(system) == {"resolved": MESSAGES}, deadline_s=120)
+    check_each_once(system)
