@@ -307,8 +307,10 @@ static const struct txb_setting group_settings[] = {
      .min = 0,
      .max = 86400000,
      .unit = "milliseconds",
-     .help = "For kind sql: a statement of the handler that takes longer is cancelled, and the message has failed. "
-             "0: never."},
+     .help =
+         "A statement of the handler that takes longer is cancelled, and the message has failed. For kind plugin also: "
+         "a call that takes a second longer than this ends the process, since it can't be interrupted; a message "
+         "that does so twice alone is dead. 0: never."},
     {.key = "start",
      .type = TXB_SETTING_CHOICE,
      .offset = GROUP(start),

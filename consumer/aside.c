@@ -14,8 +14,6 @@
 
 static const struct txb_pg_statement cut_statement = {"txb_worker_cut", txb_text_worker_cut};
 
-static const char died[] = "the process or its database session died twice while this message ran alone";
-
 /* ---- set aside without being run ------------------------------------------------------------- */
 
 static void condemned(const txb_worker_t *w, const struct txb_worker_batch *b, struct txb_worker_aside *out) {
@@ -37,7 +35,7 @@ static void condemned(const txb_worker_t *w, const struct txb_worker_batch *b, s
                                                   : place->error_class != NULL ? place->error_class
                                                                                : "error",
                                    .sqlstate = crash ? NULL : place->error.sqlstate,
-                                   .error = crash ? died : place->error.message};
+                                   .error = crash ? txb_worker_died(w) : place->error.message};
 }
 
 static enum txb_rc condemn(txb_worker_t *w, struct txb_worker_batch *b, struct txb_error *err) {

@@ -227,7 +227,7 @@ void txb_worker_batches_fini(txb_worker_t *w) {
 
 void txb_worker_params_timeout(txb_worker_t *w) {
   char text[24] = "0";
-  if (txb_worker_is_sql(w))
+  if (w->settings->handler != TXB_HANDLER_CALLBACK)
     snprintf(text, sizeof text, "%" PRId64, w->settings->handler_timeout_ms);
   txb_pg_add_text(&w->params, txb_slice_text(text));
 }

@@ -31,6 +31,14 @@ bool txb_worker_is_away(const txb_worker_t *w, const struct txb_error *error) {
   return !is_handler_s(w) || !txb_pg_is_usable(w->pg);
 }
 
+#define DIED "the process or its database session died twice while this message ran alone"
+
+/* Which of the two it was, nobody who lives has seen: the log of the process that died has. */
+const char *txb_worker_died(const txb_worker_t *w) {
+  return w->watchdog != NULL ? DIED " (a crash, or longer than handler.timeout_ms: the log of who died says which)"
+                             : DIED;
+}
+
 #define TOO_OLD "the message is older than what the inbox remembers"
 
 /* W7: what the inbox no longer remembers can't be told from a repetition, and its CHECK says so in its own way. */

@@ -1,7 +1,8 @@
 /* Plugins and callbacks: C code that gets the connection of the delivery's transaction. It is called between two
  * pipelines, on a connection in blocking mode, and is trusted to write; what it may have done to the transaction or the
  * session is looked at after every call, and set back before anything of ours runs behind it (W11). A handler that
- * crashes takes the process with it: see W10.
+ * crashes takes the process with it: see W10. A plugin that hangs is made to (watchdog.h); an application's callback is
+ * the application's own affair, since a library ends no process.
  */
 #include <dlfcn.h>
 #include <libpq-fe.h>
@@ -55,10 +56,13 @@ enum txb_rc txb_worker_handler_plugin_open(txb_worker_t *w, struct txb_error *er
   if (code != 0)
     return REFUSE(err, "plugin %s refused to open: its open() gave %d for the text in handler.argument", path, code);
   w->plugin_open = true;
-  return TXB_OK;
+  return w->settings->handler_timeout_ms > 0 ? txb_watchdog_open(w->settings->handler_timeout_ms, &w->watchdog, err)
+                                             : TXB_OK;
 }
 
 void txb_worker_handler_plugin_close(txb_worker_t *w) {
+  txb_watchdog_close(w->watchdog);
+  w->watchdog = NULL;
   if (w->plugin_open && w->plugin->close != NULL)
     w->plugin->close(w->plugin_context);
   w->plugin_open = false;
@@ -73,6 +77,22 @@ static const char *const outcome_names[] = {[TXB_OUTCOME_OK] = "ok",
                                             [TXB_OUTCOME_REFUSE] = "refuse",
                                             [TXB_OUTCOME_RETRY] = "retry",
                                             [TXB_OUTCOME_DEAD] = "dead"};
+
+/* Each message has its own time, in a batch as in a chunk or alone. A crash in it, or the watchdog's: the transaction rolls
+ * back, and the partition stays busy, with its marker if there is one. */
+static enum txb_outcome handle_watched(txb_worker_t *w, PGconn *conn, const struct txb_message *message,
+                                       struct txb_answer *answer) {
+  const struct txb_watched watched = {.group = w->settings->group,
+                                      .topic = message->topic,
+                                      .id = message->id,
+                                      .partition = message->partition,
+                                      .offset = message->offset,
+                                      .key = message->key};
+  txb_watchdog_arm(w->watchdog, &watched);
+  enum txb_outcome outcome = w->plugin->handle(conn, message, answer, w->plugin_context);
+  txb_watchdog_disarm(w->watchdog);
+  return outcome;
+}
 
 static enum txb_rc call(txb_worker_t *w, const struct txb_worker_source *source, uint32_t i, PGconn *conn,
                         struct txb_answer *answer, enum txb_outcome *out, struct txb_error *err) {
@@ -106,7 +126,7 @@ static enum txb_rc call(txb_worker_t *w, const struct txb_worker_source *source,
   if (w->settings->handler == TXB_HANDLER_CALLBACK)
     *out = w->settings->callback(conn, &message, answer, w->settings->callback_context);
   else
-    *out = w->plugin->handle(conn, &message, answer, w->plugin_context);
+    *out = handle_watched(w, conn, &message, answer);
   answer->reason[sizeof answer->reason - 1] = '\0';
   return TXB_OK;
 }

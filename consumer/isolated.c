@@ -96,9 +96,10 @@ enum txb_rc txb_worker_isolated_end_chunk(txb_worker_t *w, bool last, struct txb
   if (!txb_worker_is_sql(w))
     TXB_TRY(txb_worker_handler_plugin_reset(w, err));
   TXB_TRY(txb_worker_send(w, &release, NULL, err));
-  if (last || !txb_worker_is_sql(w)) /* deferred triggers may read settings of the transaction at COMMIT */
+  if (last) /* deferred triggers may read settings of the transaction at COMMIT */
     return TXB_OK;
-  TXB_TRY(txb_worker_reset_settings(w, err));
+  if (txb_worker_is_sql(w))
+    TXB_TRY(txb_worker_reset_settings(w, err));
   txb_pg_params_clear(&w->params);
   txb_worker_params_timeout(w);
   return txb_worker_send(w, &timeout, &w->params, err);

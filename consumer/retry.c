@@ -22,8 +22,6 @@ static const struct txb_pg_statement mark = {"txb_worker_retry_mark", txb_text_w
                                      settle = {"txb_worker_settle", txb_text_worker_settle},
                                      condemn = {"txb_worker_condemn", txb_text_worker_condemn};
 
-static const char died[] = "the process or its database session died twice while this message ran alone";
-
 static struct txb_worker_place *place_of(const txb_worker_t *w) {
   return &w->places[w->operation.action.slot];
 }
@@ -82,7 +80,7 @@ static enum txb_rc condemn_begin(txb_worker_t *w, int64_t number, struct txb_err
   txb_worker_params_place(w, a);
   txb_pg_add_int8(&w->params, a->epoch);
   txb_pg_add_int8(&w->params, number);
-  txb_pg_add_text(&w->params, txb_slice_text(died));
+  txb_pg_add_text(&w->params, txb_slice_text(txb_worker_died(w)));
   txb_pg_add_bool(&w->params, releases(w));
   txb_pg_add_text(&w->params, txb_slice_text(w->settings->owner));
   txb_failpoint("worker.before_condemn");

@@ -35,7 +35,7 @@ struct txb_worker_settings {
   int64_t retry_first_ms, retry_cap_ms;
   int retry_factor, retry_attempts_max;
   enum txb_on_dead retry_on_dead;
-  int64_t handler_timeout_ms; /* of a statement with a SQL handler; 0: none */
+  int64_t handler_timeout_ms; /* of a statement of the handler, and of a plugin's call; 0: none */
   int64_t held_per_key_max, held_per_group_max;
   int64_t inbox_keep_ms; /* how long ids are remembered; must exceed the topics' retention (doctor compares) */
   const struct txb_worker_outbox *outboxes; /* a job of any other source is left to other workers */

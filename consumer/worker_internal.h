@@ -2,7 +2,8 @@
  * database operation at a time), position.c (positions, markers, stalls), keys.c (held keys), batch.c (a batch into a
  * transaction), isolated.c (chunks under savepoints), aside.c (a batch run again so), retry.c (failed messages tried
  * again so), apply.c (messages as parameters), message.c (a record as PostgreSQL gets it), handler_sql.c and
- * handler_plugin.c (what is called), decisions.c (jobs about failed messages), inbox_upkeep.c.
+ * handler_plugin.c (what is called), watchdog.c (calls that hang), decisions.c (jobs about failed messages),
+ * inbox_upkeep.c.
  *
  * Nothing here outlives the process, and nothing must: see worker.h.
  */
@@ -18,6 +19,7 @@
 #include "consumer/held_keys.h"
 #include "consumer/isolate_core.h"
 #include "consumer/lanes.h"
+#include "consumer/watchdog.h"
 #include "consumer/worker.h"
 #include "consumer/worker_core.h"
 
@@ -230,6 +232,7 @@ struct txb_worker_process_state {
   const struct txb_plugin *plugin;
   void *plugin_context;
   bool plugin_open;
+  struct txb_watchdog *watchdog; /* NULL: a plugin's calls may take as long as they like */
 
   struct txb_lanes lanes;
   struct txb_decisions decisions;
@@ -318,7 +321,7 @@ void txb_worker_batches_fini(txb_worker_t *w);
 bool txb_worker_is_sql(const txb_worker_t *w);
 /* The handler's name, for txb.failed. */
 const char *txb_worker_handler_name(const txb_worker_t *w);
-/* How long a statement may take: one more parameter. */
+/* How long a statement of the handler may take: one more parameter. A callback's take as long as the application likes. */
 void txb_worker_params_timeout(txb_worker_t *w);
 /* BEGIN and batch_open, for the records that b has. */
 enum txb_rc txb_worker_batch_open(txb_worker_t *w, const struct txb_worker_batch *b,
@@ -347,6 +350,8 @@ void txb_worker_blame(txb_worker_t *w, const struct txb_worker_verdict *v);
 /* A RUN or RETRY failed: rolls back, or gives the connection up. */
 enum txb_rc txb_worker_failed(txb_worker_t *w, const struct txb_worker_source *source,
                               struct txb_error *err) TXB_MUST_CHECK;
+/* What txb.failed says of a message that died twice, alone (W10). */
+const char *txb_worker_died(const txb_worker_t *w);
 struct txb_failed_policy txb_worker_policy(const txb_worker_t *w);
 /* A line in the log about a message that was set aside, or one a second about many. */
 void txb_worker_tell_aside(txb_worker_t *w, const struct txb_worker_item *item, const char *state, int32_t attempt,

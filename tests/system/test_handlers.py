@@ -288,9 +288,10 @@ def test_a_plugin_applies_everything_once_whatever_it_does_to_its_session(argume
 
 
 @pytest.mark.parametrize("workers", [1, 4])
-def test_a_message_that_kills_its_worker_is_found_after_four_deaths_at_most(workers, systems, postgres, kafka):
-    """Crash-poison (W10): the plugin kills the process at one message. Restarted again and again, the workers find it and set it aside, and apply
-    everything that does not stand behind it in its key."""
+@pytest.mark.parametrize("deed,signal_number", [("die", signal.SIGKILL), ("hang", signal.SIGABRT)])
+def test_a_message_that_kills_its_worker_is_found_after_four_deaths_at_most(deed, signal_number, workers, systems, postgres, kafka):
+    """Crash-poison (W10): the plugin kills the process at one message, or never comes back from it, so that the watchdog does. Restarted again and
+    again, the workers find it and set it aside, and apply everything that does not stand behind it in its key."""
     system = systems(postgres, kafka, worker={"session_timeout_ms": 6000})
     producer = Producer({"bootstrap.servers": kafka.brokers})
     for partition in range(3):
@@ -298,7 +299,7 @@ def test_a_message_that_kills_its_worker_is_found_after_four_deaths_at_most(work
             key = "poison" if (partition, number) == (1, 10) else f"k{partition}"
             producer.produce(system.bank.topics[0], json.dumps({"from": 1, "to": 2, "amount": 1, "n": number}), key=key, partition=partition)
     assert producer.flush(60) == 0
-    settings = {"handler": {"kind": "plugin", "path": build_plugin("bank_plugin.c"), "argument": "die"}, "batch_messages": 5}
+    settings = {"handler": {"kind": "plugin", "path": build_plugin("bank_plugin.c"), "argument": deed, "timeout_ms": 1000}, "batch_messages": 5}
     deaths, crew = 0, []
 
     def start():
@@ -308,10 +309,15 @@ def test_a_message_that_kills_its_worker_is_found_after_four_deaths_at_most(work
     for _ in range(workers):
         start()
 
+    def says_who_hung(worker):
+        where = {"group": system.group, "topic": system.bank.topics[0], "partition": 1, "offset": 10, "key": "poison", "timeout_ms": 1000}
+        return any("can't be interrupted" in line and all(f'{name}={value}' in line for name, value in where.items()) for line in worker.text().splitlines())
+
     def all_but_poison():
         nonlocal deaths
         for worker in [each for each in crew if not each.running()]:
-            assert worker.process.returncode == -9, worker.text()
+            assert worker.process.returncode == -signal_number, worker.text()
+            assert deed == "die" or says_who_hung(worker), worker.text()
             deaths += 1
             crew.remove(worker)
             start()
@@ -319,12 +325,31 @@ def test_a_message_that_kills_its_worker_is_found_after_four_deaths_at_most(work
 
     process.wait_for(all_but_poison, system.lag, 180)
     assert [row[:2] for row in failed(system)] == [("dead", "crash")] and 2 <= deaths <= 4
+    assert "longer than handler.timeout_ms" in failed(system)[0][3]
     for worker in crew:
         worker.kill9()
     worker = system.worker(worker={"handler": {"kind": "plugin", "path": build_plugin("bank_plugin.c")}, "batch_messages": 5})
     decide(system)
     wait_applied(system, 90)
     assert postgres.query(system.bank.target, "SELECT count(DISTINCT id) FROM bank.applied") == [(90,)]
+
+
+def test_a_plugins_statement_that_waits_too_long_is_cancelled_and_kills_nobody(systems, postgres, kafka):
+    """It fails as a message does, with the attempts that it has; also in a chunk behind one that went well, which has set the settings back."""
+    system = systems(postgres, kafka, partitions=1)
+    producer = Producer({"bootstrap.servers": kafka.brokers})
+    for number in range(6):
+        producer.produce(system.bank.topics[0], json.dumps({"from": 1, "to": 2, "amount": 1, "n": number}), key=f"k{number}", partition=0)
+    assert producer.flush(60) == 0
+    with postgres.session(system.bank.target, autocommit=False) as holder:
+        holder.cursor().execute("SELECT pg_advisory_lock(7)")
+        plugin = {"kind": "plugin", "path": build_plugin("bank_plugin.c"), "argument": "stall", "timeout_ms": 200}
+        worker = system.worker(worker={"handler": plugin, "retry": {**RETRY, "attempts_max": 1000}})
+        process.wait_for(lambda: len(failed(system)) == 2 and system.bank.applied() == 4, system.lag, 60, alive=worker.alive)
+        assert {row[:2] for row in failed(system)} == {("retrying", "error")}
+        holder.cursor().execute("SELECT pg_advisory_unlock(7)")
+    wait_applied(system, 6)
+    worker.alive()
 
 
 KILLS = """

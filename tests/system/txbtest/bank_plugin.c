@@ -1,12 +1,13 @@
 /* The bank's handler as a plugin, for the tests: applies a transfer with the connection of its delivery, hiding no second application.
  *
  * Its argument makes it misbehave, for one message in five and at its first two attempts: "commit" and "rollback" end the transaction, "swallow"
- * answers ok after an error, "role" leaves a role and settings behind, "lock" keeps a session lock. "die" kills the process at the key "poison";
+ * answers ok after an error, "role" leaves a role and settings behind, "lock" keeps a session lock. "die" kills the process at the key "poison", "hang" never returns from it;
  * "session" leaves a role, settings and a LISTEN behind and notes what it found, "unread" leaves results unread;
- * "wait" waits in every call for the lock 7, "slow" takes its time.
+ * "wait" waits in every call for the lock 7, "stall" in every third, "slow" takes its time.
  */
 #include <libpq-fe.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -31,8 +32,11 @@ static int open_plugin(const char *argument, void **context) {
 }
 
 static void misbehave(PGconn *conn, const struct txb_message *message) {
-  if (strcmp(deed, "die") == 0 && message->key.size == 6 && memcmp(message->key.data, "poison", 6) == 0)
+  bool poison = message->key.size == 6 && memcmp(message->key.data, "poison", 6) == 0;
+  if (poison && strcmp(deed, "die") == 0)
     kill(getpid(), SIGKILL);
+  while (poison && strcmp(deed, "hang") == 0)
+    pause();
   if (strcmp(deed, "session") == 0) { /* what the last one left is written down, before the same is left again */
     PQclear(PQexec(conn, "INSERT INTO bank.seen SELECT current_setting('role'), current_setting('datestyle'),"
                          " EXISTS (SELECT FROM pg_listening_channels())"));
@@ -40,7 +44,7 @@ static void misbehave(PGconn *conn, const struct txb_message *message) {
   }
   if (strcmp(deed, "unread") == 0)
     (void)PQsendQuery(conn, "SELECT generate_series(1, 3)");
-  if (strcmp(deed, "wait") == 0)
+  if (strcmp(deed, "wait") == 0 || (strcmp(deed, "stall") == 0 && message->offset % 3 == 2))
     PQclear(PQexec(conn, "SELECT pg_advisory_xact_lock(7)"));
   if (strcmp(deed, "slow") == 0)
     PQclear(PQexec(conn, "SELECT pg_sleep(0.3)"));
