@@ -241,6 +241,16 @@ static const struct txb_setting relay_settings[] = {
      .max = INT64_MAX / 1000000,
      .unit = "milliseconds",
      .help = "Published intents are kept at least this long (the default is 7 days)."},
+    {.key = "failed_keep_ms",
+     .type = TXB_SETTING_INTEGER,
+     .offset = RELAY(failed_keep_ms),
+     .fallback = "2592000000",
+     .min = 3600000,
+     .max = INT64_MAX / 1000000,
+     .unit = "milliseconds",
+     .help =
+         "How long a refused intent that was decided about (resolved, discarded) stays in txb.failed with its history "
+         "(the default is 30 days); longer if the outbox still has the intent."},
 };
 
 #define GROUP(field) offsetof(struct txb_group_settings, field)
@@ -359,6 +369,15 @@ static const struct txb_setting group_settings[] = {
      .unit = "milliseconds",
      .help = "How long applied ids are remembered (the default is 14 days; of the groups in one database the longest "
              "counts). Must be longer than the topics' retention: doctor compares."},
+    {.key = "failed_keep_ms",
+     .type = TXB_SETTING_INTEGER,
+     .offset = GROUP(failed_keep_ms),
+     .fallback = "2592000000",
+     .min = 3600000,
+     .max = INT64_MAX / 1000000,
+     .unit = "milliseconds",
+     .help = "How long a failed message that has ended (resolved, discarded) stays in txb.failed with its history (the "
+             "default is 30 days). Open ones stay."},
     {.key = "held_per_key_max",
      .type = TXB_SETTING_INTEGER,
      .offset = GROUP(held_per_key_max),

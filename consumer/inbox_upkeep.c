@@ -1,6 +1,7 @@
-/* Looking after the inbox: partitions for the days to come, and those dropped that no redelivery can reach any more.
- * Any worker may do it, and doing it twice does no harm. Each statement is a transaction of its own: a crash between two
- * leaves the wish noted and the old days there, and whoever looks next drops them. */
+/* Looking after the inbox: partitions for the days to come, and those dropped that no redelivery can reach any more. And
+ * failed messages of the group that ended long ago, a chunk at a time. Any worker may do it, and doing it twice does no
+ * harm. Each statement is a transaction of its own: a crash between two leaves the wish noted, the old days and the old
+ * messages there, and whoever looks next drops them. */
 #include "common/clock.h"
 #include "common/log.h"
 #include "consumer/worker_internal.h"
@@ -9,15 +10,18 @@
 #define DAY_MS        INT64_C(86400000)
 #define AGAIN_US      INT64_C(3600000000)
 #define SOON_US       INT64_C(10000000) /* somebody held a lock: nobody waits behind us, so we try again */
+#define MORE_US       INT64_C(1000000)  /* there is more to delete: batches come in between */
+#define EXPIRE_ROWS   1000
 #define DAYS_AHEAD    3
 #define DAYS_BACK_MAX 60
 
-enum phase { PHASE_MAKE = 0, PHASE_OLD, PHASE_DROP };
+enum phase { PHASE_MAKE = 0, PHASE_OLD, PHASE_DROP, PHASE_EXPIRE };
 
 static const struct txb_pg_statement make = {"txb_worker_inbox_make", txb_text_worker_inbox_make},
                                      keep = {"txb_worker_inbox_keep", txb_text_worker_inbox_keep},
                                      old = {"txb_worker_inbox_old", txb_text_worker_inbox_old},
-                                     drop = {"txb_worker_inbox_drop", txb_text_worker_inbox_drop};
+                                     drop = {"txb_worker_inbox_drop", txb_text_worker_inbox_drop},
+                                     expire = {"txb_worker_failed_expire", txb_text_worker_failed_expire};
 
 /* The lowest id of the day before which everything is dropped: the time in its first 48 bits, and nothing behind. */
 static void lowest_id(int64_t keep_ms, struct txb_uuid *out) {
@@ -62,18 +66,46 @@ static enum txb_rc drop_old(txb_worker_t *w, struct txb_error *err) {
   return txb_worker_sync(w, err);
 }
 
+static enum txb_rc expire_failed(txb_worker_t *w, struct txb_error *err) {
+  txb_worker_next_phase(w, PHASE_EXPIRE);
+  txb_pg_params_clear(&w->params);
+  txb_pg_add_text(&w->params, txb_slice_text(w->settings->group));
+  txb_pg_add_int8(&w->params, w->settings->failed_keep_ms);
+  txb_pg_add_int4(&w->params, EXPIRE_ROWS);
+  TXB_TRY(txb_worker_send(w, &expire, &w->params, err));
+  return txb_worker_sync(w, err);
+}
+
+static void tell_dropped(const txb_worker_t *w) {
+  txb_log(TXB_LOG_INFO, TXB_MSG("days of the inbox dropped"), TXB_F("group", w->settings->group),
+          TXB_FI("count", txb_pg_int4(w->operation.results[0], 0, 0)));
+}
+
+/* When it is looked after next. */
+static int64_t pause_after(const txb_worker_t *w) {
+  const struct txb_worker_operation *o = &w->operation;
+  if (o->failed) {
+    txb_log(TXB_LOG_INFO, TXB_MSG("inbox upkeep put off"), TXB_F("group", w->settings->group),
+            TXB_F("error", o->error.message));
+    return SOON_US;
+  }
+  int32_t expired = txb_pg_int4(o->results[0], 0, 0);
+  if (expired > 0)
+    txb_log(TXB_LOG_INFO, TXB_MSG("failed messages that ended long ago deleted"), TXB_F("group", w->settings->group),
+            TXB_FI("count", expired));
+  return expired >= EXPIRE_ROWS ? MORE_US : AGAIN_US;
+}
+
 enum txb_rc txb_worker_upkeep_end(txb_worker_t *w, struct txb_error *err) {
   const struct txb_worker_operation *o = &w->operation;
   if (!o->failed && o->phase == PHASE_MAKE)
     return look_for_old(w, err);
   if (!o->failed && o->phase == PHASE_OLD && txb_pg_bool(o->results[0], 0, 0))
     return drop_old(w, err);
-  w->upkeep_us = txb_clock_steady_us() + (o->failed ? SOON_US : AGAIN_US);
-  if (o->failed)
-    txb_log(TXB_LOG_INFO, TXB_MSG("inbox upkeep put off"), TXB_F("group", w->settings->group),
-            TXB_F("error", o->error.message));
-  else if (o->phase == PHASE_DROP)
-    txb_log(TXB_LOG_INFO, TXB_MSG("days of the inbox dropped"), TXB_F("group", w->settings->group),
-            TXB_FI("count", txb_pg_int4(o->results[0], 0, 0)));
+  if (!o->failed && o->phase == PHASE_DROP)
+    tell_dropped(w);
+  if (!o->failed && o->phase != PHASE_EXPIRE)
+    return expire_failed(w, err);
+  w->upkeep_us = txb_clock_steady_us() + pause_after(w);
   return TXB_OK;
 }

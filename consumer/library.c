@@ -165,6 +165,7 @@ static enum txb_rc copy(struct txb_worker *worker, const struct txb_worker_optio
   s->retry_cap_ms = o->retry_cap_ms != 0 ? o->retry_cap_ms : s->retry_cap_ms;
   take_failure_options(o, s);
   s->inbox_keep_ms = KNOWS(o, inbox_keep_ms) && o->inbox_keep_ms != 0 ? o->inbox_keep_ms : s->inbox_keep_ms;
+  s->failed_keep_ms = KNOWS(o, failed_keep_ms) && o->failed_keep_ms != 0 ? o->failed_keep_ms : s->failed_keep_ms;
   return take_sources(worker, o, err);
 }
 

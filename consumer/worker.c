@@ -44,7 +44,8 @@ void txb_worker_settings_init(struct txb_worker_settings *s) {
                                     .handler_timeout_ms = 60000,
                                     .held_per_key_max = 10000,
                                     .held_per_group_max = 100000,
-                                    .inbox_keep_ms = INT64_C(14) * 86400000};
+                                    .inbox_keep_ms = INT64_C(14) * 86400000,
+                                    .failed_keep_ms = INT64_C(30) * 86400000};
 }
 
 struct txb_worker_event txb_worker_event_now(enum txb_worker_event_kind kind, int slot) {
@@ -402,6 +403,7 @@ enum txb_rc txb_worker_settings_check(const struct txb_worker_settings *s, struc
       {"batch_wait_ms", s->batch_wait_ms},
       {"session_timeout_ms", s->session_timeout_ms},
       {"inbox_keep_ms", s->inbox_keep_ms},
+      {"failed_keep_ms", s->failed_keep_ms},
       {"retry.first_ms", s->retry_first_ms},
       {"retry.cap_ms", s->retry_cap_ms},
       {"retry.factor", s->retry_factor},

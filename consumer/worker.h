@@ -37,7 +37,8 @@ struct txb_worker_settings {
   enum txb_on_dead retry_on_dead;
   int64_t handler_timeout_ms; /* of a statement of the handler, and of a plugin's call; 0: none */
   int64_t held_per_key_max, held_per_group_max;
-  int64_t inbox_keep_ms; /* how long ids are remembered; must exceed the topics' retention (doctor compares) */
+  int64_t inbox_keep_ms;  /* how long ids are remembered; must exceed the topics' retention (doctor compares) */
+  int64_t failed_keep_ms; /* how long failed messages that have ended are kept */
   const struct txb_worker_outbox *outboxes; /* a job of any other source is left to other workers */
   size_t outbox_count;
   bool exit_when_idle; /* tests and benchmarks: end once every assigned partition is applied to its end */

@@ -38,6 +38,7 @@ void txb_relay_options_init(struct txb_relay_options *options) {
       .partition_rows = 1000000,
       .partitions_ahead = 64,
       .retention_ms = INT64_C(7) * 24 * 3600 * 1000,
+      .failed_keep_ms = INT64_C(30) * 24 * 3600 * 1000,
   };
 }
 

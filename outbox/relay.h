@@ -31,8 +31,9 @@ struct txb_relay_options {
   int64_t retry_first_ms, retry_cap_ms; /* reconnecting */
   int64_t partition_rows;               /* numbers a partition of txb.outbox spans */
   int partitions_ahead;
-  int64_t retention_ms; /* published intents are kept at least this long */
-  bool exit_when_idle;  /* tests and benchmarks: end once everything visible is published and checkpointed */
+  int64_t retention_ms;   /* published intents are kept at least this long */
+  int64_t failed_keep_ms; /* and the records of refused ones, once they are decided about */
+  bool exit_when_idle;    /* tests and benchmarks: end once everything visible is published and checkpointed */
 };
 void txb_relay_options_init(struct txb_relay_options *options); /* the defaults of the settings table */
 

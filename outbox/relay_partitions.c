@@ -1,4 +1,5 @@
-/* Partitions of txb.outbox: made ahead, dropped when everything in them is published and old enough (R9). A thread
+/* Partitions of txb.outbox: made ahead, dropped when everything in them is published and old enough (R9); and records of
+ * refused intents that ended long ago and whose intents are gone, deleted a chunk at a time. A thread
  * and a connection of their own, because a statement on a table may wait for others, and polls must not wait for it.
  * Every step has a short lock_timeout and is tried again; the functions behind them go on from wherever a crash left
  * them.
@@ -14,16 +15,19 @@
 #include "outbox/relay_internal.h"
 #include "outbox_sql.h"
 
-#define LOOK_EVERY_US 1000000
-#define DROP_EVERY    10 /* looks */
+#define LOOK_EVERY_US   1000000
+#define DROP_EVERY      10 /* looks */
+#define EXPIRE_AGAIN_US INT64_C(3600000000)
+#define EXPIRE_ROWS     1000
 #define PATIENCE_US                                                                                                    \
   60000000 /* a lock that was not to be had is everyday life; a step that has not succeeded for so long is told */
 
 static const struct txb_pg_statement ahead_statement = {"relay_partitions_ahead", txb_text_relay_partitions_ahead};
 static const struct txb_pg_statement make_statement = {"relay_partition_make", txb_text_relay_partition_make};
 static const struct txb_pg_statement drop_statement = {"relay_partition_drop", txb_text_relay_partition_drop};
+static const struct txb_pg_statement expire_statement = {"relay_failed_expire", txb_text_relay_failed_expire};
 
-/* One of the two things to do, and how it goes. */
+/* One of the things to do, and how it goes. */
 struct upkeep {
   const char *trouble; /* what the log says when it does not succeed */
   int64_t success_us;  /* when it did last, or began to be tried */
@@ -38,7 +42,8 @@ struct txb_relay_partitions {
   struct txb_pg *pg;
   struct txb_pg_params params;
   bool few_told; /* the log knows */
-  struct upkeep make, drop;
+  struct upkeep make, drop, expire;
+  int64_t expire_us; /* when it is looked for old records again */
 };
 
 static enum txb_rc connect_server(struct txb_relay_partitions *p, struct txb_error *err) {
@@ -121,6 +126,25 @@ static enum txb_rc drop(struct txb_relay_partitions *p, struct txb_error *err) {
   return TXB_OK;
 }
 
+/* A crash between two chunks leaves the rest for the next look. */
+static enum txb_rc expire(struct txb_relay_partitions *p, struct txb_error *err) {
+  int64_t count = 0;
+  for (int n = EXPIRE_ROWS; n >= EXPIRE_ROWS && atomic_load(&p->held) && !txb_stopped(p->end_fd); count += n) {
+    TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *result = NULL;
+    txb_pg_params_clear(&p->params);
+    txb_pg_add_text(&p->params, txb_slice_text(p->o->source));
+    txb_pg_add_int8(&p->params, p->o->failed_keep_ms);
+    txb_pg_add_int4(&p->params, EXPIRE_ROWS);
+    TXB_TRY(txb_pg_query(p->pg, &expire_statement, &p->params, &result, err));
+    n = txb_pg_int4(result, 0, 0);
+  }
+  if (count > 0)
+    txb_log(TXB_LOG_INFO, TXB_MSG("records of refused intents that ended long ago deleted"),
+            TXB_F("source", p->o->source), TXB_FI("count", count));
+  p->expire_us = txb_clock_steady_us() + EXPIRE_AGAIN_US;
+  return TXB_OK;
+}
+
 static void tell(struct txb_relay_partitions *p, struct upkeep *upkeep, enum txb_rc rc, const struct txb_error *err) {
   int64_t now_us = txb_clock_steady_us();
   if (rc == TXB_OK) {
@@ -146,6 +170,10 @@ static void look(struct txb_relay_partitions *p, bool with_drop) {
   if (rc == TXB_OK)
     rc = connect_server(p, &err); /* the first may have cost the connection */
   tell(p, &p->drop, rc == TXB_OK ? drop(p, &err) : rc, &err);
+  if (txb_clock_steady_us() < p->expire_us)
+    return;
+  rc = connect_server(p, &err);
+  tell(p, &p->expire, rc == TXB_OK ? expire(p, &err) : rc, &err);
 }
 
 static void *run(void *argument) {
@@ -156,7 +184,7 @@ static void *run(void *argument) {
       continue;
     }
     txb_pg_close(txb_steal(p->pg));
-    p->make.success_us = p->drop.success_us = txb_clock_steady_us();
+    p->make.success_us = p->drop.success_us = p->expire.success_us = txb_clock_steady_us();
   }
   txb_pg_close(p->pg);
   return NULL;
@@ -170,6 +198,7 @@ enum txb_rc txb_relay_partitions_open(const struct txb_relay_options *o, struct 
   p->o = o;
   p->make.trouble = "partitions of txb.outbox cannot be made: publishing fails when the last one is full; trying again";
   p->drop.trouble = "partitions of txb.outbox cannot be dropped: the disk fills; trying again";
+  p->expire.trouble = "records of refused intents that ended long ago cannot be deleted; trying again";
   txb_pg_params_init(&p->params);
   enum txb_rc rc = txb_wake_open(&p->end_fd, err);
   if (rc != TXB_OK)

@@ -93,6 +93,7 @@ enum txb_rc txb_roles_add_relay(struct txb_roles *roles, const struct txb_settin
   o->partition_rows = s->relay.partition_rows;
   o->partitions_ahead = (int)s->relay.partitions_ahead;
   o->retention_ms = s->relay.retention_ms;
+  o->failed_keep_ms = s->relay.failed_keep_ms;
   return TXB_OK;
 }
 
@@ -151,6 +152,7 @@ enum txb_rc txb_roles_add_worker(struct txb_roles *roles, const struct txb_setti
   o->held_per_key_max = group->held_per_key_max;
   o->held_per_group_max = group->held_per_group_max;
   o->inbox_keep_ms = group->inbox_keep_ms;
+  o->failed_keep_ms = group->failed_keep_ms;
   TXB_TRY(list_outboxes(roles, s, err));
   o->outboxes = roles->outboxes;
   o->outbox_count = roles->outbox_count;

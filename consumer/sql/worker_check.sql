@@ -28,6 +28,7 @@ SELECT CASE WHEN to_regnamespace('txb') IS NULL THEN 'the schema txb does not ex
                                       'txb.lane_free(int,uuid)', 'txb.lane_error(int,uuid,text)',
                                       'txb.failed_job_open(text)', 'txb.failed_job_work(text,text)',
                                       'txb.inbox_keep(text,interval)',
+                                      'txb.failed_expire(text,text,interval,int)',
                                       'txb.inbox_partition_make(int,int)',
                                       'txb.inbox_partition_drop(interval)']) AS f (name)
                    WHERE to_regprocedure(f.name) IS NULL

@@ -105,6 +105,7 @@ struct txb_worker_options {
   /* NULL, or name, connection string, name, connection string, ..., NULL: whose outboxes replay jobs into the group may read
    * here; jobs of other sources are left to other workers. */
   const char *const *sources;
+  int64_t failed_keep_ms; /* 0: 30 days; an hour at least: how long failed messages that have ended are kept */
 };
 
 struct txb_worker;

@@ -21,6 +21,7 @@ CALLS = {
     "failed_condemn": WORKER,
     "failed_keys": WORKER,
     "failed_count": LOOK,
+    "failed_expire": RELAY | WORKER | ADMIN,
     "failed_discard": ADMIN,
     "failed_edit": ADMIN,
     "failed_find": LOOK,
@@ -315,6 +316,7 @@ STATEMENTS = [
     ("SELECT txb.inbox_keep('g', interval '14 days')", WORKER | ADMIN, []),
     ("SELECT txb.inbox_partition_make(2, 2)", WORKER | ADMIN, []),
     ("SELECT txb.inbox_partition_drop(interval '30 days')", WORKER | ADMIN, []),
+    ("SELECT txb.failed_expire('consumer', 'g', interval '30 days', 100)", RELAY | WORKER | ADMIN, []),
     (
         "SELECT txb.ok(), txb.ok('{}'), txb.refuse('x'), txb.retry(interval '1 s', 'x'), txb.dead('x')",
         APP | WORKER | ADMIN,

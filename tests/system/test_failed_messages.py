@@ -339,3 +339,29 @@ def test_a_message_that_comes_twice_while_its_key_is_held_is_applied_once(system
     again(2)
     wait(system, lambda: counters(system) == (7, 3, 4, 0))
     assert seen(system, "k1") == [0, 1, 2]
+
+
+OLD = """
+INSERT INTO txb.failed (number, place, side, state, resolution, group_name, source, seq, topic, partition, "offset", id, updated_at)
+OVERRIDING SYSTEM VALUE
+SELECT 1000 + n, 1000 + n, %(side)s, CASE WHEN n %% 2 = 0 THEN 'resolved' ELSE 'discarded' END, CASE WHEN n %% 2 = 0 THEN 'applied' ELSE 'discarded' END,
+       %(owner)s, %(owner)s, -n, 't', 0, n, txb.uuid_v7(), now() - %(days)s * interval '1 day'
+  FROM generate_series(%(first)s, %(last)s) AS n;
+INSERT INTO txb.failed_history (number, event, state) SELECT number, 'applied', state FROM txb.failed WHERE number BETWEEN 1000 + %(first)s AND 1000 + %(last)s"""
+
+
+def test_failed_messages_that_ended_long_ago_are_deleted_by_worker_and_relay(systems, postgres, kafka):
+    """More than one chunk of each; what ended lately stays."""
+    system = systems(postgres, kafka, worker={"failed_keep_ms": 3 * 86_400_000}, relay={"failed_keep_ms": 3 * 86_400_000})
+    sides = {"consumer": (system.bank.target, system.group), "outbox": (system.bank.source, system.name)}
+    for side, (database, owner) in sides.items():
+        postgres.query(database, OLD, {"side": side, "owner": owner, "days": 4, "first": 1, "last": 1500})
+        postgres.query(database, OLD, {"side": side, "owner": owner, "days": 2, "first": 2001, "last": 2010})
+    system.relay()
+    system.worker()
+
+    def left(table):
+        return [postgres.query(database, f"SELECT min(number), count(*) FROM txb.{table}")[0] for database, _ in sides.values()]
+
+    process.wait_for(lambda: left("failed") == [(3001, 10)] * 2, lambda: str(left("failed")), 60, alive=system.alive)
+    assert left("failed_history") == [(3001, 10)] * 2

@@ -215,11 +215,12 @@ Test(settings, defaults_are_those_of_relay_and_worker) {
   cr_assert(r.poll_busy_us == s.relay.poll_busy_us && r.poll_idle_ms == s.relay.poll_idle_ms &&
             r.wait_flush == s.relay.wait_flush);
   cr_assert(r.partition_rows == s.relay.partition_rows && r.partitions_ahead == s.relay.partitions_ahead &&
-            r.retention_ms == s.relay.retention_ms);
+            r.retention_ms == s.relay.retention_ms && r.failed_keep_ms == s.relay.failed_keep_ms);
   cr_assert(r.retry_first_ms == s.retry.first_ms && r.retry_cap_ms == s.retry.cap_ms);
   cr_assert(w.batch_messages == g->batch_messages && w.batch_bytes == g->batch_bytes &&
             w.batch_wait_ms == g->batch_wait_ms);
-  cr_assert(w.session_timeout_ms == g->session_timeout_ms && w.inbox_keep_ms == g->inbox_keep_ms);
+  cr_assert(w.session_timeout_ms == g->session_timeout_ms && w.inbox_keep_ms == g->inbox_keep_ms &&
+            w.failed_keep_ms == g->failed_keep_ms);
   cr_assert(w.retry_first_ms == g->retry_first_ms && w.retry_cap_ms == g->retry_cap_ms);
 }
 
