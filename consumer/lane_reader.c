@@ -82,8 +82,8 @@ struct txb_lane_reader {
 
   struct txb_lane_rate rate;
 
-  bool pinned, unpinned, want_unpin;
-  int64_t pin_lo, pin_us;
+  bool pinned, unpinned, want_pin, want_unpin;
+  int64_t pin_lo, pin_us; /* pin_us: not before */
 };
 
 static void drop_page(struct txb_lane_reader *r) {
@@ -143,15 +143,19 @@ void txb_lane_reader_bound(struct txb_lane_reader *r, int64_t seq_to, bool whole
 void txb_lane_reader_pin(struct txb_lane_reader *r, int64_t lo) {
   if (r->unpinned)
     return;
-  r->pin_us = r->pinned ? r->pin_us : 0;
+  r->want_pin = r->want_pin || txb_clock_steady_us() >= r->pin_us;
   r->pinned = true;
   r->pin_lo = lo;
+}
+
+void txb_lane_reader_pin_not(struct txb_lane_reader *r) {
+  r->want_pin = false;
 }
 
 void txb_lane_reader_unpin(struct txb_lane_reader *r) {
   r->want_unpin = r->pinned && !r->unpinned;
   r->unpinned = true;
-  r->pin_us = INT64_MAX;
+  r->want_pin = false;
 }
 
 void txb_lane_reader_ask_highest(struct txb_lane_reader *r) {
@@ -257,8 +261,8 @@ static enum txb_rc ask_pin(struct txb_lane_reader *r, bool set, struct txb_error
     txb_pg_add_int8(&r->params, r->pin_lo);
     txb_pg_add_text(&r->params, txb_slice_text(r->pin_what));
   }
-  r->pin_us = set ? txb_clock_steady_us() + PIN_US : INT64_MAX;
-  r->want_unpin = false;
+  r->pin_us = txb_clock_steady_us() + PIN_US;
+  r->want_pin = r->want_unpin = false;
   return send(r, set ? REQUEST_PIN : REQUEST_UNPIN, set ? &pin_statement : &unpin_statement, err);
 }
 
@@ -275,7 +279,7 @@ static void note_end(struct txb_lane_reader *r, int64_t offset, bool more) {
 static enum txb_rc ask(struct txb_lane_reader *r, int64_t now_us, struct txb_error *err) {
   if (r->want_unpin)
     return ask_pin(r, false, err);
-  if (r->pin_us <= now_us)
+  if (r->want_pin)
     return ask_pin(r, true, err);
   if (!r->facts_known || r->want_highest)
     return ask_facts(r, err);
@@ -331,8 +335,7 @@ enum txb_rc txb_lane_reader_new(const struct txb_lane_reader_options *options, s
                                 .partition = -options->lane,
                                 .backoff = {.first_ms = 100, .cap_ms = 30000},
                                 .span = SPAN_FIRST,
-                                .told_end = -1,
-                                .pin_us = INT64_MAX};
+                                .told_end = -1};
   txb_buffer_init(&r->filter);
   txb_pg_params_init(&r->params);
   enum txb_rc rc = fill(r, options, err);
@@ -493,7 +496,7 @@ static enum txb_rc receive(struct txb_lane_reader *r, struct txb_error *err) {
 /* ---- the connection -------------------------------------------------------------------------- */
 
 static bool has_work(const struct txb_lane_reader *r) {
-  return r->fetching || r->want_highest || r->want_unpin || r->pin_us != INT64_MAX;
+  return r->fetching || r->want_highest || r->want_pin || r->want_unpin;
 }
 
 static enum txb_rc connect(struct txb_lane_reader *r, int64_t now_us, struct txb_error *err) {
@@ -619,9 +622,8 @@ int64_t txb_lane_reader_due_us(const struct txb_lane_reader *r) {
     return earlier(due, r->connect_until_us);
   if (r->request != REQUEST_NONE)
     return due;
-  if (!r->facts_known || r->want_highest || r->want_unpin)
+  if (!r->facts_known || r->want_highest || r->want_pin || r->want_unpin)
     return 0;
-  due = earlier(due, r->pin_us);
   if (!r->fetching || r->page != NULL)
     return due;
   if (r->next_seq < readable(r))

@@ -57,8 +57,12 @@ void txb_lane_reader_free(struct txb_lane_reader *r);
 /* Where the range ends (the first number that is not of it); whether it must be whole, so that it waits for what has yet
  * to be published, where it else leaves that out; and how many messages a second may be given, 0: as many as there are. */
 void txb_lane_reader_bound(struct txb_lane_reader *r, int64_t seq_to, bool whole, int64_t rate_max);
-/* The pin stands at `lo` from now on; it is renewed now and then. */
+/* The pin stands at `lo` from now on. It is renewed now and then, and only when this is called: by whoever has just been
+ * told that its job goes on. */
 void txb_lane_reader_pin(struct txb_lane_reader *r, int64_t lo);
+/* The lane is not read any more here: a pin that is not sent yet is forgotten. The job may be cancelled, and whoever did
+ * that takes the pin away. */
+void txb_lane_reader_pin_not(struct txb_lane_reader *r);
 /* The range is done with: the pin is taken away, and not set again. */
 void txb_lane_reader_unpin(struct txb_lane_reader *r);
 /* The highest number that the source's relay has seen, looked up from now on. */

@@ -91,6 +91,7 @@ static void give_up(txb_worker_t *w, int slot, bool lost) {
   struct txb_lane *lane = txb_lanes_at(w, (size_t)slot);
   lane->leaving = true;
   lane->confirm = false;
+  txb_lane_reader_pin_not(lane->reader);
   tell_core(w, lost ? TXB_WE_LOST : TXB_WE_REVOKED, slot);
 }
 
@@ -233,6 +234,12 @@ static enum txb_rc send_claim(txb_worker_t *w, struct txb_error *err) {
   return txb_worker_send(w, &claim_statement, &w->params, err);
 }
 
+/* Whether there is, or may be, something to read. Of a cancelled job only what has failed goes on, and its lanes end where
+ * they stand: its pin is not renewed, and whoever cancelled it has taken it away. */
+static bool reads(const struct txb_lane *lane, int64_t position) {
+  return lane->then_live || position < lane->seq_to;
+}
+
 static void renew(txb_worker_t *w, const struct txb_pg_result *r, int row, int slot) {
   struct txb_lane *lane = txb_lanes_at(w, (size_t)slot);
   lane->seen = true;
@@ -250,7 +257,7 @@ static void renew(txb_worker_t *w, const struct txb_pg_result *r, int row, int s
   lane->job_left = txb_pg_int4(r, row, ROW_JOB_LEFT);
   int64_t rate_max = txb_pg_is_null(r, row, ROW_RATE_MAX) ? 0 : txb_pg_int8(r, row, ROW_RATE_MAX);
   txb_lane_reader_bound(lane->reader, lane->seq_to, lane->then_live, rate_max);
-  if (!txb_pg_is_null(r, row, ROW_JOB_LOWEST))
+  if (!txb_pg_is_null(r, row, ROW_JOB_LOWEST) && reads(lane, txb_pg_int8(r, row, ROW_POSITION)))
     txb_lane_reader_pin(lane->reader, txb_pg_int8(r, row, ROW_JOB_LOWEST));
   if (txb_pg_bool(r, row, ROW_WANTS_PASS) && lane->pass == TXB_PASS_NONE)
     lane->pass = TXB_PASS_ENDS;

@@ -80,6 +80,13 @@ const struct txb_group_settings *txb_targets_group(const struct txb_settings *se
   return NULL;
 }
 
+const struct txb_source_settings *txb_targets_source(const struct txb_settings *settings, const char *name) {
+  for (size_t i = 0; i < settings->sources.count; i++)
+    if (strcmp(txb_settings_source(settings, i)->name, name) == 0)
+      return txb_settings_source(settings, i);
+  return NULL;
+}
+
 void txb_targets_fini(struct txb_targets *targets) {
   for (size_t i = 0; i < targets->count; i++)
     txb_free(targets->items[i].sources);

@@ -20,6 +20,8 @@ enum txb_rc txb_targets_one(struct txb_targets *targets, const char *uri, struct
 void txb_targets_merge(struct txb_targets *targets);
 /* The group of that name in the configuration; NULL: it has none. */
 const struct txb_group_settings *txb_targets_group(const struct txb_settings *settings, const char *name);
+/* The source of that name; NULL: none. */
+const struct txb_source_settings *txb_targets_source(const struct txb_settings *settings, const char *name);
 /* Connects with a bounded time for connecting and for each statement. */
 enum txb_rc txb_target_connect(const struct txb_cli *cli, const char *uri, int timeout_ms, struct txb_pg **out,
                                struct txb_error *err) TXB_MUST_CHECK;

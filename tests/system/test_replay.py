@@ -12,7 +12,7 @@ from txbtest import process
 from txbtest.bank import QUICK, Writers
 from txbtest.plugin import build_plugin
 from txbtest.postgres import Postgres
-from txbtest.program import System
+from txbtest.program import System, command
 from txbtest.replay import COUNTS, FLAKY, PUBLISHES, WORKER, Group, history, prepare
 from txbtest.verify import read_topic
 
@@ -142,6 +142,33 @@ def test_a_cancelled_job_keeps_what_it_did_and_the_next_one_does_the_rest(world,
     assert again.counts() == (len(expected), len(expected) - done, done, 0) and job.sum("applied") == done
     report = group.check(expected)
     assert report, report
+
+
+def test_a_job_that_is_cancelled_under_its_worker_has_no_pin_any_more(world, groups):
+    """Also where messages that have failed in it are tried on: they are in the group's database, and read nothing."""
+    group = groups()
+    pins = "SELECT count(*) FROM txb.outbox_pin WHERE what LIKE %s"
+    group.publish([("bad", 0)] + [(f"k{n}", n) for n in range(1500)])
+    group.break_it(("bad", 0))
+    worker = group.worker(retry={"first_ms": 20, "cap_ms": 100, "attempts_max": 1000})
+    job = group.job(rate_max=20)
+    job.wait_more(10)
+
+    def pinned():
+        return world.postgres.value(world.bank.source, pins, (f"%group {group.name} of database%",))
+
+    group.wait(lambda: pinned() == 1 and group.failed("retrying"))
+    config = world.config(name="boss", sources=[{"name": world.name, "database": world.postgres.uri(world.bank.source)}],
+                          worker={"group": group.name, "topics": group.topics, "database": world.postgres.uri(world.bank.target)})
+    code, out, err = command("-c", config, "replay", "cancel", str(job.number), "--reason", "a test")
+    assert (code, err) == (0, ""), out + err
+    assert job.state == "cancelled" and pinned() == 0
+    attempts = group.value("SELECT max(attempts) FROM txb.failed WHERE group_name = %s", group.name)
+    group.wait(lambda: worker.text().count("lane of a replay claimed") >= 2)
+    group.wait(lambda: group.value("SELECT max(attempts) FROM txb.failed WHERE group_name = %s", group.name) > attempts + 20)
+    assert pinned() == 0
+    group.mend()
+    group.wait(lambda: not group.failed("retrying"))
 
 
 def test_a_forced_job_started_twice_applies_everything_once_more_and_not_twice(world, groups, tally):

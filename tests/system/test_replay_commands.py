@@ -368,6 +368,51 @@ def test_two_at_once_the_second_is_told_who_was_first(server, desk):
     assert second.returncode == FAILED and out == b"" and b"is cancelled since" in err and b"operator (alice)" in err
 
 
+def test_a_cancelled_job_lets_go_of_its_range_in_the_source(desk):
+    desk.publish(10)
+    desk.sell("SELECT txb.outbox_pin_set('another', 3, 'x')")
+    number = desk.start()
+    assert sorted(desk.pins()) == sorted([("another", 3), (desk.pin_of(number), 1)])
+    desk.ok("replay", "cancel", str(number), "--reason", "x")
+    assert desk.pins() == [("another", 3)]
+    assert desk.json("replay", "show", str(number))["state"] == "cancelled"
+
+
+def test_a_pin_that_a_worker_sets_once_more_before_it_knows_is_taken_away_too(desk):
+    """It has claimed before the job was cancelled, pins right behind that, and is told at its next claim."""
+    desk.publish(10)
+    number = desk.start()
+    pin, claim = desk.pin_of(number), "SELECT * FROM txb.lane_claim('ledger', 'worker-1', '00000000-0000-7000-8000-000000000001', 60000, 10)"
+    assert len(desk.book(claim)) == 2
+    cancel = subprocess.Popen([binary(), "-c", desk.config, "replay", "cancel", str(number), "--reason", "x"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    looks = set()
+
+    def looks_again():
+        looks.update(desk.book("SELECT query_start FROM pg_stat_activity WHERE application_name = 'txbroker replay cancel' AND query LIKE '%job_show%'"))
+        return len(looks) >= 2 or cancel.poll() is not None
+
+    process.wait_for(looks_again, "the command to wait for the worker, or to end", 60)
+    assert desk.book("SELECT state FROM txb.job") == [("cancelled",)]
+    desk.sell("SELECT txb.outbox_pin_set(%s, 1, 'late')", pin)
+    assert desk.book(claim) == []
+    out, err = cancel.communicate(timeout=60)
+    assert (cancel.returncode, err) == (0, b"") and b"is cancelled" in out
+    assert desk.pins() == []
+
+
+@pytest.mark.parametrize("trouble", ["away", "unknown", "right"])
+def test_a_job_is_cancelled_though_its_source_can_t_be_told(trouble, desk):
+    desk.publish(10)
+    number = desk.start()
+    gone = f"postgresql://u:{SECRET}@127.0.0.1:{process.free_port()}/x"
+    database, name, words = {"away": (gone, "shop", "127.0.0.1"), "unknown": (desk.server.uri(desk.shop, "operator", SECRET), "store", 'has no source "shop"'),
+                             "right": (desk.server.uri(desk.shop, "looker", SECRET), "shop", "looker may not do that")}[trouble]  # fmt: skip
+    code, out, err = desk.run("replay", "cancel", str(number), "--reason", "x", config=desk.configure(name="other", sources=[{"name": name, "database": database}]))
+    assert code == 0 and out == f"job {number} is cancelled; what it did stays done\n"
+    assert err.count("\n") == 1 and "seven days at most" in err and words in err, err
+    assert desk.pins() == [(desk.pin_of(number), 1)] and desk.json("replay", "show", str(number))["state"] == "cancelled"
+
+
 # -- watching ------------------------------------------------------------------------------------------------------------------------------
 
 
