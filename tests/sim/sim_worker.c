@@ -177,6 +177,7 @@ static bool plant(struct bugs *bugs, const char *name) {
                {"worker_retry_unmarked", &bugs->retry_unmarked},
                {"worker_held_not_kept", &bugs->held_not_kept},
                {"worker_failed_not_recorded", &bugs->failed_not_recorded},
+               {"worker_edit_keeps_id", &bugs->edit_keeps_id},
                {"worker_attempts_forgotten", &bugs->attempts_forgotten},
                {"worker_behind_applied", &bugs->behind_applied},
                {"worker_lane_position_first", &bugs->lane_position_first},

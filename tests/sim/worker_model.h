@@ -41,7 +41,7 @@ struct bugs {
   bool offset_before_commit, inbox_outside, no_epoch_check, no_inbox, commit_tag_ignored, batch_duplicate_ids,
       error_skips, held_out_of_order, attempt_per_replica, keys_version_ignored, retry_unmarked, behind_applied,
       retry_before_due, held_not_kept, failed_not_recorded, attempts_forgotten, lane_position_first, lane_no_fences,
-      lane_keys_ignored, lane_two_owners, lane_pause_ignored, run_not_in_inbox;
+      lane_keys_ignored, lane_two_owners, lane_pause_ignored, run_not_in_inbox, edit_keeps_id;
 };
 
 /* ---- Kafka: logs ----------------------------------------------------------------------------- */

@@ -19,7 +19,7 @@ static void edit(struct model *m, struct failed *old) {
   u->fails = chance(m, 20);
   m->failed[m->failed_count++] = (struct failed){.partition = old->partition,
                                                  .lane = old->lane,
-                                                 .id = id,
+                                                 .id = m->bugs.edit_keeps_id ? old->id : id,
                                                  .key = old->key,
                                                  .offset = old->offset,
                                                  .place = old->place,

@@ -88,14 +88,15 @@ class Group:
 
     # -- the source ------------------------------------------------------------------------------------------------------------
 
-    def publish(self, messages, topic=None):
-        """(key, n) each, in one transaction, in this order; returns them once the relay has passed them."""
+    def publish(self, messages, topic=None, wait=True):
+        """(key, n) each, in one transaction, in this order; returns them, once the relay has passed them."""
         rows = self.system.postgres.query(
             self.system.bank.source, "SELECT txb.publish(%s, u.key, 'note.made', jsonb_build_object('n', u.n, 'to', 1, 'amount', 1))::text, u.key, u.n"
             " FROM unnest(%s::text[], %s::int[]) WITH ORDINALITY AS u (key, n, nth) ORDER BY u.nth", (topic or self.topics[0], *map(list, zip(*messages))))
         made = [Message(*row) for row in rows]
         self.published += made
-        self.system.wait_published()
+        if wait:
+            self.system.wait_published()
         return made
 
     def add_topic(self):
