@@ -2,13 +2,13 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo test test-crash check bench lint format docs install clean
+.PHONY: help deps build demo test test-crash test-poison check bench lint format docs install clean
 
 PREFIX ?= /usr/local
 DESTDIR ?=
 # make demo ARGS='--brokers 127.0.0.1:9092'
 ARGS ?=
-# make test-crash N=50: runs per failpoint
+# make test-crash N=50: runs per failpoint; make test-poison N=50: kills
 N ?= 20
 # make build WERROR=ON: warnings are errors (CI; `make test` and `make check` always)
 WERROR ?= OFF
@@ -45,6 +45,10 @@ test: ## all tests: both compilers, sanitizers, simulations, real PostgreSQL and
 test-crash: ## kill -9 at every failpoint, N times each: make test-crash N=50
 	@deploy/deps.sh test
 	tests/run crash --runs $(N)
+
+test-poison: ## kill -9 of workers under load of which 2 % is poison, N times: make test-poison N=50
+	@deploy/deps.sh test
+	tests/run poison --runs $(N)
 
 bench: ## measure relay and worker beside bare loops (some minutes, real PostgreSQL and Kafka)
 	@deploy/deps.sh test

@@ -117,7 +117,7 @@ def written(postgres, kafka, seed):
 
 FLAWS = {None: "", "lost message": "LM", "phantom message": "MP", "swapped messages": "O", "wrong payload": "BM", "lost header": "B",
          "wrong partition": "BO", "lost effect": "LMQ", "doubled effect": "DMQ", "phantom effect": "MPQ", "swapped effects": "O",
-         "wrong money": "M", "wrong counter": "Q"}
+         "discarded effect": "DM", "wrong money": "M", "wrong counter": "Q"}
 
 
 @pytest.mark.parametrize("flaw", FLAWS)
@@ -129,8 +129,9 @@ def test_the_verifier_finds_each_planted_mismatch_and_nothing_else(flaw, written
     bank = Bank(postgres, f"{name}_a", f"{name}_b", [name], accounts=60)
     for table in ("bank.journal", "bank.account", "txb.outbox"):
         postgres.query(bank.source, f"UPDATE {table} SET topic = %s", (name,))
-    Courier(bank, kafka, written.group, 3, flaw).run()
-    report = Verifier(bank, kafka, written.group, seed, partitions=3).check()
+    courier = Courier(bank, kafka, written.group, 3, flaw)
+    courier.run()
+    report = Verifier(bank, kafka, written.group, seed, partitions=3, discarded=courier.discarded).check()
     print(report)
     assert report.counts["intents"] > 300
     assert report.letters() == FLAWS[flaw] and bool(report) == (flaw is None)

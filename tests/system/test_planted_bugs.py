@@ -349,7 +349,8 @@ SCENARIOS = {
 }
 # One batch holds a whole topic only where that has one partition.
 PARTITIONS = {relay_repeats: 1, relay_repeats_apart: 1}
-# Rules that stand in SQL are broken there: a function, and what it says instead of what.
+# Rules that stand in SQL are broken there: a function, and what it says instead of what. An edited copy under the old id is refused by an index already;
+# what it would lose without that the simulator shows (worker_edit_keeps_id).
 IN_SQL = {"lane_fence_unlocked": ("txb.lane_fence", "FOR NO KEY UPDATE", ""),
           "retry_uncounted": ("txb.retry_settle", """applied = c.applied + n_applied, duplicate = c.duplicate + n_duplicate,
          failed = c.failed - n_applied - n_duplicate, """, ""),

@@ -11,10 +11,11 @@ from txbtest.verify import murmur2_partition, read_topic
 
 
 class Courier:
-    """flaw: None, or what is done wrong to one intent in the middle."""
+    """flaw: None, or what is done wrong to one intent in the middle. discarded: what a person gave up, for the verifier."""
 
     def __init__(self, bank, kafka, group, partitions, flaw=None):
         self.bank, self.kafka, self.group, self.partitions, self.flaw = bank, kafka, group, partitions, flaw
+        self.discarded = set()
 
     def prepare(self):
         """The stub of schema txb in both databases."""
@@ -82,6 +83,8 @@ class Courier:
         middle = len(work) // 2
         if self.flaw == "lost effect":
             del work[middle]
+        if self.flaw == "discarded effect":
+            self.discarded = {work[middle].id}
         if self.flaw == "doubled effect":
             work.insert(middle, work[middle])
         if self.flaw == "phantom effect":

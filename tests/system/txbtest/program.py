@@ -255,7 +255,7 @@ class System:
 
     def verify(self, **parts):
         """The verifier's report; printed, so that a failed test shows it."""
-        options = {key: parts.pop(key) for key in ("foreign_ok", "latest") if key in parts}
+        options = {key: parts.pop(key) for key in ("foreign_ok", "latest", "discarded") if key in parts}
         report = Verifier(self.bank, self.kafka, self.group, self.seed, partitions=self.partitions, **options).check(**parts)
         print(report)
         return report

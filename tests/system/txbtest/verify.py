@@ -121,11 +121,11 @@ class Report:
 
 class Verifier:
     """Checks one bank (see txbtest.bank). `group` is the worker group whose counters are checked; foreign_ok: messages of other producers may be in
-    the topics; `opening` of every account comes from the bank."""
+    the topics; `opening` of every account comes from the bank; discarded: ids that a person gave up, which must have no effect."""
 
-    def __init__(self, bank, kafka, group, seed, foreign_ok=False, partitions=None, latest=False):
+    def __init__(self, bank, kafka, group, seed, foreign_ok=False, partitions=None, latest=False, discarded=()):
         self.bank, self.kafka, self.group, self.seed = bank, kafka, group, seed
-        self.foreign_ok, self.partitions, self.latest = foreign_ok, partitions, latest
+        self.foreign_ok, self.partitions, self.latest, self.discarded = foreign_ok, partitions, latest, set(discarded)
 
     def check(self, topics=True, effects=True, counters=True, position=True):
         """Everything, or the parts that a test can claim. The system must be at rest (see program.System.wait_applied)."""
@@ -238,7 +238,10 @@ class Verifier:
     def _check_effects(self):
         for intent in self.intents.values():
             effects = self.effects_of.get(intent.id, ())
-            if not effects:
+            if intent.id in self.discarded:
+                if effects:
+                    self.report.add("D", f"intent {intent.id} was discarded, and took effect", lambda: self._history(intent.id))
+            elif not effects:
                 self.report.add("L", f"intent {intent.id} has no effect", lambda: self._history(intent.id))
             elif len(effects) > 1:
                 self.report.add("D", f"intent {intent.id} took effect {len(effects)} times", lambda: self._history(intent.id))
@@ -258,15 +261,16 @@ class Verifier:
     def _check_money(self):
         left = {row[0]: row[1:] for row in self._source("SELECT id, balance, opening FROM bank.account")}
         received = collections.Counter()
-        for (account, total) in self._source("SELECT account, sum(amount)::bigint FROM bank.journal GROUP BY 1"):
-            received[account] = total
+        for intent in self.intents.values():
+            received[intent.account] += 0 if intent.id in self.discarded else intent.amount
         arrived = dict(self._target("SELECT account, balance FROM bank.credit"))
         for account, balance in sorted(arrived.items()):
             if balance != received[account]:
                 self.report.add("M", f"account {account} holds {balance}, the committed transfers to it sum up to {received[account]}",
                                 lambda: self._account_history(account))
         sent = sum(opening - balance for balance, opening in left.values())
-        after, before = sum(b for b, _ in left.values()) + sum(arrived.values()), sum(o for _, o in left.values())
+        after = sum(b for b, _ in left.values()) + sum(arrived.values()) + sum(i.amount for i in self.intents.values() if i.id in self.discarded)
+        before = sum(o for _, o in left.values())
         self.report.counts.update(money_before=before, money_after=after)
         if after != before:
             self.report.add("M", f"money before {before}, after {after}; left the source {sent}, arrived {sum(arrived.values())}")
