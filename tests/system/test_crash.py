@@ -166,7 +166,7 @@ class Campaign:
 
     def check_decided(self, number):
         process.wait_for(lambda: not self.failed("retrying"), self.system.lag, 60)
-        process.wait_for(lambda: not self.system.postgres.query(self.system.bank.source, "SELECT FROM txb.relay_hold"), self.system.lag, 60)
+        process.wait_for(lambda: not self.system.postgres.query(self.system.bank.source, "SELECT 1 FROM txb.relay_hold"), self.system.lag, 60)
         assert self.failed("dead") == []
         there = [(r.key, r.value.decode()) for r in read_topic(self.system.kafka.brokers, self.refusing)]
         key = f"big{number}".encode()

@@ -95,7 +95,7 @@ def decided(system, seed, env):
     process.wait_for(lambda: system.postgres.value(system.bank.source, "SELECT count(*) FROM txb.failed") == 1, system.lag, 60, alive=system.alive)
     system.postgres.query(system.bank.source, "SELECT txb.outbox_decide(number, 'discard', NULL, NULL, NULL, 'test', 'test') FROM txb.failed")
     publish(*map(str, range(3000, 4000)))
-    process.wait_for(lambda: not system.postgres.query(system.bank.source, "SELECT FROM txb.relay_hold"), system.lag, 60, alive=system.alive)
+    process.wait_for(lambda: not system.postgres.query(system.bank.source, "SELECT 1 FROM txb.relay_hold"), system.lag, 60, alive=system.alive)
     system.wait_published()
     there = list(dict.fromkeys(record.value.decode() for record in read_topic(system.kafka.brokers, topic) if record.key == b"big"))
     report = system.verify(foreign_ok=True, effects=False, counters=False)
