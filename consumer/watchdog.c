@@ -43,8 +43,12 @@ bool txb_watch_look(struct txb_watch *watch, int64_t now_us) {
 static _Noreturn void end_process(const struct txb_watchdog *dog, int64_t now_us) {
   const struct txb_watched *call = &dog->call;
   struct sigaction fatal = {.sa_handler = SIG_DFL};
+  sigset_t last_words; /* a plugin may have blocked it in all threads but this one, and this one has all blocked */
+  (void)sigemptyset(&last_words);
+  (void)sigaddset(&last_words, SIGALRM);
   (void)sigaction(SIGALRM, &fatal, NULL);
   (void)sigaction(SIGABRT, &fatal, NULL);
+  (void)pthread_sigmask(SIG_UNBLOCK, &last_words, NULL);
   (void)alarm(LAST_WORDS_S);
   txb_log(
       TXB_LOG_ERROR,

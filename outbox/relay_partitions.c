@@ -170,8 +170,11 @@ static void look(struct txb_relay_partitions *p, bool with_drop) {
   if (rc == TXB_OK)
     rc = connect_server(p, &err); /* the first may have cost the connection */
   tell(p, &p->drop, rc == TXB_OK ? drop(p, &err) : rc, &err);
-  if (txb_clock_steady_us() < p->expire_us)
+  int64_t now_us = txb_clock_steady_us();
+  if (now_us < p->expire_us)
     return;
+  if (p->expire.success_us < p->expire_us) /* that was an hour ago: patience begins with the first look that fails */
+    p->expire.success_us = now_us;
   rc = connect_server(p, &err);
   tell(p, &p->expire, rc == TXB_OK ? expire(p, &err) : rc, &err);
 }

@@ -7,6 +7,8 @@
 
 #include "broker/cli/failed.h"
 
+#define WAITS_MAX 12 /* of five seconds: for batches of the partition, and for others who run steps of the same job */
+
 static bool is_retry(const json_t *job) {
   return strcmp(txb_failed_text(job, "verb"), "retry") == 0;
 }
@@ -66,12 +68,18 @@ static enum txb_rc run_steps(const struct txb_cli *cli, struct txb_pg *pg, int64
                              struct txb_error *err) {
   enum txb_rc rc = TXB_OK;
   bool running = true;
+  int waits = 0;
   *job_out = NULL;
   while (rc == TXB_OK && running) {
     json_t *job = NULL;
     rc = txb_failed_job_step(pg, number, &job, err);
+    if (rc != TXB_OK && strcmp(err->sqlstate, "55P03") == 0 && ++waits < WAITS_MAX) {
+      rc = TXB_OK;
+      continue;
+    }
     if (rc != TXB_OK)
       break;
+    waits = 0;
     json_decref(*job_out);
     *job_out = job;
     running = strcmp(txb_failed_text(job, "state"), "running") == 0;

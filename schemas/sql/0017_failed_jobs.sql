@@ -9,11 +9,11 @@
 --   txb.failed_job_list(after bigint = null, page int = 50) returns table (number bigint, job jsonb)
 --   txb.failed_retry(...), txb.failed_discard(...)                  as before, described in 0012
 --
--- A job is about the messages that its filter meant when it started: their numbers are written down, in parts of 500. What
--- fails later, or comes into one of the filter's states later, is not among them: nobody was asked about it.
+-- A job is about the messages that its filter meant when it started: their numbers are written down, in parts of 500 at
+-- most. What fails later, or comes into one of the filter's states later, is not among them: nobody was asked about it.
 --
--- A step decides about one part. It locks the job, then the positions of the partitions, in their order, as every decision
--- does (0012), and takes the part away in the same transaction: a crash before its commit leaves the step undone, after it
+-- A part is of one partition, so a step waits for the batches of that one only: one that needed many would hardly ever
+-- find all of them free. It locks the job, then the partition's position, as every decision does (0012), and takes the part away in the same transaction: a crash before its commit leaves the step undone, after it
 -- done, and whoever steps next goes on from there. The lock on the job's row is the lease: it ends with the session.
 
 SET LOCAL ROLE txb_owner;
@@ -31,7 +31,6 @@ CREATE TABLE txb.failed_job (
   skipped bigint NOT NULL DEFAULT 0,
   refused jsonb NOT NULL DEFAULT '[]',
   bound bigint NOT NULL,
-  "position" bigint NOT NULL DEFAULT 0,
   created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
   created_by text NOT NULL DEFAULT session_user,
   os_user text,
@@ -52,10 +51,9 @@ COMMENT ON COLUMN txb.failed_job.reason IS 'Why';
 COMMENT ON COLUMN txb.failed_job.messages IS 'How many the filter meant when the job started';
 COMMENT ON COLUMN txb.failed_job.done IS 'How many of them were changed';
 COMMENT ON COLUMN txb.failed_job.skipped IS
-  'How many could not be: somebody else had decided, or they were applied meanwhile';
+  'How many could not be: somebody else had decided since the start, or they were applied meanwhile';
 COMMENT ON COLUMN txb.failed_job.refused IS 'The first ten of those: number and why';
 COMMENT ON COLUMN txb.failed_job.bound IS 'The highest number that it is about';
-COMMENT ON COLUMN txb.failed_job."position" IS 'The highest number that was decided about; what lies above waits';
 COMMENT ON COLUMN txb.failed_job.created_at IS 'When it was started';
 COMMENT ON COLUMN txb.failed_job.created_by IS 'The database role that started it';
 COMMENT ON COLUMN txb.failed_job.os_user IS 'The operating system''s user, as the program told it';
@@ -282,10 +280,13 @@ BEGIN
   END IF;
   number := nextval('txb.job_number_seq');
   WITH meant AS (
-    SELECT f.number, (row_number() OVER (ORDER BY f.number) - 1) / 500 AS part FROM txb.failed_matching(p) AS f
+    SELECT f.number, dense_rank() OVER (ORDER BY f.group_name, f.topic, f.partition) AS place,
+           (row_number() OVER (PARTITION BY f.group_name, f.topic, f.partition ORDER BY f.number) - 1) / 500 AS chunk
+      FROM txb.failed_matching(p) AS f
   ), parts AS (
     INSERT INTO txb.failed_job_part AS n (job, part, numbers)
-    SELECT failed_job_start.number, m.part, array_agg(m.number ORDER BY m.number) FROM meant AS m GROUP BY m.part
+    SELECT failed_job_start.number, row_number() OVER (ORDER BY min(m.number)), array_agg(m.number ORDER BY m.number)
+      FROM meant AS m GROUP BY m.place, m.chunk
     RETURNING n.numbers
   )
   SELECT sum(cardinality(n.numbers)), max(n.numbers[cardinality(n.numbers)]) INTO messages, j.bound FROM parts AS n;
@@ -304,7 +305,21 @@ COMMENT ON FUNCTION txb.failed_job_start(text, jsonb, text, text) IS
   'Starts a job that retries or discards the messages that a filter means now; P0002: there are none. Its steps are run by '
   'whoever calls failed_job_step, and by workers';
 
--- With the job and the positions of its next part locked. A crash before the commit leaves the part to be decided about;
+-- A discard is final, and a job may come to a message long after it was started: who has asked for another try meanwhile is
+-- not overruled by what somebody wanted before. (A retry after a retry is refused by failed_retry_one.)
+CREATE FUNCTION txb.failed_asked_since(number bigint, since timestamptz) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, txb, pg_temp
+AS $$
+  SELECT format('is to be tried again: %s asked for it at %s, after the job was started', coalesce(h.who, 'somebody'),
+                txb.time_text(h.at))
+    FROM txb.failed_history AS h
+   WHERE h.number = failed_asked_since.number AND h.event = 'retry' AND h.at > since
+   ORDER BY h.at DESC LIMIT 1
+$$;
+COMMENT ON FUNCTION txb.failed_asked_since(bigint, timestamptz) IS
+  'Who has asked for another try of a message since then, for a person; null: nobody';
+
+-- With the job and the position of its next part locked. A crash before the commit leaves the part to be decided about;
 -- after it, it is gone, and so is each message's place in the job.
 CREATE FUNCTION txb.failed_job_decide(j txb.failed_job, next txb.failed_job_part, runner text) RETURNS txb.failed_job
 LANGUAGE plpgsql SET search_path = pg_catalog, txb, pg_temp
@@ -319,7 +334,10 @@ DECLARE
 BEGIN
   FOREACH one IN ARRAY next.numbers LOOP
     why := CASE j.verb WHEN 'retry' THEN (SELECT o.why FROM txb.failed_retry_one(one, who, j.reason) AS o)
-                       ELSE (SELECT o.why FROM txb.failed_discard_one(one, who, j.reason) AS o) END;
+                       ELSE txb.failed_asked_since(one, j.created_at) END;
+    IF j.verb = 'discard' AND why IS NULL THEN
+      why := (SELECT o.why FROM txb.failed_discard_one(one, who, j.reason) AS o);
+    END IF;
     IF why IS NULL THEN
       changed := changed || one;
     ELSIF jsonb_array_length(told) < 10 THEN
@@ -330,7 +348,7 @@ BEGIN
   DELETE FROM txb.failed_job_part AS p WHERE p.job = j.number AND p.part = next.part;
   UPDATE txb.failed_job AS o
      SET done = o.done + cardinality(changed), skipped = o.skipped + cardinality(next.numbers) - cardinality(changed),
-         refused = told, "position" = next.numbers[cardinality(next.numbers)]
+         refused = told
    WHERE o.number = j.number
   RETURNING o.* INTO result;
   IF NOT EXISTS (SELECT FROM txb.failed_job_part AS p WHERE p.job = j.number) THEN
@@ -398,7 +416,8 @@ AS $$
 $$;
 COMMENT ON FUNCTION txb.failed_job_open(text) IS 'Whether a worker of that group has jobs about failed messages to go on with';
 
--- A worker's batches wait while it waits here, so it gives up soon: 55P03, and the step is undone.
+-- A worker's batches wait while it waits here, so it gives up soon: 55P03, and the step is undone. Any of the jobs: one
+-- whose steps fail again and again must not keep the others waiting.
 CREATE FUNCTION txb.failed_job_work(group_name text, owner text)
 RETURNS TABLE (number bigint, verb text, state text, done bigint, skipped bigint, messages bigint)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp SET lock_timeout = '500ms'
@@ -410,20 +429,23 @@ DECLARE
 BEGIN
   SELECT o.* INTO j FROM txb.failed_job AS o
    WHERE o.state = 'running' AND coalesce(o.group_name, failed_job_work.group_name) = failed_job_work.group_name
-   ORDER BY o.number LIMIT 1
+   ORDER BY random() LIMIT 1
      FOR UPDATE SKIP LOCKED;
   IF j.number IS NULL THEN
     RETURN;
   END IF;
   next := txb.failed_job_next(j.number);
   PERFORM txb.failed_fence(next.numbers);
+  -- outbox_decide would wait for five seconds.
+  PERFORM FROM txb.failed AS f
+    WHERE f.number = ANY (next.numbers) AND f.side = 'outbox' AND f.state = 'dead' ORDER BY f.number FOR UPDATE;
   j := txb.failed_job_decide(j, next, 'worker ' || failed_job_work.owner);
   RETURN QUERY SELECT j.number, j.verb, j.state, j.done, j.skipped, j.messages;
 END
 $$;
 COMMENT ON FUNCTION txb.failed_job_work(text, text) IS
-  'One step of the oldest job that a worker of that group may run and that nobody else is at; no row: there is none. 55P03: '
-  'a batch is under way, nothing was changed';
+  'One step of one of the jobs that a worker of that group may run and that nobody else is at; no row: there is none. '
+  '55P03: a batch is under way, or somebody decides about the same, nothing was changed';
 
 CREATE FUNCTION txb.failed_job_cancel(number bigint, person text, reason text) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp

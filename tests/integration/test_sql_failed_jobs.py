@@ -2,6 +2,7 @@
 
 import json
 
+import psycopg2
 import pytest
 from sqltest import refused
 from test_sql_failed_commands import add, discard, events, message, offset, states
@@ -66,10 +67,10 @@ def test_a_job_decides_step_by_step_about_what_its_filter_meant(db, admin):
     number, messages = start(admin)
     assert messages == 1100 and decided(db) == []
     row = job(db, number)
-    assert (row["state"], row["verb"], row["group_name"], row["bound"], row["position"]) == ("running", "retry", "g", numbers[-1], 0)
+    assert (row["state"], row["verb"], row["group_name"], row["bound"]) == ("running", "retry", "g", numbers[-1])
     assert (row["filter"], row["reason"], row["created_by"], row["os_user"]) == (json.loads(FILTER), "mended", "login_admin", "alice")
     first = step(admin, number)
-    assert (first["state"], first["done"], first["left"], first["position"]) == ("running", 500, 600, numbers[499])
+    assert (first["state"], first["done"], first["left"]) == ("running", 500, 600)
     assert decided(db) == numbers[:500] and offset(db)["keys_version"] == 1
     assert step(admin, number)["done"] == 1000
     last = step(admin, number)
@@ -116,7 +117,7 @@ def test_a_step_that_does_not_commit_is_undone_and_another_does_it(db, admin):
     assert work(worker) is None, "somebody is at it"
     db.root.do("SELECT pg_terminate_backend(%s)", dying.pid)
     db.wait_until_gone(dying)
-    assert decided(db) == numbers[:500] and job(db, number)["position"] == numbers[499]
+    assert decided(db) == numbers[:500] and job(db, number)["done"] == 500
     assert work(worker) == (number, "done", 700, 0) and decided(db) == numbers
 
 
@@ -152,6 +153,61 @@ def test_what_somebody_else_decided_meanwhile_is_skipped_and_told(db, admin):
     assert [r["number"] for r in done["refused"]] == numbers[:10], "the first ten"
     assert done["refused"][0]["why"].startswith("is discarded since 20") and "login_admin (alice)" in done["refused"][0]["why"]
     assert audit(db)[-1][3:5] == (14, 2)
+
+
+def test_a_step_is_about_one_partition(db, admin):
+    """It waits for the batches of that one only."""
+    one, two = add_many(db, 3), add_many(db, 600, partition=1, key="n")
+    number, messages = start(admin)
+    parts = db.root.do("SELECT numbers FROM txb.failed_job_part WHERE job = %s ORDER BY part", number)
+    assert messages == 603 and parts == [(one,), (two[:500],), (two[500:],)]
+    batch, worker = db.session(transaction=True), db.session("worker")
+    batch.do("SELECT 1 FROM txb.consumer_offset WHERE partition = 1 FOR UPDATE")
+    assert work(worker) == (number, "running", 3, 0)
+    with refused("55P03", "lock timeout"):
+        work(worker)
+    batch.do("ROLLBACK")
+    assert work(worker) == (number, "running", 503, 0) and work(worker) == (number, "done", 603, 0)
+
+
+def test_a_job_whose_steps_fail_keeps_no_other_waiting(db, admin):
+    """Its partition is busy for ever."""
+    add_many(db, 2)
+    stuck, _ = start(admin)
+    intent = add(db, side="outbox", group_name=None, source="shop", seq=7, partition=None, offset=None, key="o")
+    other, _ = start(admin, "discard", '{"source": "shop"}', "test data")
+    batch, worker = db.session(transaction=True), db.session("worker")
+    batch.do("SELECT 1 FROM txb.consumer_offset FOR UPDATE")
+    worker.do("SET lock_timeout = '1ms'")
+    rows = []
+    for _ in range(40):  # whichever it takes; forty times the same one is one in a million millions
+        try:
+            rows.append(work(worker))
+        except psycopg2.errors.LockNotAvailable:
+            pass
+    assert (other, "done", 1, 0) in rows and states(db, intent) == ["discarded"] and job(db, stuck)["state"] == "running"
+
+
+def test_a_discard_does_not_overrule_who_asked_for_another_try_since(db, admin):
+    numbers = add_many(db, 3)
+    number, _ = start(admin, "discard", reason="test data")
+    admin.do("SELECT txb.failed_retry(%s, 'bob', 'mended')", [numbers[1]])
+    done = step(admin, number)
+    assert (done["state"], done["done"], done["skipped"]) == ("done", 2, 1)
+    assert states(db, *numbers) == ["discarded", "retrying", "discarded"]
+    [told] = done["refused"]
+    assert told["number"] == numbers[1] and told["why"].startswith("is to be tried again: login_admin (bob) asked for it at 20")
+
+
+def test_a_worker_does_not_wait_long_for_who_decides_about_an_intent(db, admin):
+    intent = add(db, side="outbox", group_name=None, source="shop", seq=7, partition=None, offset=None, key="o")
+    number, _ = start(admin, "discard", '{"state": "dead"}', "test data")
+    other, worker = db.session(transaction=True), db.session("worker")
+    other.do("SELECT 1 FROM txb.failed WHERE number = %s FOR UPDATE", intent)
+    with refused("55P03", "lock timeout"):
+        work(worker)
+    other.do("ROLLBACK")
+    assert work(worker) == (number, "done", 1, 0)
 
 
 def test_cancelling_keeps_what_was_done_and_does_no_more(db, admin):
@@ -231,6 +287,6 @@ def test_what_is_held_follows_and_intents_are_decided_about_too(db, admin):
     head, held = add(db), add(db, state="held", offset=2)
     intent = add(db, side="outbox", group_name=None, source="shop", seq=7, partition=None, offset=None, key="o")
     number, messages = start(admin, "discard", '{"state": "dead"}', "test data")
-    assert messages == 2 and step(admin, number)["done"] == 2
+    assert messages == 2 and [step(admin, number)["done"] for _ in range(2)] == [1, 2]
     assert states(db, head, held, intent) == ["discarded", "retrying", "discarded"] and message(db, held)["attempts"] == 0
     assert db.root.do("SELECT failed_id FROM txb.relay_decision") == [(intent,)]

@@ -49,7 +49,8 @@ def check_each_once(system):
 
 def test_workers_finish_the_job_of_a_command_that_was_killed(failed):
     system = failed
-    row = one(system, "SELECT number FROM txb.failed ORDER BY number OFFSET 700 LIMIT 1")
+    (first, _), (_, row), *_ = query(system, "SELECT count(*), min(number) FROM txb.failed GROUP BY partition ORDER BY min(number)")
+    assert 0 < first <= 500, "a step is about one partition"
     with system.target_postgres.session(system.bank.target, autocommit=False) as holder, holder.cursor() as cursor:
         cursor.execute("SELECT 1 FROM txb.failed WHERE number = %s FOR UPDATE", (row,))
         running = subprocess.Popen([binary(), "-d", uri(system), "failed", "retry", "--group", system.group, "--yes", "--reason", "mended"])
@@ -60,8 +61,8 @@ def test_workers_finish_the_job_of_a_command_that_was_killed(failed):
         query(system, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'txbroker failed retry' AND datname = current_database()")
         process.wait_for(lambda: one(system, GONE), "its session to end", 60)
         holder.rollback()
-    assert (job(system)["state"], job(system)["done"]) == ("running", 500)
-    assert states(system) == {"retrying": 500, "dead": MESSAGES - 500}
+    assert (job(system)["state"], job(system)["done"]) == ("running", first)
+    assert states(system) == {"retrying": first, "dead": MESSAGES - first}
     break_it(system, ("late", 1))
     send(system, [("late", 1)])
     workers(system, 2)
@@ -85,3 +86,17 @@ def test_commands_and_workers_at_one_job_decide_about_each_message_once(failed):
         assert running.communicate(timeout=120)[0] == f"retried {MESSAGES} of {MESSAGES} messages\n" and running.returncode == 0
     wait(system, lambda: states(system) == {"resolved": MESSAGES}, deadline_s=120)
     check_each_once(system)
+
+
+def test_a_command_waits_on_for_a_batch_that_takes_longer_than_one_wait(failed):
+    """Each wait of the server is of five seconds; a step that was refused is asked for again."""
+    system = failed
+    waiting = "SELECT query_start FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    with system.target_postgres.session(system.bank.target, autocommit=False) as holder, holder.cursor() as cursor:
+        cursor.execute("SELECT 1 FROM txb.consumer_offset FOR UPDATE")
+        running = subprocess.Popen([binary(), "-d", uri(system), "failed", "retry", "--group", system.group, "--yes"], stdout=subprocess.PIPE, text=True)
+        began = process.wait_for(lambda: query(system, waiting), "a step to wait", 60)
+        process.wait_for(lambda: query(system, waiting) not in ([], began), "the step to be asked for again", 60)
+        holder.rollback()
+    assert running.communicate(timeout=120)[0].endswith(f"retried {MESSAGES} of {MESSAGES} messages\n") and running.returncode == 0
+    assert states(system) == {"retrying": MESSAGES}
