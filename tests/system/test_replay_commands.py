@@ -702,7 +702,8 @@ def test_a_failed_message_of_a_job_says_so(desk):
     assert [(m["number"], m["partition"], m["job"]) for m in listed] == [(failed, None, number)]
     assert f"orders, job {number}" in desk.ok("failed", "list", "--group", "ledger")
     text = desk.ok("failed", "show", str(failed), "--group", "ledger")
-    assert re.search(rf"^  job +{number}$", text, re.M) and re.search(r"^  number +4$", text, re.M) and "partition" not in text and str(-lane) not in text.split("Payload")[0]
+    assert re.search(rf"^  job +{number}$", text, re.M) and re.search(r"^  number +4$", text, re.M)
+    assert "partition" not in text and not re.search(rf"(?<!\w){-lane}\b", text), "an id may have -1 in it"
     shown = desk.json("failed", "show", str(failed), "--group", "ledger")
     assert (shown["partition"], shown["job"], shown["offset"]) == (None, number, 4)
     assert "1 failed; open: 1 dead" in desk.ok("replay", "show", str(number))
