@@ -30,7 +30,6 @@ CREATE TABLE txb.failed_job (
   done bigint NOT NULL DEFAULT 0,
   skipped bigint NOT NULL DEFAULT 0,
   refused jsonb NOT NULL DEFAULT '[]',
-  bound bigint NOT NULL,
   created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
   created_by text NOT NULL DEFAULT session_user,
   os_user text,
@@ -53,7 +52,6 @@ COMMENT ON COLUMN txb.failed_job.done IS 'How many of them were changed';
 COMMENT ON COLUMN txb.failed_job.skipped IS
   'How many could not be: somebody else had decided since the start, or they were applied meanwhile';
 COMMENT ON COLUMN txb.failed_job.refused IS 'The first ten of those: number and why';
-COMMENT ON COLUMN txb.failed_job.bound IS 'The highest number that it is about';
 COMMENT ON COLUMN txb.failed_job.created_at IS 'When it was started';
 COMMENT ON COLUMN txb.failed_job.created_by IS 'The database role that started it';
 COMMENT ON COLUMN txb.failed_job.os_user IS 'The operating system''s user, as the program told it';
@@ -289,13 +287,13 @@ BEGIN
       FROM meant AS m GROUP BY m.place, m.chunk
     RETURNING n.numbers
   )
-  SELECT sum(cardinality(n.numbers)), max(n.numbers[cardinality(n.numbers)]) INTO messages, j.bound FROM parts AS n;
+  SELECT sum(cardinality(n.numbers)) INTO messages FROM parts AS n;
   IF messages IS NULL THEN
     RAISE EXCEPTION 'no failed message is like that' USING ERRCODE = 'P0002';
   END IF;
-  INSERT INTO txb.failed_job AS o (number, verb, group_name, filter, reason, messages, bound, os_user, state_by)
+  INSERT INTO txb.failed_job AS o (number, verb, group_name, filter, reason, messages, os_user, state_by)
   VALUES (failed_job_start.number, failed_job_start.verb, p.group_name, failed_job_start.filter,
-          left(nullif(failed_job_start.reason, ''), 1000), failed_job_start.messages, j.bound, nullif(person, ''),
+          left(nullif(failed_job_start.reason, ''), 1000), failed_job_start.messages, nullif(person, ''),
           txb.person_text(person))
   RETURNING o.* INTO j;
   PERFORM txb.failed_job_audit('failed ' || verb, j);

@@ -208,9 +208,11 @@ class Postgres:
         try:
             if connection is not None:
                 answer = _ask(connection, sql, args)
-        except (psycopg2.OperationalError, psycopg2.InterfaceError):  # the server was away since the last look
+        except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
             connection.close()
-        if answer is None:
+            if error.pgcode and not error.pgcode.startswith("57P"):  # an answer (a lock that was waited for, a deadlock), and the caller's
+                raise
+        if answer is None:  # none was kept, or the server was away since the last look
             connection = self.connect(database, user=user)
             answer = _ask(connection, sql, args)
         kept[name] = connection

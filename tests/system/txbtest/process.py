@@ -38,7 +38,7 @@ def kept_while_waiting():
 def wait_for(condition, what, deadline_s=60.0, every_s=0.02, alive=None):
     """Calls condition() until it answers something true, and returns that. `alive`, if given, raises when waiting has become useless.
 
-    A condition only looks: what it asks a server on a connection that is kept for the wait (Postgres.query) may be asked twice."""
+    What a condition asks a server on a connection that is kept for the wait (Postgres.ask) is asked again when the server was away meanwhile."""
     if kept_while_waiting() is not None:
         return _wait_for(condition, what, deadline_s, every_s, alive)
     _waiting.kept = {}
