@@ -305,7 +305,7 @@ enum txb_rc txb_worker_aside_params(txb_worker_t *w, const struct txb_worker_sou
   add_texts(w, a, n, TEXT_CLASS, p);
   add_texts(w, a, n, TEXT_SQLSTATE, p);
   add_texts(w, a, n, TEXT_ERROR, p);
-  txb_pg_add_text(p, txb_slice_text(txb_worker_handler_name(w)));
+  txb_pg_add_text(p, txb_slice_text(txb_worker_handler_name(w, s->batch->slot)));
   txb_pg_add_text(p, txb_slice_text(w->settings->owner));
   return txb_buffer_check(&p->bytes, err);
 }

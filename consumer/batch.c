@@ -28,8 +28,13 @@ static const struct txb_pg_statement open_statement = {"txb_worker_open", txb_te
                                      add_statement = {"txb_worker_failed_add", txb_text_worker_failed_add};
 const struct txb_pg_statement txb_worker_inbox_statement = {"txb_worker_inbox", txb_text_worker_inbox};
 
-bool txb_worker_is_sql(const txb_worker_t *w) {
-  return w->settings->handler == TXB_HANDLER_SQL || w->settings->handler == TXB_HANDLER_SQL_BATCH;
+bool txb_worker_is_sql(const txb_worker_t *w, int slot) {
+  return w->places[slot].copies || w->settings->handler == TXB_HANDLER_SQL ||
+         w->settings->handler == TXB_HANDLER_SQL_BATCH;
+}
+
+const struct txb_pg_statement *txb_worker_apply_statement(const txb_worker_t *w, int slot) {
+  return w->places[slot].copies ? &w->copy : &w->apply;
 }
 
 /* W11: what a handler may have changed of the session is set back: the role before anything of ours runs behind it, the
@@ -161,7 +166,7 @@ static enum txb_rc fill(txb_worker_t *w, struct txb_worker_batch *b, int32_t att
   if (b->aside_count > 0)
     TXB_TRY(txb_worker_aside_params(w, &source, b->aside, b->aside_count, &b->add, err));
   txb_pg_params_clear(&b->apply);
-  if (txb_worker_is_sql(w))
+  if (txb_worker_is_sql(w, b->slot))
     return add_messages(w, b, attempt, err);
   add_group(w, b);
   add_sorted_ids(b);
@@ -291,7 +296,7 @@ enum txb_rc txb_worker_commit(txb_worker_t *w, struct txb_error *err) {
   w->operation.commit_answer = w->operation.sent - 1;
   /* Not before COMMIT: deferred triggers of the user's tables run there, and may read settings of the transaction. When
    * it fails, this is not run, and the rollback has done the same. */
-  if (txb_worker_is_sql(w))
+  if (txb_worker_is_sql(w, w->operation.action.slot))
     TXB_TRY(txb_worker_reset_settings(w, err));
   TXB_TRY(txb_worker_sync(w, err));
   TXB_TRY(txb_pg_pump(w->pg, err));
@@ -304,7 +309,7 @@ enum txb_rc txb_worker_batch_rollback(txb_worker_t *w, struct txb_error *err) {
   txb_worker_next_phase(w, TXB_PHASE_ROLLBACK);
   TXB_TRY(txb_worker_send(w, &txb_worker_rollback_statement, NULL, err));
   TXB_TRY(txb_worker_sync(w, err));
-  if (txb_worker_is_sql(w))
+  if (txb_worker_is_sql(w, w->operation.action.slot))
     return TXB_OK;
   TXB_TRY(txb_worker_handler_plugin_reset(w, err));
   return txb_worker_sync(w, err);
@@ -318,8 +323,8 @@ static enum txb_rc send_batch(txb_worker_t *w, struct txb_worker_batch *b, struc
     w->operation.phase = TXB_PHASE_COMMIT;
     return txb_worker_batch_close(w, b, 0, err);
   }
-  if (txb_worker_is_sql(w)) {
-    TXB_TRY(txb_worker_send(w, &w->apply, &b->apply, err));
+  if (txb_worker_is_sql(w, b->slot)) {
+    TXB_TRY(txb_worker_send(w, txb_worker_apply_statement(w, b->slot), &b->apply, err));
     TXB_TRY(txb_worker_reset_role(w, err));
     w->operation.phase = TXB_PHASE_COMMIT;
     TXB_TRY(txb_worker_batch_add(w, b, err));
@@ -415,7 +420,9 @@ enum txb_rc txb_worker_batch_begin(txb_worker_t *w, struct txb_error *err) {
 
 /* ---- what became of it ----------------------------------------------------------------------- */
 
-const char *txb_worker_handler_name(const txb_worker_t *w) {
+const char *txb_worker_handler_name(const txb_worker_t *w, int slot) {
+  if (w->places[slot].copies)
+    return TXB_COPY_FUNCTION;
   switch (w->settings->handler) {
   case TXB_HANDLER_SQL:
   case TXB_HANDLER_SQL_BATCH:

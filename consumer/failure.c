@@ -18,7 +18,7 @@ static bool is_handler_s(const txb_worker_t *w) {
     return false;
   if (o->own) /* deferred triggers of the user's tables run there */
     return o->failed_answer >= o->commit_answer;
-  return !txb_worker_is_sql(w) || o->failed_answer > 1;
+  return !txb_worker_is_sql(w, o->action.slot) || o->failed_answer > 1;
 }
 
 /* Shutting down, read-only, session ended: a new connection. But the text of an SQLSTATE may be about another server: a

@@ -88,3 +88,10 @@ enum txb_rc txb_worker_handler_sql_open(txb_worker_t *w, struct txb_error *err) 
   w->apply = (struct txb_pg_statement){.name = "txb_worker_apply", .sql = w->apply_sql};
   return TXB_OK;
 }
+
+enum txb_rc txb_worker_copy_open(txb_worker_t *w, struct txb_error *err) {
+  if (w->copy_sql == NULL)
+    TXB_TRY(fill_in(txb_text_worker_apply_batch, TXB_COPY_FUNCTION, &w->copy_sql, err));
+  w->copy = (struct txb_pg_statement){.name = "txb_worker_copy", .sql = w->copy_sql};
+  return TXB_OK;
+}

@@ -93,12 +93,12 @@ enum txb_rc txb_worker_isolated_end_chunk(txb_worker_t *w, bool last, struct txb
     TXB_TRY(txb_worker_send(w, &undo, NULL, err));
     return txb_worker_send(w, &release, NULL, err);
   }
-  if (!txb_worker_is_sql(w))
+  if (!txb_worker_is_sql(w, w->operation.action.slot))
     TXB_TRY(txb_worker_handler_plugin_reset(w, err));
   TXB_TRY(txb_worker_send(w, &release, NULL, err));
   if (last) /* deferred triggers may read settings of the transaction at COMMIT */
     return TXB_OK;
-  if (txb_worker_is_sql(w))
+  if (txb_worker_is_sql(w, w->operation.action.slot))
     TXB_TRY(txb_worker_reset_settings(w, err));
   txb_pg_params_clear(&w->params);
   txb_worker_params_timeout(w);
@@ -113,7 +113,7 @@ static enum txb_rc send_apply(txb_worker_t *w, const uint32_t *which, int32_t n,
   const struct txb_worker_place *place = &w->places[w->operation.action.slot];
   txb_pg_params_clear(&o->apply);
   txb_pg_add_text(&o->apply, txb_slice_text(w->settings->group));
-  if (!txb_worker_is_sql(w)) {
+  if (!txb_worker_is_sql(w, w->operation.action.slot)) {
     TXB_TRY(txb_worker_apply_ids(w, &o->source, which, n, &o->apply, err));
     txb_pg_add_int8(&o->apply, txb_worker_run_of(w, &o->source));
     TXB_TRY(txb_buffer_check(&o->apply.bytes, err));
@@ -124,7 +124,7 @@ static enum txb_rc send_apply(txb_worker_t *w, const uint32_t *which, int32_t n,
   txb_pg_add_int4(&o->apply, attempt);
   TXB_TRY(txb_worker_apply_ids(w, &o->source, which, n, &o->apply, err));
   TXB_TRY(txb_worker_apply_columns(w, &o->source, which, n, &o->apply, err));
-  return txb_worker_send(w, &w->apply, &o->apply, err);
+  return txb_worker_send(w, txb_worker_apply_statement(w, w->operation.action.slot), &o->apply, err);
 }
 
 /* Moves those of the first one's attempt to the front, in their order; returns how many. */
@@ -146,7 +146,7 @@ static enum txb_rc send_chunk(txb_worker_t *w, struct txb_error *err) {
   o->first_answer = w->operation.sent;
   o->open = true;
   o->fine = false;
-  if (!txb_worker_is_sql(w))
+  if (!txb_worker_is_sql(w, w->operation.action.slot))
     return send_apply(w, o->chunk, o->chunk_count, 0, err);
   for (int32_t done = 0, same; done < o->chunk_count; done += same) {
     uint32_t *rest = o->chunk + done;
@@ -233,7 +233,7 @@ enum txb_rc txb_worker_isolated_answer(txb_worker_t *w, struct txb_error *err) {
     }
     txb_worker_verdict_of(w, &o->source, &w->operation.error, &verdict);
     rc = TXB_POISON;
-  } else if (txb_worker_is_sql(w)) {
+  } else if (txb_worker_is_sql(w, w->operation.action.slot)) {
     o->applied += counted(w);
   } else {
     int64_t applied = 0;

@@ -112,6 +112,7 @@ static enum txb_rc check_database(txb_worker_t *w, struct txb_error *err) {
     return TXB_OK;
   bool sql = w->settings->handler == TXB_HANDLER_SQL || w->settings->handler == TXB_HANDLER_SQL_BATCH;
   TXB_TRY(sql ? txb_worker_handler_sql_open(w, err) : txb_worker_handler_plugin_open(w, err));
+  TXB_TRY(txb_worker_copy_open(w, err));
   w->handler_checked = true;
   return TXB_OK;
 }
@@ -476,6 +477,7 @@ static void process_fini(txb_worker_t *w) {
   txb_pg_params_fini(&w->params);
   txb_buffer_fini(&w->text);
   txb_free(w->apply_sql);
+  txb_free(w->copy_sql);
 }
 
 enum txb_rc txb_worker_join(txb_worker_t *w, struct txb_error *err) {

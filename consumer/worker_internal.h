@@ -33,6 +33,7 @@ struct txb_worker_place {
   int64_t run;              /* under which the inbox takes its messages (J2): 0, or a forced replay's job */
   uint32_t serial;          /* tells answers of Kafka about an older assignment apart */
   struct txb_lane *lane;    /* what a replay's is beside that; NULL: a partition of Kafka's */
+  bool copies;              /* a lane whose messages go to a topic, and to no handler of the group */
   bool giving_back;         /* part of the REVOKED or LOST notice at hand */
   struct txb_error error;   /* what went wrong with it last: for its stall record and the log */
   const char *told_problem; /* of a foreign message, for the log; static storage */
@@ -225,8 +226,8 @@ struct txb_worker_process_state {
   int64_t told_aside_us; /* when the log was told last that messages were set aside, and how many have been since */
   int64_t untold_aside;
 
-  struct txb_pg_statement apply; /* handler_sql.c: the statement with the function's name in it */
-  char *apply_sql;
+  struct txb_pg_statement apply, copy; /* handler_sql.c: the statements with a function's name in them */
+  char *apply_sql, *copy_sql;
   bool handler_checked;
   void *library; /* handler_plugin.c */
   const struct txb_plugin *plugin;
@@ -318,9 +319,14 @@ enum txb_rc txb_worker_batch_end(txb_worker_t *w, struct txb_error *err) TXB_MUS
 /* While the server works: makes the batch that comes after it. */
 enum txb_rc txb_worker_batch_ahead(txb_worker_t *w, struct txb_error *err) TXB_MUST_CHECK;
 void txb_worker_batches_fini(txb_worker_t *w);
-bool txb_worker_is_sql(const txb_worker_t *w);
+/* What handles the messages of a replay that go to a topic. */
+#define TXB_COPY_FUNCTION "txb.job_republish"
+/* Whether the messages of a slot are handled by a statement: by the group's SQL handler, or by the one that copies. */
+bool txb_worker_is_sql(const txb_worker_t *w, int slot);
+/* That statement. */
+const struct txb_pg_statement *txb_worker_apply_statement(const txb_worker_t *w, int slot);
 /* The handler's name, for txb.failed. */
-const char *txb_worker_handler_name(const txb_worker_t *w);
+const char *txb_worker_handler_name(const txb_worker_t *w, int slot);
 /* How long a statement of the handler may take: one more parameter. A callback's take as long as the application likes. */
 void txb_worker_params_timeout(txb_worker_t *w);
 /* BEGIN and batch_open, for the records that b has. */
@@ -416,6 +422,8 @@ void txb_worker_headers_json(const struct txb_record *record, const struct txb_e
 /* Looks the function up and makes the apply statement. TXB_REFUSED: it is not there or does not fit; the message says
  * what to do. */
 enum txb_rc txb_worker_handler_sql_open(txb_worker_t *w, struct txb_error *err) TXB_MUST_CHECK;
+/* Makes the statement that writes a replay's messages to a topic, whatever the group's handler is. */
+enum txb_rc txb_worker_copy_open(txb_worker_t *w, struct txb_error *err) TXB_MUST_CHECK;
 
 /* ---- handler_plugin.c: plugins and callbacks ---- */
 enum txb_rc txb_worker_handler_plugin_open(txb_worker_t *w, struct txb_error *err) TXB_MUST_CHECK;
