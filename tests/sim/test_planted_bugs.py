@@ -17,7 +17,7 @@ def planted():
     """Those of the programs, and those that live in a simulator's model alone, where the rule is kept by the database's functions."""
     body = re.search(r"txb_bug_names\[\]\s*=\s*\{(.*?)\};", (ROOT / "common/fault.c").read_text(), re.DOTALL)
     names = re.findall(r'"([^"]+)"', body.group(1))
-    for side in ("relay", "worker"):
+    for side in ("relay", "worker", "saga"):
         names += re.findall(r'\{"(%s_[a-z_]+)", &' % side, (ROOT / f"tests/sim/sim_{side}.c").read_text())
     # Those of lanes live around the core, where the worker's model has its own; tests/system has them all.
     return [name for name in dict.fromkeys(names) if not name.startswith("lane_")]
@@ -40,7 +40,7 @@ def test_is_found(bug):
     assert without.returncode == 0, without.stdout[:2000]
 
 
-@pytest.mark.parametrize("side", ["relay", "worker"])
+@pytest.mark.parametrize("side", ["relay", "worker", "saga"])
 def test_an_unknown_bug_is_refused(side):
     """A misspelt name must not run without its bug and count as found."""
     assert simulate(side, "--seeds", "1", "--bug", f"{side}_unheard_of").returncode not in (0, 1)
