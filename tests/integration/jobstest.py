@@ -8,7 +8,8 @@ from test_sql_failed import item
 START = (
     "SELECT number, existed FROM txb.job_start(%(name)s, %(group_name)s, %(source)s, %(topics)s::text[], %(keys)s::bytea[], "
     "%(types)s::text[], %(time_from)s::timestamptz, %(time_to)s::timestamptz, %(seq_from)s, %(seq_to)s, %(forced)s, "
-    "%(then_live)s, %(rate_max)s, %(reason)s, %(person)s)"
+    "%(then_live)s, %(rate_max)s, %(reason)s, %(person)s, %(lane_topics)s::text[], %(lane_partitions)s::int[], "
+    "%(lane_froms)s::bigint[], %(lane_tos)s::bigint[], %(cluster_id)s, %(to_topic)s, %(partitions)s::int[])"
 )
 ONE, TWO = uuid.UUID(int=1), uuid.UUID(int=2)
 LEASE_MS = 30000
@@ -30,6 +31,9 @@ COLUMNS = (
 ).split()
 
 
+KAFKA = ("lane_topics", "lane_partitions", "lane_froms", "lane_tos", "cluster_id", "to_topic", "partitions")
+
+
 def start(session, **more):
     """(number, existed) of a job of topic t, numbers 1 to 99."""
     job = {
@@ -48,11 +52,19 @@ def start(session, **more):
         "rate_max": None,
         "reason": "lost",
         "person": "hal",
+        **dict.fromkeys(KAFKA),
         **more,
     }
     with session.connection.cursor() as cursor:
         cursor.execute(START, job)
         return cursor.fetchone()
+
+
+def start_kafka(session, *ranges, **more):
+    """(number, existed) of a job that reads these of Kafka: (topic, partition, from, to) each."""
+    columns = dict(zip(KAFKA, [list(column) for column in zip(*ranges)])) if ranges else {}
+    none = dict.fromkeys(("source", "topics", "seq_from", "seq_to"))
+    return start(session, **{**none, **columns, "cluster_id": "c1", **more})
 
 
 def register(session, topic="t", partitions=2):
@@ -64,7 +76,8 @@ def register(session, topic="t", partitions=2):
 def claim(session, instance=ONE, lanes_max=10, owner="w1", group="g"):
     """The rows, as dictionaries."""
     names = (
-        "lane job topic source seq_to position run rate_max keys types time_from time_to then_live wants_pass"
+        "lane job topic source seq_to position run rate_max keys types time_from time_to then_live wants_pass "
+        "job_lowest job_left pin cluster_id from_partition to_topic"
     ).split()
     rows = session.do("SELECT * FROM txb.lane_claim(%s, %s, %s, %s, %s)", group, owner, instance, LEASE_MS, lanes_max)
     return [dict(zip(names, row)) for row in rows]

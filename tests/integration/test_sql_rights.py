@@ -137,6 +137,10 @@ SET_ASIDE = (
 JOB = (
     "SELECT txb.job_start('j', 'g', 'bank', '{t}', NULL, NULL, NULL, NULL, 1, 10, %s, %s, NULL, 'lost', 'hal')"
 )
+FROM_KAFKA = (
+    "SELECT txb.job_start('j', 'g', NULL, '{t}', NULL, NULL, NULL, NULL, NULL, NULL, false, false, NULL, 'lost', 'hal', '{t}', "
+    "'{0}', '{0}', '{5}', 'c1')"
+)
 FIRST = "ALTER SEQUENCE txb.job_number_seq RESTART; ALTER SEQUENCE txb.job_lane_lane_seq RESTART"
 STARTED = [FIRST, KNOWN, JOB % (False, False)]
 DECIDING = [FIRST, SET_ASIDE, "SELECT txb.failed_job_start('retry', '{}', NULL, 'hal')"]
@@ -272,6 +276,7 @@ STATEMENTS = [
     (JOB % (False, False), ADMIN, [KNOWN]),
     (JOB % (True, False), ADMIN, [KNOWN]),
     (JOB % (False, True), ADMIN, []),
+    (FROM_KAFKA, ADMIN, [KNOWN]),
     ("SELECT txb.job_pause(1, 'hal')", ADMIN, STARTED),
     ("SELECT txb.job_resume(1, 'hal')", ADMIN, [*STARTED, "SELECT txb.job_pause(1, 'hal')"]),
     ("SELECT txb.job_cancel(1, 'hal', 'enough')", ADMIN, STARTED),
@@ -282,6 +287,7 @@ STATEMENTS = [
     ("UPDATE txb.job_lane SET done = true", set(), STARTED),
     ("DELETE FROM txb.job_lane", set(), STARTED),
     (f"SELECT * FROM txb.lane_claim('g', 'w1', {UUID}, 30000, 1)", WORKER, STARTED),
+    (f"SELECT * FROM txb.lane_claim('g', 'w1', {UUID}, 30000, 1)", WORKER, [FIRST, KNOWN, FROM_KAFKA]),
     (f"SELECT txb.lane_pass(1, {UUID}, '{{0}}', '{{5}}', 'c1', 9)", WORKER, REBUILT),
     (f"SELECT txb.lane_error(1, {UUID}, 'no source'), txb.lane_free(1, {UUID})", WORKER, REBUILT),
     ("SELECT txb.group_waits('g')", WORKER, STARTED),
