@@ -13,6 +13,8 @@
  * queue makes librdkafka 2.0.2 pause for a second. */
 #define FETCH_QUEUE_MESSAGES 20000
 #define FETCH_QUEUE_KBYTES   8192
+/* A reader lets it fill up: whatever librdkafka has is what is there until it looks again. */
+#define READER_QUEUE_MESSAGES 50000
 /* A slow handler is no reason to leave the group: a dead process is found by its session. */
 #define POLL_INTERVAL_MS 86400000
 
@@ -66,6 +68,13 @@ static enum txb_rc configure_defaults(const struct txb_kafka_cluster *cluster, r
   return TXB_OK;
 }
 
+static enum txb_rc configure_member(const struct txb_kafka_consumer_options *o, rd_kafka_conf_t *conf,
+                                    struct txb_error *err) {
+  TXB_TRY(txb_kafka_conf_set_int(conf, "session.timeout.ms", o->session_timeout_ms, err));
+  int heartbeat_ms = o->session_timeout_ms / 10 < 3000 ? o->session_timeout_ms / 10 : 3000;
+  return txb_kafka_conf_set_int(conf, "heartbeat.interval.ms", heartbeat_ms > 1 ? heartbeat_ms : 1, err);
+}
+
 static enum txb_rc configure(const struct txb_kafka_consumer_options *o, rd_kafka_conf_t *conf, struct txb_error *err) {
   /* auto.offset.reset: the position is the database's; what Kafka no longer has is told, never jumped over. */
   static const char *const fixed[][2] = {
@@ -78,11 +87,11 @@ static enum txb_rc configure(const struct txb_kafka_consumer_options *o, rd_kafk
   for (size_t i = 0; i < TXB_ARRAY_SIZE(fixed); i++)
     TXB_TRY(txb_kafka_conf_set(conf, fixed[i][0], fixed[i][1], err));
   TXB_TRY(txb_kafka_conf_set(conf, "group.id", o->group, err));
-  TXB_TRY(txb_kafka_conf_set_int(conf, "session.timeout.ms", o->session_timeout_ms, err));
-  int heartbeat_ms = o->session_timeout_ms / 10 < 3000 ? o->session_timeout_ms / 10 : 3000;
-  TXB_TRY(txb_kafka_conf_set_int(conf, "heartbeat.interval.ms", heartbeat_ms > 1 ? heartbeat_ms : 1, err));
+  if (o->topics != NULL)
+    TXB_TRY(configure_member(o, conf, err));
   TXB_TRY(txb_kafka_conf_set_int(conf, "max.poll.interval.ms", POLL_INTERVAL_MS, err));
-  TXB_TRY(txb_kafka_conf_set_int(conf, "queued.min.messages", FETCH_QUEUE_MESSAGES, err));
+  TXB_TRY(txb_kafka_conf_set_int(conf, "queued.min.messages",
+                                 o->topics != NULL ? FETCH_QUEUE_MESSAGES : READER_QUEUE_MESSAGES, err));
   TXB_TRY(txb_kafka_conf_set_int(conf, "queued.max.messages.kbytes", FETCH_QUEUE_KBYTES, err));
   rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_REBALANCE | RD_KAFKA_EVENT_OFFSET_COMMIT | RD_KAFKA_EVENT_ERROR);
   return TXB_OK;
@@ -138,7 +147,8 @@ enum txb_rc txb_kafka_consumer_open(const struct txb_kafka_consumer_options *opt
   c->queue = rd_kafka_queue_get_consumer(c->client);
   static const uint64_t one = 1;
   rd_kafka_queue_io_event_enable(c->queue, c->fd, &one, sizeof one);
-  TXB_TRY(subscribe(c, options, err));
+  if (options->topics != NULL)
+    TXB_TRY(subscribe(c, options, err));
   txb_wake_signal(c->fd);
   *out = txb_steal(c);
   return TXB_OK;

@@ -1,4 +1,4 @@
-/* The port to librdkafka for consuming: one member of one group. What happens comes as notices, one by one, without
+/* The port to librdkafka for consuming: one member of one group, or a reader without any. What happens comes as notices, one by one, without
  * waiting; the descriptor is readable when there may be some. One thread.
  *
  * Membership and fetching are two things here: an assigned partition is fetched only after txb_kafka_consumer_fetch,
@@ -21,11 +21,13 @@ struct txb_kafka_consumer;
 struct txb_kafka_consumer_options {
   struct txb_kafka_cluster cluster;
   const char *group;
-  const char *const *topics; /* NULL-ended */
-  int session_timeout_ms;
+  /* NULL-ended. NULL: a reader of what it is told to fetch, in the group's name and under its rights; the group never hears
+   * of it: it is no member, and commits nothing. */
+  const char *const *topics;
+  int session_timeout_ms; /* of a member */
 };
 
-/* Joins the group in the background. TXB_REFUSED: options are wrong; TXB_FATAL: no memory. */
+/* Joins the group in the background, if there are topics. TXB_REFUSED: options are wrong; TXB_FATAL: no memory. */
 enum txb_rc txb_kafka_consumer_open(const struct txb_kafka_consumer_options *options, struct txb_kafka_consumer **out,
                                     struct txb_error *err) TXB_MUST_CHECK;
 /* Leaves the group if txb_kafka_consumer_leave has not; may wait some seconds for librdkafka's threads. NULL is fine.

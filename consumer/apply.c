@@ -72,7 +72,7 @@ enum txb_rc txb_worker_item_headers(txb_worker_t *w, const struct txb_worker_sou
     return TXB_OK;
   }
   const struct txb_worker_message *m = message_at(w, s->batch, i);
-  if (m->page != NULL) {
+  if (m->kafka == NULL) {
     *out = m->headers.data != NULL ? m->headers : txb_slice_text("{}");
     return TXB_OK;
   }

@@ -69,7 +69,7 @@ void txb_worker_places_fini(txb_worker_t *w) {
 void txb_worker_drop_message(void *context, void *ref) {
   struct txb_worker_message *m = ref;
   (void)context;
-  if (m->page != NULL) {
+  if (m->kafka == NULL) {
     txb_lane_message_release(m);
     return;
   }

@@ -81,5 +81,8 @@ struct txb_worker_message *txb_lane_page_give(struct txb_lane_page *page, int ro
 }
 
 void txb_lane_message_release(struct txb_worker_message *message) {
-  txb_lane_page_unref(message->page);
+  if (message->page != NULL)
+    txb_lane_page_unref(message->page);
+  else
+    txb_free(message);
 }

@@ -24,6 +24,7 @@ int txb_lane_page_rows(const struct txb_lane_page *page);
  * it is gone the message may only be released. *size_out: bytes that it holds. */
 struct txb_worker_message *txb_lane_page_give(struct txb_lane_page *page, int row, struct txb_slice topic,
                                               int32_t partition, int64_t *size_out);
+/* Of any lane: also of one that reads Kafka, whose messages have no page. */
 void txb_lane_message_release(struct txb_worker_message *message);
 
 #endif

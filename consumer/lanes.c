@@ -42,7 +42,9 @@ enum {
   ROW_JOB_LEFT,
   ROW_DATABASE,
   ROW_PIN,
-  ROW_DECIDES
+  ROW_DECIDES,
+  ROW_CLUSTER,
+  ROW_FROM_PARTITION
 };
 
 static const struct txb_pg_statement claim_statement = {"txb_lane_claim", txb_text_lane_claim},
@@ -160,6 +162,19 @@ static void refuse_lane(txb_worker_t *w, int32_t number, const char *source) {
   txb_lanes_add_word(w, number, true, "");
 }
 
+static enum txb_rc open_topic_reader(txb_worker_t *w, const struct txb_pg_result *r, int row, struct txb_lane *lane,
+                                     struct txb_error *err) {
+  struct txb_lane_reader_options options = {.topic = txb_pg_text(r, row, ROW_TOPIC),
+                                            .lane = lane->number,
+                                            .keys = txb_pg_bytes(r, row, ROW_KEYS),
+                                            .types = txb_pg_bytes(r, row, ROW_TYPES),
+                                            .cluster_id = txb_pg_text(r, row, ROW_CLUSTER),
+                                            .from_partition = txb_pg_int4(r, row, ROW_FROM_PARTITION),
+                                            .kafka = &w->settings->kafka,
+                                            .group = w->settings->group};
+  return txb_lane_reader_new(&options, &lane->reader, err);
+}
+
 static enum txb_rc open_reader(txb_worker_t *w, const struct txb_pg_result *r, int row,
                                const struct txb_worker_outbox *outbox, struct txb_lane *lane, struct txb_error *err) {
   char what[TXB_JOB_PIN_WHAT_SIZE], name[120];
@@ -179,14 +194,25 @@ static enum txb_rc open_reader(txb_worker_t *w, const struct txb_pg_result *r, i
   return txb_lane_reader_new(&options, &lane->reader, err);
 }
 
+static void tell_claimed(const txb_worker_t *w, const struct txb_pg_result *r, int row, const struct txb_lane *lane) {
+  char partition[16] = "";
+  if (lane->of_topic)
+    snprintf(partition, sizeof partition, "%d", (int)txb_pg_int4(r, row, ROW_FROM_PARTITION));
+  txb_log(TXB_LOG_INFO, TXB_MSG("lane of a replay claimed"), TXB_F("group", w->settings->group),
+          TXB_FI("job", lane->job), TXB_FI("lane", lane->number), TXB_F("topic", txb_pg_text(r, row, ROW_TOPIC)),
+          TXB_F("source", txb_pg_text(r, row, ROW_SOURCE)), TXB_F("from_partition", lane->of_topic ? partition : NULL),
+          TXB_FI("from", txb_pg_int8(r, row, ROW_POSITION)), TXB_FI("to", txb_pg_int8(r, row, ROW_SEQ_TO)));
+}
+
 static enum txb_rc add_lane(txb_worker_t *w, const struct txb_pg_result *r, int row, int *slot_out,
                             struct txb_error *err) {
   int32_t number = txb_pg_int4(r, row, ROW_LANE);
   const char *source = txb_pg_text(r, row, ROW_SOURCE), *topic = txb_pg_text(r, row, ROW_TOPIC);
-  const struct txb_worker_outbox *outbox = find_outbox(w, source);
+  bool of_topic = !txb_pg_is_null(r, row, ROW_CLUSTER);
+  const struct txb_worker_outbox *outbox = of_topic ? NULL : find_outbox(w, source);
   void *memory = NULL;
   *slot_out = -1;
-  if (outbox == NULL) {
+  if (outbox == NULL && !of_topic) {
     refuse_lane(w, number, source);
     return TXB_OK;
   }
@@ -194,9 +220,12 @@ static enum txb_rc add_lane(txb_worker_t *w, const struct txb_pg_result *r, int 
     return TXB_OK; /* at the next claim: some are being given back */
   TXB_TRY(txb_alloc(sizeof(struct txb_lane), &memory, err));
   struct txb_lane *lane = memory;
-  *lane = (struct txb_lane){
-      .number = number, .job = txb_pg_int8(r, row, ROW_JOB), .end_asked_at = -1, .highest_passed = -1};
-  enum txb_rc rc = open_reader(w, r, row, outbox, lane, err);
+  *lane = (struct txb_lane){.number = number,
+                            .job = txb_pg_int8(r, row, ROW_JOB),
+                            .of_topic = of_topic,
+                            .end_asked_at = -1,
+                            .highest_passed = -1};
+  enum txb_rc rc = of_topic ? open_topic_reader(w, r, row, lane, err) : open_reader(w, r, row, outbox, lane, err);
   if (rc == TXB_OK)
     rc = txb_worker_add_place(w, topic, -number, lane, slot_out, err);
   if (rc != TXB_OK) {
@@ -204,9 +233,7 @@ static enum txb_rc add_lane(txb_worker_t *w, const struct txb_pg_result *r, int 
     return rc;
   }
   w->places[*slot_out].run = txb_bug("lane_run_ignored") ? 0 : txb_pg_int8(r, row, ROW_RUN);
-  txb_log(TXB_LOG_INFO, TXB_MSG("lane of a replay claimed"), TXB_F("group", w->settings->group),
-          TXB_FI("job", lane->job), TXB_FI("lane", number), TXB_F("topic", topic), TXB_F("source", source),
-          TXB_FI("from", txb_pg_int8(r, row, ROW_POSITION)), TXB_FI("to", txb_pg_int8(r, row, ROW_SEQ_TO)));
+  tell_claimed(w, r, row, lane);
   return TXB_OK;
 }
 

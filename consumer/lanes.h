@@ -37,8 +37,8 @@ enum txb_lane_pass {
 struct txb_lane {
   int32_t number;
   int64_t job, seq_to;
-  bool then_live;
-  int32_t job_left; /* lanes of its job that are not done, this one among them */
+  bool then_live, of_topic; /* of_topic: it reads a Kafka partition, not an outbox */
+  int32_t job_left;         /* lanes of its job that are not done, this one among them */
   struct txb_lane_reader *reader;
   bool confirm;         /* the core waits to be told that it is ours (W4) */
   bool seen;            /* in the answer at hand */

@@ -18,6 +18,47 @@ enum txb_rc txb_worker_message_new(void *kafka, const struct txb_record *record,
   return TXB_OK;
 }
 
+/* The next piece of a message's own bytes; what is absent stays so. */
+static struct txb_slice keep(char **at, struct txb_slice s) {
+  if (s.data == NULL)
+    return s;
+  struct txb_slice kept = txb_slice_of(*at, s.size);
+  memcpy(*at, s.data, s.size);
+  *at += s.size;
+  return kept;
+}
+
+enum txb_rc txb_worker_message_copy(const struct txb_record *record, const struct txb_event *event,
+                                    struct txb_buffer *scratch, struct txb_worker_message **out, int64_t *size_out,
+                                    struct txb_error *err) {
+  txb_buffer_clear(scratch);
+  txb_worker_headers_json(record, event, scratch);
+  TXB_TRY(txb_buffer_check(scratch, err));
+  const struct txb_slice parts[] = {record->key, record->value,       event->source,
+                                    event->type, event->content_type, txb_slice_of(scratch->data, scratch->size)};
+  size_t size = sizeof **out;
+  for (size_t i = 0; i < TXB_ARRAY_SIZE(parts); i++)
+    TXB_ASSERT(txb_size_add(size, parts[i].size, &size));
+  void *memory = NULL;
+  TXB_TRY(txb_alloc(size, &memory, err));
+  struct txb_worker_message *m = memory;
+  char *at = (char *)(m + 1);
+  m->record = (struct txb_record){.topic = record->topic,
+                                  .partition = record->partition,
+                                  .offset = record->offset,
+                                  .timestamp_ms = record->timestamp_ms,
+                                  .key = keep(&at, parts[0]),
+                                  .value = keep(&at, parts[1])};
+  m->event = *event;
+  m->event.source = keep(&at, parts[2]);
+  m->event.type = keep(&at, parts[3]);
+  m->event.content_type = keep(&at, parts[4]);
+  m->headers = keep(&at, parts[5]);
+  *out = m;
+  *size_out = (int64_t)size;
+  return TXB_OK;
+}
+
 static bool is_named(struct txb_slice name, const char *lower) {
   const char *p = name.data;
   if (name.size != strlen(lower))

@@ -40,6 +40,20 @@ static const char *const lane_stop_texts[] = {
     [TXB_STOP_REFUSED] = "the database refuses to hand the lane over",
 };
 
+static const char *const topic_lane_stop_texts[] = {
+    [TXB_STOP_NONE] = "",
+    [TXB_STOP_DIFFERENT] = "", /* the live partitions' alone: a lane's reader tells it as a range */
+    [TXB_STOP_DELETED] = "Kafka has deleted records of the replay that were not applied yet (retention)",
+    [TXB_STOP_BEYOND] = "the topic is not the one that was read so far: it was made anew or truncated",
+    [TXB_STOP_REFUSED] = "the database refuses to hand the lane over",
+};
+
+static const char *stop_text(const struct txb_worker_place *place, enum txb_stop stop) {
+  if (place->lane == NULL)
+    return stop_texts[stop];
+  return place->lane->of_topic ? topic_lane_stop_texts[stop] : lane_stop_texts[stop];
+}
+
 #define DECIDE                                                                                                         \
   "decide where to go on: SELECT txb.offset_set(group, topic, partition, next_offset, cluster_id, reason) as "         \
   "txb_admin"
@@ -128,9 +142,7 @@ static void stall_params(txb_worker_t *w) {
   if (a->stop != TXB_STOP_NONE) {
     bool lane = place->partition < 0;
     snprintf(stop, sizeof stop, "%s; %s",
-             a->stop == TXB_STOP_REFUSED ? place->error.message
-             : lane                      ? lane_stop_texts[a->stop]
-                                         : stop_texts[a->stop],
+             a->stop == TXB_STOP_REFUSED ? place->error.message : stop_text(place, a->stop),
              lane ? DECIDE_LANE : DECIDE);
     outcome = "stopped";
     text = stop;

@@ -79,13 +79,14 @@ struct txb_worker_verdict {
   struct txb_error why;
 };
 
-/* A fetched record: what the core's ref points to. Kafka keeps its bytes, or a page of the lane that it came by. */
+/* A fetched record: what the core's ref points to. Who keeps its bytes: Kafka's client (kafka), or, of a lane's, a page, or
+ * the message itself (neither). */
 struct txb_worker_message {
   void *kafka;
   struct txb_lane_page *page;
   struct txb_record record; /* headers not filled in */
   struct txb_event event;
-  struct txb_slice headers; /* of a page: as JSON; absent: none */
+  struct txb_slice headers; /* of a lane's: as JSON; absent: none */
 };
 
 /* A batch as it goes to the server: statements' parameters, made while the one before it still runs there. */
@@ -415,6 +416,11 @@ void txb_worker_sort_ids(struct txb_uuid *ids, size_t n);
 /* ---- message.c ---- */
 enum txb_rc txb_worker_message_new(void *kafka, const struct txb_record *record, struct txb_worker_message **out,
                                    struct txb_error *err) TXB_MUST_CHECK;
+/* A message with bytes of its own, but for the topic's name. record->headers must be filled in; *size_out: what it holds. To
+ * be freed by txb_free. */
+enum txb_rc txb_worker_message_copy(const struct txb_record *record, const struct txb_event *event,
+                                    struct txb_buffer *scratch, struct txb_worker_message **out, int64_t *size_out,
+                                    struct txb_error *err) TXB_MUST_CHECK;
 /* The headers that are not told elsewhere, as a JSON object, added to `out`. record->headers must be filled in. */
 void txb_worker_headers_json(const struct txb_record *record, const struct txb_event *event, struct txb_buffer *out);
 

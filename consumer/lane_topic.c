@@ -1,0 +1,545 @@
+/* The reader of a lane whose log is one partition of a Kafka topic: see lane_reader.h. It fetches by itself, without a
+ * place in the group, and what it reads is what a live worker would have read: ids, headers and foreign messages are those
+ * of the record where it lies. Records that the filter leaves out move the position on.
+ *
+ * Records are copied as soon as they have passed the filter: librdkafka keeps a whole fetch for as long as one record of it
+ * is out, and a filter that few pass would keep them all. So messages need no consumer, either, once they are read. What
+ * the worker does not take yet stays in librdkafka's queue, which has a limit. A crash at any line loses what was read, and
+ * nothing else. */
+#include <inttypes.h>
+
+#include "common/backoff.h"
+#include "common/clock.h"
+#include "common/fault.h"
+#include "common/kafka_consumer.h"
+#include "common/memory.h"
+#include "common/random.h"
+#include "consumer/lane_filter.h"
+#include "consumer/lane_page.h"
+#include "consumer/lane_rate.h"
+#include "consumer/lane_reader_internal.h"
+#include "consumer/worker_internal.h"
+
+#define MS           INT64_C(1000)
+#define SECOND_US    INT64_C(1000000)
+#define LOOK_AT_ONCE 2000 /* records; then the worker looks at what else there is to do */
+#define QUESTION_MS                                                                                                    \
+  2000 /* librdkafka has no such question without waiting; asked where it just said that a range is gone */
+/* So much read in vain is worth a transaction that moves the position on. */
+#define VAIN_RECORDS 20000
+#define VAIN_BYTES   (INT64_C(64) << 20)
+/* A partition that ends before the range does: it may be that a transaction is open, or that a new leader does not know yet
+ * how far it may give. Told when it lasts. */
+#define SHORT_US (5 * SECOND_US)
+
+struct topic_reader {
+  struct txb_lane_reader base; /* first: see of() */
+  const struct txb_kafka_cluster *kafka;
+  const char *group;
+  char *topic, *cluster_id;
+  int32_t partition, as_partition; /* Kafka's; and that of the lane's messages */
+  struct txb_lane_filter keys, types;
+  struct txb_buffer scratch;
+
+  struct txb_kafka_consumer *consumer;
+  bool drained;     /* nothing more was there: the descriptor tells when there is */
+  int64_t retry_us; /* no consumer before */
+  struct txb_backoff backoff;
+  bool in_trouble, tell_trouble, tell_well;
+  struct txb_error trouble;
+
+  bool fetching, paused;
+  bool started;                     /* the consumer fetches */
+  bool probing, probed;             /* it is asked for the message below (W9); it was, or there is none to ask for */
+  struct txb_lane_last last, given; /* that was run before; that was given since, -1: none */
+  int64_t seq_to;
+  int64_t next_seq;   /* the first offset that was not looked at */
+  int64_t given_next; /* behind the last message that was given */
+  int64_t end_seq;    /* Kafka had nothing from there on, -1: not told */
+  int64_t short_us;   /* when it is to be told that this lies before the range's end */
+  int64_t vain_records, vain_bytes;
+  struct txb_worker_message *held; /* read, and not given yet */
+  int64_t held_size;
+
+  bool tell_end, end_more;
+  int64_t end, told_end; /* told_end -1: none since the last fetch or resume */
+  bool tell_range;
+  int64_t low, high;
+  struct txb_lane_rate rate;
+};
+
+static struct topic_reader *of(struct txb_lane_reader *reader) {
+  return (struct topic_reader *)reader;
+}
+
+static const struct topic_reader *of_const(const struct txb_lane_reader *reader) {
+  return (const struct topic_reader *)reader;
+}
+
+static void drop_held(struct topic_reader *r) {
+  if (r->held != NULL)
+    txb_lane_message_release(r->held);
+  r->held = NULL;
+}
+
+/* ---- trouble --------------------------------------------------------------------------------- */
+
+/* Told once, and again only when it is another. */
+static void note_trouble(struct topic_reader *r, const struct txb_error *why) {
+  bool same = r->in_trouble && strcmp(r->trouble.message, why->message) == 0;
+  r->in_trouble = true;
+  r->trouble = *why;
+  r->tell_trouble = r->tell_trouble || !same;
+  r->tell_well = false;
+}
+
+static void note_well(struct topic_reader *r) {
+  txb_backoff_reset(&r->backoff);
+  if (!r->in_trouble)
+    return;
+  r->tell_well = !r->tell_trouble;
+  r->in_trouble = r->tell_trouble = false;
+}
+
+static void disconnect(struct topic_reader *r) {
+  txb_kafka_consumer_close(txb_steal(r->consumer));
+  r->started = r->probing = r->probed = r->drained = false;
+}
+
+/* Nothing is lost: what was not read yet is asked for again. */
+static void lost(struct topic_reader *r, const struct txb_error *why) {
+  note_trouble(r, why);
+  disconnect(r);
+  r->retry_us = txb_clock_steady_us() + txb_backoff_next_ms(&r->backoff, txb_random_u64()) * MS;
+}
+
+/* ---- what the worker wants ------------------------------------------------------------------- */
+
+static void reader_bound(struct txb_lane_reader *reader, int64_t seq_to, bool whole, int64_t rate_max) {
+  struct topic_reader *r = of(reader);
+  (void)whole; /* Kafka has what it has */
+  r->seq_to = seq_to;
+  txb_lane_rate_set(&r->rate, rate_max, txb_clock_steady_us());
+}
+
+static void begin(struct topic_reader *r, int64_t offset) {
+  drop_held(r);
+  r->fetching = true;
+  r->paused = r->started = r->probing = r->probed = r->tell_end = r->tell_range = false;
+  r->next_seq = r->given_next = offset;
+  r->given.seq = r->end_seq = r->told_end = -1;
+  r->vain_records = r->vain_bytes = 0;
+  r->short_us = INT64_MAX;
+}
+
+static void reader_fetch(struct txb_lane_reader *reader, int64_t offset, const struct txb_lane_last *last) {
+  struct topic_reader *r = of(reader);
+  r->last = *last;
+  begin(r, offset);
+}
+
+/* What is fetched all the same, when librdkafka does not let go of it, is dropped by the next start. */
+static void stop(struct topic_reader *r) {
+  struct txb_error ignored;
+  enum txb_rc rc = TXB_OK;
+  if (r->consumer != NULL)
+    rc = txb_kafka_consumer_unfetch(r->consumer, r->topic, r->partition, &ignored);
+  (void)rc;
+  r->started = r->probing = false;
+}
+
+static void reader_unfetch(struct txb_lane_reader *reader) {
+  struct topic_reader *r = of(reader);
+  drop_held(r);
+  stop(r);
+  r->fetching = r->tell_end = r->tell_range = false;
+}
+
+static void reader_pause(struct txb_lane_reader *reader) {
+  of(reader)->paused = true;
+}
+
+static void reader_resume(struct txb_lane_reader *reader, int64_t offset) {
+  struct topic_reader *r = of(reader);
+  if (offset < r->given_next) { /* what was given is not there any more */
+    begin(r, offset);
+    return;
+  }
+  r->paused = false;
+  r->told_end = -1;
+}
+
+/* ---- what Kafka tells ------------------------------------------------------------------------ */
+
+/* Nothing lies below it: said once. */
+static bool end_is_told(const struct topic_reader *r, int64_t offset, bool more) {
+  return r->told_end >= offset && r->end_more == more;
+}
+
+static void note_end(struct topic_reader *r, int64_t offset, bool more) {
+  if (end_is_told(r, offset, more))
+    return;
+  r->tell_end = true;
+  r->end = offset;
+  r->end_more = more;
+}
+
+static void note_range(struct topic_reader *r, int64_t low, int64_t high) {
+  r->tell_range = true;
+  r->low = low;
+  r->high = high;
+  stop(r);
+}
+
+/* The offsets of a job are those of one cluster. */
+static enum txb_rc check_cluster(struct topic_reader *r, struct txb_error *err) {
+  const char *id = txb_kafka_consumer_cluster_id(r->consumer);
+  if (strcmp(id, r->cluster_id) == 0)
+    return TXB_OK;
+  if (id[0] == '\0')
+    return TXB_FAIL_FROM(err, TXB_RETRY, TXB_ORIGIN_KAFKA, "Kafka at %s does not tell its cluster id",
+                         r->kafka->brokers);
+  return TXB_FAIL_FROM(err, TXB_REFUSED, TXB_ORIGIN_SAFETY,
+                       "Kafka at %s is cluster %s, and the job reads cluster %s: let the worker have that cluster's "
+                       "brokers, or cancel the job",
+                       r->kafka->brokers, id, r->cluster_id);
+}
+
+/* The message that the probe is about: the latest that is known to lie below. */
+static const struct txb_lane_last *below(const struct topic_reader *r) {
+  if (r->given.seq >= 0 && r->given.seq < r->next_seq)
+    return &r->given;
+  return r->last.seq >= 0 && r->last.seq < r->next_seq ? &r->last : NULL;
+}
+
+/* The probe has its answer, or gets none: from now on it is read where the position is. */
+static void probe_over(struct topic_reader *r, int64_t seen_next) {
+  r->probing = false;
+  r->probed = true;
+  r->started = seen_next >= r->next_seq;
+}
+
+/* Whether another message has the place of the one that was run last (W9). */
+static bool differs(struct topic_reader *r, const struct txb_record *record) {
+  const struct txb_lane_last *last = below(r);
+  struct txb_event event;
+  if (!r->probing || last == NULL || record->offset != last->seq)
+    return false;
+  txb_event_parse(record, &event);
+  return memcmp(&event.id, &last->id, sizeof last->id) != 0;
+}
+
+static void count_vain(struct topic_reader *r, const struct txb_record *record) {
+  r->vain_records++;
+  r->vain_bytes += (int64_t)(record->key.size + record->value.size);
+  if (r->vain_records < VAIN_RECORDS && r->vain_bytes < VAIN_BYTES)
+    return;
+  r->vain_records = r->vain_bytes = 0;
+  note_end(r, r->next_seq, true);
+}
+
+static enum txb_rc on_record(struct topic_reader *r, const struct txb_record *record, struct txb_error *err) {
+  struct txb_event event;
+  TXB_TRY(check_cluster(r, err));
+  note_well(r);
+  if (differs(r, record)) {
+    note_range(r, 0, -1); /* nothing of what was read is there */
+    return TXB_OK;
+  }
+  if (r->probing)
+    probe_over(r, record->offset + 1);
+  if (record->offset < r->next_seq)
+    return TXB_OK;
+  r->short_us = INT64_MAX;
+  if (record->offset >= r->seq_to) { /* whatever lay between was compacted away */
+    r->next_seq = r->seq_to;
+    return TXB_OK;
+  }
+  r->next_seq = record->offset + 1;
+  if (txb_lane_filter_passes(&r->keys, record->key)) {
+    txb_event_parse(record, &event);
+    if (txb_lane_filter_passes(&r->types, event.type)) {
+      /* A crash here: what was read is read again, from the position. */
+      txb_failpoint("lane.after_read");
+      return txb_worker_message_copy(record, &event, &r->scratch, &r->held, &r->held_size, err);
+    }
+  }
+  count_vain(r, record);
+  return TXB_OK;
+}
+
+/* There is nothing from `offset` on, for now or for ever: to a reader of committed records it is the end of what may be
+ * read. What lies right below it, and was not given, are ends of transactions, and what was aborted or compacted away. */
+static void on_end(struct topic_reader *r, int64_t offset) {
+  note_well(r);
+  if (r->probing)
+    probe_over(r, offset);
+  if (!r->started || offset < r->next_seq)
+    return;
+  r->next_seq = r->end_seq = offset < r->seq_to ? offset : r->seq_to;
+  r->short_us = txb_clock_steady_us() + SHORT_US;
+}
+
+static enum txb_rc on_range(struct topic_reader *r, struct txb_error *err) {
+  int64_t low = 0, high = 0;
+  if (r->probing) { /* only what was run already is gone, or all of it: then it is told again */
+    probe_over(r, -1);
+    return TXB_OK;
+  }
+  TXB_TRY(txb_kafka_consumer_range(r->consumer, r->topic, r->partition, QUESTION_MS, &low, &high, err));
+  note_range(r, low, high);
+  return TXB_OK;
+}
+
+static enum txb_rc on_down(struct topic_reader *r, const struct txb_kafka_notice *n, struct txb_error *err) {
+  if (n->rc == TXB_FATAL) { /* the client is of no use any more */
+    *err = n->err;
+    return TXB_RETRY;
+  }
+  if (txb_kafka_consumer_cluster_id(r->consumer)[0] != '\0')
+    TXB_TRY(check_cluster(r, err)); /* what another one says about a topic is beside the point */
+  note_trouble(r, &n->err);
+  return TXB_OK;
+}
+
+static enum txb_rc on_notice(struct topic_reader *r, struct txb_kafka_notice *n, struct txb_error *err) {
+  enum txb_rc rc;
+  switch (n->kind) {
+  case TXB_KAFKA_RECORD:
+    rc = on_record(r, &n->record, err);
+    txb_kafka_consumer_release(n->ref);
+    return rc;
+  case TXB_KAFKA_END:
+    TXB_TRY(check_cluster(r, err));
+    on_end(r, n->offset);
+    return TXB_OK;
+  case TXB_KAFKA_RANGE:
+    TXB_TRY(check_cluster(r, err));
+    return on_range(r, err);
+  case TXB_KAFKA_DOWN:
+    return on_down(r, n, err);
+  case TXB_KAFKA_UP: /* what came back may be another topic by the same name */
+    note_well(r);
+    r->started = r->probing = r->probed = false;
+    return TXB_OK;
+  case TXB_KAFKA_ASSIGNED:
+  case TXB_KAFKA_REVOKED:
+  case TXB_KAFKA_LOST:
+  case TXB_KAFKA_COMMITTED:
+  case TXB_KAFKA_LEFT:
+    return TXB_OK; /* a member's */
+  }
+  return TXB_OK;
+}
+
+/* ---- reading --------------------------------------------------------------------------------- */
+
+static enum txb_rc start(struct topic_reader *r, struct txb_error *err) {
+  const struct txb_lane_last *last = r->probed ? NULL : below(r);
+  int64_t from = last != NULL ? last->seq : r->next_seq;
+  TXB_TRY(txb_kafka_consumer_fetch(r->consumer, r->topic, r->partition, from, 0, err));
+  r->started = true;
+  r->probing = last != NULL;
+  r->drained = false;
+  return TXB_OK;
+}
+
+static enum txb_rc connect(struct topic_reader *r, struct txb_error *err) {
+  struct txb_kafka_consumer_options options = {.cluster = *r->kafka, .group = r->group};
+  return txb_kafka_consumer_open(&options, &r->consumer, err);
+}
+
+static bool wants_more(const struct topic_reader *r) {
+  return r->fetching && !r->paused && !r->tell_range && r->held == NULL;
+}
+
+/* A later transaction, or the leader's next look, may move it on. */
+static void tell_short(struct topic_reader *r, int64_t now_us) {
+  struct txb_error news;
+  if (now_us < r->short_us)
+    return;
+  r->short_us = INT64_MAX;
+  (void)TXB_FAIL_FROM(&news, TXB_REFUSED, TXB_ORIGIN_KAFKA,
+                      "%s partition %d can be read up to offset %" PRId64 ", and the job reads up to %" PRId64
+                      ": a transaction is open there, or the topic was made anew or truncated",
+                      r->topic, (int)r->partition, r->end_seq, r->seq_to);
+  note_trouble(r, &news);
+}
+
+static enum txb_rc take_notices(struct topic_reader *r, struct txb_error *err) {
+  for (int i = 0; i < LOOK_AT_ONCE; i++) {
+    struct txb_kafka_notice notice;
+    enum txb_rc rc = txb_kafka_consumer_next(r->consumer, &notice, err);
+    r->drained = rc == TXB_AGAIN;
+    TXB_TRY(rc);
+    TXB_TRY(on_notice(r, &notice, err));
+    if (!wants_more(r) || !r->started || r->tell_end || r->next_seq >= r->seq_to)
+      return TXB_OK;
+  }
+  return TXB_OK;
+}
+
+static enum txb_rc progress(struct topic_reader *r, struct txb_error *err) {
+  int64_t now_us = txb_clock_steady_us();
+  if (!wants_more(r))
+    return TXB_AGAIN;
+  if (r->next_seq < r->seq_to) {
+    if (r->consumer == NULL && now_us < r->retry_us)
+      return TXB_AGAIN;
+    if (r->consumer == NULL)
+      TXB_TRY(connect(r, err));
+    if (!r->started)
+      TXB_TRY(start(r, err));
+    tell_short(r, now_us);
+    enum txb_rc rc = take_notices(r, err);
+    if (rc != TXB_OK && rc != TXB_AGAIN)
+      return rc;
+  }
+  if (r->next_seq >= r->seq_to && r->started)
+    stop(r);
+  if (wants_more(r) && (r->next_seq >= r->seq_to || r->next_seq == r->end_seq))
+    note_end(r, r->next_seq, false);
+  return TXB_OK;
+}
+
+/* ---- notices --------------------------------------------------------------------------------- */
+
+static bool tell(struct txb_lane_notice *out, enum txb_lane_notice_kind kind, int64_t offset) {
+  *out = (struct txb_lane_notice){.kind = kind, .offset = offset};
+  return true;
+}
+
+static bool give_record(struct topic_reader *r, struct txb_lane_notice *out) {
+  bool limited = r->rate.per_second > 0, may = r->fetching && !r->paused && r->held != NULL;
+  if (!may || !txb_lane_rate_take(&r->rate, limited ? txb_clock_steady_us() : 0))
+    return false;
+  *out = (struct txb_lane_notice){.kind = TXB_LANE_RECORD, .size = r->held_size, .message = txb_steal(r->held)};
+  out->offset = out->message->record.offset;
+  out->message->record.topic = txb_slice_text(r->topic);
+  out->message->record.partition = r->as_partition;
+  r->given_next = out->offset + 1;
+  r->given = (struct txb_lane_last){.seq = out->offset, .id = out->message->event.id};
+  r->vain_records = r->vain_bytes = 0;
+  return true;
+}
+
+static bool has_news(struct topic_reader *r, struct txb_lane_notice *out) {
+  if (give_record(r, out))
+    return true;
+  if (r->tell_trouble) {
+    r->tell_trouble = false;
+    (void)tell(out, TXB_LANE_TROUBLE, 0);
+    out->err = r->trouble;
+    return true;
+  }
+  if (r->tell_well) {
+    r->tell_well = false;
+    return tell(out, TXB_LANE_WELL, 0);
+  }
+  if (r->fetching && r->tell_range && r->held == NULL) {
+    r->tell_range = r->fetching = false; /* until the next fetch */
+    (void)tell(out, TXB_LANE_RANGE, r->low);
+    out->high = r->high;
+    return true;
+  }
+  if (r->fetching && !r->paused && r->held == NULL && r->tell_end) {
+    r->tell_end = false;
+    r->told_end = r->end;
+    (void)tell(out, TXB_LANE_END, r->end);
+    out->more = r->end_more;
+    return true;
+  }
+  return false;
+}
+
+static enum txb_rc reader_next(struct txb_lane_reader *reader, struct txb_lane_notice *out, struct txb_error *err) {
+  struct topic_reader *r = of(reader);
+  struct txb_error error;
+  if (has_news(r, out))
+    return TXB_OK;
+  enum txb_rc rc = progress(r, &error);
+  if (rc == TXB_FATAL && error.kafka_code == 0) {
+    *err = error;
+    return rc;
+  }
+  if (rc != TXB_OK && rc != TXB_AGAIN)
+    lost(r, &error);
+  return has_news(r, out) ? TXB_OK : TXB_AGAIN;
+}
+
+static struct pollfd reader_pollfd(const struct txb_lane_reader *reader) {
+  const struct topic_reader *r = of_const(reader);
+  bool reads = r->consumer != NULL && wants_more(r) && r->started;
+  return (struct pollfd){.fd = reads ? txb_kafka_consumer_fd(r->consumer) : -1, .events = POLLIN};
+}
+
+static int64_t reader_due_us(const struct txb_lane_reader *reader) {
+  const struct topic_reader *r = of_const(reader);
+  bool at_end = r->next_seq >= r->seq_to || r->next_seq == r->end_seq;
+  if (r->fetching && !r->paused && r->held != NULL)
+    return txb_lane_rate_due_us(&r->rate);
+  if (!wants_more(r))
+    return INT64_MAX;
+  if (at_end && !end_is_told(r, r->next_seq, false))
+    return 0;
+  if (r->next_seq >= r->seq_to)
+    return INT64_MAX;
+  if (r->consumer == NULL)
+    return r->retry_us;
+  return r->started && r->drained ? r->short_us : 0;
+}
+
+/* ---- making and ending one ------------------------------------------------------------------- */
+
+static void reader_free(struct txb_lane_reader *reader) {
+  struct topic_reader *r = of(reader);
+  drop_held(r);
+  disconnect(r);
+  txb_lane_filter_fini(&r->keys);
+  txb_lane_filter_fini(&r->types);
+  txb_buffer_fini(&r->scratch);
+  txb_free(r->topic);
+  txb_free(r->cluster_id);
+  txb_free(r);
+}
+
+static enum txb_rc fill(struct topic_reader *r, const struct txb_lane_reader_options *o, struct txb_error *err) {
+  TXB_TRY(txb_strdup(o->topic, &r->topic, err));
+  TXB_TRY(txb_strdup(o->cluster_id, &r->cluster_id, err));
+  TXB_TRY(txb_lane_filter_init(&r->keys, o->keys, err));
+  return txb_lane_filter_init(&r->types, o->types, err);
+}
+
+static const struct txb_lane_reader_kind kind = {.free = reader_free,
+                                                 .bound = reader_bound,
+                                                 .fetch = reader_fetch,
+                                                 .unfetch = reader_unfetch,
+                                                 .pause = reader_pause,
+                                                 .resume = reader_resume,
+                                                 .next = reader_next,
+                                                 .pollfd = reader_pollfd,
+                                                 .due_us = reader_due_us};
+
+enum txb_rc txb_lane_topic_new(const struct txb_lane_reader_options *options, struct txb_lane_reader **out,
+                               struct txb_error *err) {
+  void *memory = NULL;
+  TXB_TRY(txb_alloc(sizeof(struct topic_reader), &memory, err));
+  struct topic_reader *r = memory;
+  *r = (struct topic_reader){.base = {&kind},
+                             .kafka = options->kafka,
+                             .group = options->group,
+                             .partition = options->from_partition,
+                             .as_partition = -options->lane,
+                             .backoff = {.first_ms = 100, .cap_ms = 30000},
+                             .short_us = INT64_MAX,
+                             .end_seq = -1,
+                             .told_end = -1};
+  txb_buffer_init(&r->scratch);
+  enum txb_rc rc = fill(r, options, err);
+  if (rc != TXB_OK) {
+    reader_free(&r->base);
+    return rc;
+  }
+  *out = &r->base;
+  return TXB_OK;
+}
