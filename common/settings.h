@@ -62,7 +62,7 @@ struct txb_section {
 /* All sections, ended by one without a name. */
 extern const struct txb_section txb_sections[];
 
-#define TXB_SETTINGS_IN_SECTION_MAX 24
+#define TXB_SETTINGS_IN_SECTION_MAX 32
 
 /* First member of every section's struct. */
 struct txb_section_head {
@@ -103,7 +103,7 @@ struct txb_group_settings {
       *start;
   int64_t batch_messages, batch_bytes, batch_wait_ms, session_timeout_ms, inbox_keep_ms, retry_first_ms, retry_cap_ms,
       retry_factor, retry_attempts_max, handler_timeout_ms, failed_keep_ms, held_per_key_max, held_per_group_max;
-  char *retry_on_dead;
+  char *retry_on_dead, *retry_dead_letter_topic;
 };
 
 struct txb_log_settings {

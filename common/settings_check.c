@@ -72,6 +72,12 @@ static enum txb_rc check_group(const struct txb_group_settings *g, struct txb_er
                   g->group);
   if (g->retry_first_ms > g->retry_cap_ms)
     return REFUSE(err, "%s: retry.first_ms of group %s is longer than its retry.cap_ms", g->head.where, g->group);
+  for (size_t i = 0; g->retry_dead_letter_topic != NULL && i < g->topics.count; i++)
+    if (strcmp(g->retry_dead_letter_topic, g->topics.items[i]) == 0)
+      return REFUSE(err,
+                    "%s: retry.dead_letter_topic of group %s is %s, one of its own topics: it would read what it could "
+                    "not apply; name another",
+                    g->head.where, g->group, g->retry_dead_letter_topic);
   return TXB_OK;
 }
 

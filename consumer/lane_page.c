@@ -7,7 +7,20 @@
 #define ROW_OVERHEAD 200 /* what libpq's result holds for a row beside its values, roughly */
 
 /* The columns of lane_read.sql. */
-enum { ROW_SEQ, ROW_ID, ROW_KEY, ROW_TYPE, ROW_PAYLOAD, ROW_CONTENT_TYPE, ROW_HEADERS, ROW_CREATED_AT, ROW_SIZE };
+enum {
+  ROW_SEQ,
+  ROW_ID,
+  ROW_KEY,
+  ROW_TYPE,
+  ROW_PAYLOAD,
+  ROW_CONTENT_TYPE,
+  ROW_HEADERS,
+  ROW_CREATED_AT,
+  ROW_SIZE,
+  ROW_COPIED, /* then its source is its own, and so may its key be */
+  ROW_COPIED_SOURCE,
+  ROW_COPIED_KEY
+};
 
 struct txb_lane_page {
   struct txb_pg_result *rows;
@@ -67,12 +80,13 @@ struct txb_worker_message *txb_lane_page_give(struct txb_lane_page *page, int ro
   m->record.topic = topic;
   m->record.partition = partition;
   m->record.offset = txb_pg_int8(rows, row, ROW_SEQ);
-  m->record.key = txb_pg_bytes(rows, row, ROW_KEY);
+  m->record.key = txb_pg_bytes(rows, row, txb_pg_is_null(rows, row, ROW_COPIED_KEY) ? ROW_KEY : ROW_COPIED_KEY);
   m->record.value = txb_pg_bytes(rows, row, ROW_PAYLOAD);
   m->event.time_us = txb_pg_timestamptz_us(rows, row, ROW_CREATED_AT);
   m->record.timestamp_ms = m->event.time_us / 1000;
   txb_pg_uuid(rows, row, ROW_ID, &m->event.id);
-  m->event.source = txb_slice_text(page->event_source);
+  m->event.source = txb_pg_bool(rows, row, ROW_COPIED) ? txb_pg_bytes(rows, row, ROW_COPIED_SOURCE)
+                                                       : txb_slice_text(page->event_source);
   m->event.type = txb_pg_bytes(rows, row, ROW_TYPE);
   m->event.content_type = txb_pg_bytes(rows, row, ROW_CONTENT_TYPE);
   *size_out = (int64_t)(m->record.key.size + m->record.value.size + m->headers.size + sizeof *m) + ROW_OVERHEAD;

@@ -18,7 +18,7 @@ struct txb_worker {
   int stop_fd;
   pid_t pid; /* a forked child has the same event descriptor, and must not stop its parent's worker */
   struct txb_log_outlet log;
-  char *strings[3];                    /* group, database, brokers */
+  char *strings[4];                    /* group, database, brokers, dead-letter topic */
   char **topics, **options, **sources; /* NULL-ended copies */
   struct txb_worker_outbox *outboxes;  /* made of sources */
   char owner[80];
@@ -164,6 +164,9 @@ static enum txb_rc copy(struct txb_worker *worker, const struct txb_worker_optio
   s->retry_first_ms = o->retry_first_ms != 0 ? o->retry_first_ms : s->retry_first_ms;
   s->retry_cap_ms = o->retry_cap_ms != 0 ? o->retry_cap_ms : s->retry_cap_ms;
   take_failure_options(o, s);
+  if (KNOWS(o, retry_dead_letter_topic) && o->retry_dead_letter_topic != NULL)
+    TXB_TRY(txb_strdup(o->retry_dead_letter_topic, &worker->strings[3], err));
+  s->retry_dead_letter_topic = worker->strings[3];
   s->inbox_keep_ms = KNOWS(o, inbox_keep_ms) && o->inbox_keep_ms != 0 ? o->inbox_keep_ms : s->inbox_keep_ms;
   s->failed_keep_ms = KNOWS(o, failed_keep_ms) && o->failed_keep_ms != 0 ? o->failed_keep_ms : s->failed_keep_ms;
   return take_sources(worker, o, err);

@@ -29,6 +29,7 @@
 #define RECHECK_MS           10000
 
 static const struct txb_pg_statement check_statement = {"txb_worker_check", txb_text_worker_check};
+static const struct txb_pg_statement group_statement = {"txb_worker_group", txb_text_worker_group};
 
 void txb_worker_settings_init(struct txb_worker_settings *s) {
   *s = (struct txb_worker_settings){.owner = "worker",
@@ -134,14 +135,28 @@ static enum txb_rc open_connection(txb_worker_t *w, struct txb_error *err) {
                                    .settings = settings,
                                    .tcp_user_timeout_ms = idle_ms};
   TXB_TRY(txb_pg_open(&options, &w->pg, err));
-  TXB_TRY(check_database(w, err));
+  return check_database(w, err);
+}
+
+/* Tells the database what it does for the group by itself: where its dead go. With every connection, since the address may
+ * lead to another server now. A crash before it is answered: the next one tells it again. */
+static enum txb_rc register_group(txb_worker_t *w, struct txb_error *err) {
+  txb_pg_params_clear(&w->params);
+  txb_pg_add_text(&w->params, txb_slice_text(w->settings->group));
+  txb_pg_add_text(&w->params, txb_slice_text(w->settings->retry_dead_letter_topic));
+  return txb_pg_query(w->pg, &group_statement, &w->params, NULL, err);
+}
+
+static enum txb_rc connect_to_work(txb_worker_t *w, struct txb_error *err) {
+  TXB_TRY(open_connection(w, err));
+  TXB_TRY(register_group(w, err));
   return txb_pg_pipeline_begin(w->pg, err);
 }
 
 static enum txb_rc connect_when_due(txb_worker_t *w, struct txb_error *err) {
   if (w->pg != NULL || txb_clock_steady_us() < w->reconnect_us || w->stopping)
     return TXB_OK;
-  enum txb_rc rc = open_connection(w, err);
+  enum txb_rc rc = connect_to_work(w, err);
   if (rc == TXB_RETRY && txb_stopped(w->settings->stop_fd)) {
     txb_pg_close(w->pg);
     w->pg = NULL;
@@ -394,6 +409,19 @@ static enum txb_rc check_name(const char *key, const char *name, struct txb_erro
                        wrong);
 }
 
+static enum txb_rc check_dead_letters(const struct txb_worker_settings *s, struct txb_error *err) {
+  if (s->retry_dead_letter_topic == NULL)
+    return TXB_OK;
+  TXB_TRY(check_name("retry.dead_letter_topic", s->retry_dead_letter_topic, err));
+  for (const char *const *topic = s->topics; *topic != NULL; topic++)
+    if (strcmp(*topic, s->retry_dead_letter_topic) == 0)
+      return TXB_FAIL_FROM(err, TXB_REFUSED, TXB_ORIGIN_USAGE,
+                           "group %s: retry.dead_letter_topic is %s, one of its own topics: it would read what it could "
+                           "not apply; name another",
+                           s->group, *topic);
+  return TXB_OK;
+}
+
 enum txb_rc txb_worker_settings_check(const struct txb_worker_settings *s, struct txb_error *err) {
   const struct {
     const char *key;
@@ -420,6 +448,7 @@ enum txb_rc txb_worker_settings_check(const struct txb_worker_settings *s, struc
     return TXB_FAIL_FROM(err, TXB_REFUSED, TXB_ORIGIN_USAGE, "group %s has no topics", s->group);
   for (const char *const *topic = s->topics; *topic != NULL; topic++)
     TXB_TRY(check_name("topics", *topic, err)); /* librdkafka would take ^a for a pattern */
+  TXB_TRY(check_dead_letters(s, err));
   if (s->database == NULL)
     return TXB_FAIL_FROM(err, TXB_REFUSED, TXB_ORIGIN_USAGE, "group %s has no database", s->group);
   for (size_t i = 0; i < TXB_ARRAY_SIZE(numbers); i++) {

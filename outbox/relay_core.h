@@ -103,7 +103,8 @@ enum txb_relay_verdict {                   /* on a row that was read by a drain 
 
 struct txb_relay_row {
   int64_t seq;
-  struct txb_slice key; /* borrowed until the row is released; absent: no order */
+  struct txb_slice key;      /* borrowed until the row is released; absent: no order */
+  struct txb_slice sent_key; /* likewise: of a copy whose `key` only stands for it; absent: `key` is sent */
   uint32_t topic;       /* small numbers given by the process, one a topic's name */
   uint32_t bytes;
   uint32_t row;   /* its place in what `owner` is; for the process */
@@ -257,7 +258,7 @@ struct txb_slot {
   int64_t seq, sent_us;
   int64_t failed;            /* its number in txb.failed; 0: none */
   struct txb_key_hold *hold; /* of a KEY row */
-  struct txb_slice key;
+  struct txb_slice key, sent_key;
   void *owner;
   uint32_t row, topic, bytes;
   int code; /* of the last report that was not ACKED */

@@ -127,6 +127,7 @@ enum txb_rc txb_flight_take(struct txb_relay_core *core, enum txb_row_kind kind,
   TXB_ASSERT(core->head - core->tail <= core->mask);
   *txb_flight_slot(core, core->head++) = (struct txb_slot){.seq = row->seq,
                                                            .key = row->key,
+                                                           .sent_key = row->sent_key,
                                                            .owner = owner,
                                                            .row = row->row,
                                                            .topic = row->topic,
@@ -162,7 +163,8 @@ static struct txb_partition_proof *partition_of(const struct txb_relay_core *cor
   const struct txb_topic *topic = &core->topics[slot->topic];
   if (topic->partition_count == 0 || slot->key.data == NULL)
     return NULL;
-  uint32_t partition = core->options.partition_of(slot->key, topic->partition_count);
+  struct txb_slice sent = slot->sent_key.data != NULL ? slot->sent_key : slot->key;
+  uint32_t partition = core->options.partition_of(sent, topic->partition_count);
   TXB_ASSERT(partition < topic->partition_count);
   return &topic->partitions[partition];
 }

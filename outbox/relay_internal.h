@@ -7,6 +7,7 @@
  *   relay_store.c     position, checkpoints, refused intents, what status shows
  *   relay_decisions.c what persons decide about failed messages
  *   relay_publish.c   rows to messages, reports, producers
+ *   relay_origin.c    the headers of a copied message
  *   relay_watch.c     what would go wrong in silence
  *   relay_topics.c    numbers for topic names
  *   relay_partitions.c  partitions ahead and retention, on a thread and a connection of their own

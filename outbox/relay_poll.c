@@ -192,7 +192,8 @@ static enum txb_rc reserve_rows(struct txb_relay *r, int branch, size_t count, s
 }
 
 /* Columns of the reads: 0 seq, 1 id, 2 topic, 3 key, 4 type, 5 payload, 6 content_type, 7 headers, 8 created_at, 9
- * size; of what may have failed also 10 its number in txb.failed, 11 the verdict as enum txb_relay_verdict. */
+ * size, 10 origin, 11 the key that 3 only stands for; of what may have failed also 12 its number in txb.failed, 13 the
+ * verdict as enum txb_relay_verdict. */
 static enum txb_rc take_rows(struct txb_relay *r, int branch, const struct txb_pg_result *result,
                              struct txb_relay_read *read, struct txb_error *err) {
   size_t count = (size_t)txb_pg_rows(result);
@@ -204,14 +205,15 @@ static enum txb_rc take_rows(struct txb_relay *r, int branch, const struct txb_p
     int32_t size = txb_pg_int4(result, (int)i, 9);
     row->seq = txb_pg_int8(result, (int)i, 0);
     row->key = txb_pg_bytes(result, (int)i, 3);
-    row->failed = failed ? txb_pg_int8(result, (int)i, 10) : 0;
-    row->verdict = failed ? (enum txb_relay_verdict)txb_pg_int4(result, (int)i, 11) : TXB_VERDICT_NONE;
+    row->sent_key = txb_pg_bytes(result, (int)i, 11);
+    row->failed = failed ? txb_pg_int8(result, (int)i, 12) : 0;
+    row->verdict = failed ? (enum txb_relay_verdict)txb_pg_int4(result, (int)i, 13) : TXB_VERDICT_NONE;
     /* The core takes what lies between two rows for dead or still to come: a plan that gave them otherwise must not
      * become a loss. */
     if (i > 0 && row->seq <= row[-1].seq)
       return TXB_FAIL(err, TXB_FATAL, "rows %lld and %lld came out of order from %s", (long long)row[-1].seq,
                       (long long)row->seq, txb_pg_name(r->pg));
-    row->bytes = (uint32_t)size + (uint32_t)row->key.size + ROW_OVERHEAD;
+    row->bytes = (uint32_t)size + (uint32_t)row->key.size + (uint32_t)row->sent_key.size + ROW_OVERHEAD;
     row->row = (uint32_t)i;
     bytes += size;
     TXB_TRY(txb_relay_topics_number(&r->topics, txb_pg_bytes(result, (int)i, 2), &row->topic, err));

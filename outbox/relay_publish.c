@@ -10,6 +10,7 @@
 #include "common/memory.h"
 #include "common/random.h"
 #include "outbox/relay_internal.h"
+#include "outbox/relay_origin.h"
 
 #define SLICE_ROWS       256 /* then the server's next answer is taken off the socket */
 #define REPORTS_AT_ONCE  1024
@@ -148,6 +149,24 @@ static enum txb_rc topic_handle(struct txb_relay *r, uint32_t number, struct txb
   return TXB_OK;
 }
 
+static enum txb_rc send_copy(struct txb_relay *r, struct txb_kafka_outgoing *message, const struct txb_slot *slot,
+                             const struct txb_pg_result *result, struct txb_error *err) {
+  TXB_CLEANUP(txb_copy_headers_fini) struct txb_copy_headers headers;
+  struct txb_uuid id;
+  struct txb_copy copy = {.id = &id,
+                          .content_type = txb_pg_bytes(result, (int)slot->row, 6),
+                          .headers = txb_pg_jsonb(result, (int)slot->row, 7),
+                          .origin = txb_pg_jsonb(result, (int)slot->row, 10)};
+  txb_pg_uuid(result, (int)slot->row, 1, &id);
+  txb_copy_headers_init(&headers);
+  TXB_TRY(txb_copy_headers_make(&headers, &copy, err));
+  if (slot->sent_key.data != NULL)
+    message->key = slot->sent_key;
+  message->headers = headers.items;
+  message->header_count = headers.count;
+  return txb_kafka_producer_send(r->producer, message, err);
+}
+
 static enum txb_rc send_one(struct txb_relay *r, uint64_t ticket, const struct txb_slot *slot, struct txb_error *err) {
   const struct txb_pg_result *result = ((const struct txb_relay_result *)slot->owner)->result;
   TXB_CLEANUP(message_headers_fini) struct message_headers headers;
@@ -155,6 +174,8 @@ static enum txb_rc send_one(struct txb_relay *r, uint64_t ticket, const struct t
       .key = slot->key, .value = txb_pg_bytes(result, (int)slot->row, 5), .ticket = ticket};
   headers.own = NULL;
   TXB_TRY(topic_handle(r, slot->topic, &message.topic, err));
+  if (!txb_pg_is_null(result, (int)slot->row, 10))
+    return send_copy(r, &message, slot, result, err);
   build_headers(r, result, (int)slot->row, &headers);
   message.headers = headers.items;
   message.header_count = headers.count;

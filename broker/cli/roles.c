@@ -148,6 +148,7 @@ enum txb_rc txb_roles_add_worker(struct txb_roles *roles, const struct txb_setti
   o->retry_factor = (int)group->retry_factor;
   o->retry_attempts_max = (int)group->retry_attempts_max;
   o->retry_on_dead = strcmp(group->retry_on_dead, "release") == 0 ? TXB_ON_DEAD_RELEASE : TXB_ON_DEAD_HOLD;
+  o->retry_dead_letter_topic = group->retry_dead_letter_topic;
   o->handler_timeout_ms = group->handler_timeout_ms;
   o->held_per_key_max = group->held_per_key_max;
   o->held_per_group_max = group->held_per_group_max;

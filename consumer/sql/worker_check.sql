@@ -6,6 +6,7 @@ SELECT CASE WHEN to_regnamespace('txb') IS NULL THEN 'the schema txb does not ex
                          || CASE WHEN count(*) > 1 THEN ' and ' || (count(*) - 1)::text || ' more' ELSE '' END
                     FROM unnest(ARRAY['txb.offset_register(text,text,int[],bigint[],text)',
                                       'txb.offset_take(text,text,int,text,uuid,text)',
+                                      'txb.group_register(text,text)',
                                       'txb.offset_release(text,text,int,bigint)',
                                       'txb.offset_pass(text,text,int,bigint,bigint,bigint)',
                                       'txb.batch_open(text,text,int,bigint,bigint,bigint,int,uuid,bigint,bigint)',

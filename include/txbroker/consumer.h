@@ -106,6 +106,9 @@ struct txb_worker_options {
    * here; jobs of other sources are left to other workers. */
   const char *const *sources;
   int64_t failed_keep_ms; /* 0: 30 days; an hour at least: how long failed messages that have ended are kept */
+  /* NULL, or a topic, none of `topics`: what becomes dead is copied into it, through the outbox of `database`, which a
+   * relay must serve. */
+  const char *retry_dead_letter_topic;
 };
 
 struct txb_worker;

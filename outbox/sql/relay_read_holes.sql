@@ -5,13 +5,15 @@
 -- reader checks the order.
 -- $1 and $2 first and last numbers of the ranges, $3 lowest, $4 highest number of all (for planning), $5 rows, $6
 -- bytes
-SELECT w.seq, w.id, w.topic, w.key, w.type, w.payload, w.content_type, w.headers, w.created_at, w.size
+SELECT w.seq, w.id, w.topic, w.key, w.type, w.payload, w.content_type, w.headers, w.created_at, w.size,
+       w.origin, decode(w.origin ->> 'key', 'base64') AS kafka_key
   FROM (SELECT o.*, sum(o.size) OVER (ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
           FROM (SELECT r.*
                   FROM unnest($1, $2) WITH ORDINALITY AS h (lo, hi, n)
                  CROSS JOIN LATERAL
                        (SELECT t.seq, t.id, t.topic, t.key, t.type, t.payload, t.content_type, t.headers, t.created_at,
-                                 coalesce(octet_length(t.payload), 0) + coalesce(pg_column_size(t.headers), 0) AS size
+                                 coalesce(octet_length(t.payload), 0) + coalesce(pg_column_size(t.headers), 0)
+                                 + coalesce(pg_column_size(t.origin), 0) AS size, t.origin
                           FROM txb.outbox AS t
                          WHERE t.seq BETWEEN h.lo AND h.hi AND t.seq BETWEEN $3 AND $4
                          ORDER BY t.seq

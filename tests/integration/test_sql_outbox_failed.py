@@ -44,10 +44,10 @@ class Relay:
 
     def keys_page(self, *keys, first=1, last=1000, rows=100, size=1000000):
         """(seq, payload, verdict) of a page."""
-        return [(r[0], bytes(r[5]).decode() if r[5] is not None else None, r[11]) for r in run(self.session, "relay_read_keys", first, last, list(keys), rows, size, "bank")]
+        return [(r[0], bytes(r[5]).decode() if r[5] is not None else None, r[13]) for r in run(self.session, "relay_read_keys", first, last, list(keys), rows, size, "bank")]
 
     def loose_page(self, after=0, rows=100):
-        return [(r[0], bytes(r[5]).decode() if r[5] is not None else None, r[11]) for r in run(self.session, "relay_read_loose", after, rows, 1000000, "bank")]
+        return [(r[0], bytes(r[5]).decode() if r[5] is not None else None, r[13]) for r in run(self.session, "relay_read_loose", after, rows, 1000000, "bank")]
 
     def decided(self):
         return run(self.session, "relay_state", "bank", False)[0][8]

@@ -10,8 +10,10 @@ WITH look AS MATERIALIZED (
          count(*) FILTER (WHERE i.goes AND i.kept) AS edited,
          count(*) FILTER (WHERE i.goes AND i.held) AS behind,
          min(i.created_at) FILTER (WHERE i.goes) AS first_at, max(i.created_at) FILTER (WHERE i.goes) AS last_at
-    FROM (SELECT o.topic, o.type, o.key, o.created_at, f.state, coalesce(f.kept, false) AS kept,
-                 convert_to(o.key, 'UTF8') = ANY ($9::bytea[]) AS held,
+    FROM (SELECT o.topic, CASE WHEN o.origin IS NULL THEN o.type ELSE o.origin ->> 'type' END AS type,
+                 o.key, o.created_at, f.state, coalesce(f.kept, false) AS kept,
+                 coalesce(decode(o.origin ->> 'key', 'base64'), convert_to(o.key, 'UTF8'))
+                 = ANY ($9::bytea[]) AS held,
                  coalesce(f.state = 'resolved', true)
                  AND NOT EXISTS (SELECT FROM txb.relay_hold AS h
                                   WHERE h.source = $1::text AND h.topic = o.topic AND h.lo <= o.seq
@@ -20,8 +22,10 @@ WITH look AS MATERIALIZED (
             LEFT JOIN txb.failed AS f
                    ON f.side = 'outbox' AND f.replaced_by IS NULL AND f.source = $1::text AND f.seq = o.seq
            WHERE o.seq >= $2::int8 AND o.seq < $3::int8 AND o.topic = ANY ($4::text[])
-             AND (cardinality($5::bytea[]) = 0 OR convert_to(o.key, 'UTF8') = ANY ($5::bytea[]))
-             AND (cardinality($6::text[]) = 0 OR o.type = ANY ($6::text[]))
+             AND (cardinality($5::bytea[]) = 0
+                  OR coalesce(decode(o.origin ->> 'key', 'base64'), convert_to(o.key, 'UTF8')) = ANY ($5::bytea[]))
+             AND (cardinality($6::text[]) = 0
+                  OR CASE WHEN o.origin IS NULL THEN o.type ELSE o.origin ->> 'type' END = ANY ($6::text[]))
              AND ($7::timestamptz IS NULL OR o.created_at >= $7::timestamptz)
              AND ($8::timestamptz IS NULL OR o.created_at < $8::timestamptz)) AS i
    GROUP BY GROUPING SETS ((), (i.topic), (i.type), (i.key))

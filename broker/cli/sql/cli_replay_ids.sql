@@ -5,8 +5,10 @@ SELECT i.seq, CASE WHEN f.kept THEN f.id ELSE i.id END AS id
                       WHERE r.side = 'outbox' AND r.replaced_by IS NULL AND r.source = $1::text AND r.seq = i.seq
                       LIMIT 1) AS f ON true
  WHERE i.seq >= $2::int8 AND i.seq < $3::int8 AND i.topic = ANY ($4::text[])
-   AND (cardinality($5::bytea[]) = 0 OR convert_to(i.key, 'UTF8') = ANY ($5::bytea[]))
-   AND (cardinality($6::text[]) = 0 OR i.type = ANY ($6::text[]))
+   AND (cardinality($5::bytea[]) = 0
+        OR coalesce(decode(i.origin ->> 'key', 'base64'), convert_to(i.key, 'UTF8')) = ANY ($5::bytea[]))
+   AND (cardinality($6::text[]) = 0
+        OR CASE WHEN i.origin IS NULL THEN i.type ELSE i.origin ->> 'type' END = ANY ($6::text[]))
    AND ($7::timestamptz IS NULL OR i.created_at >= $7::timestamptz)
    AND ($8::timestamptz IS NULL OR i.created_at < $8::timestamptz)
    AND coalesce(f.state = 'resolved', true)
