@@ -44,7 +44,8 @@ enum {
   ROW_PIN,
   ROW_DECIDES,
   ROW_CLUSTER,
-  ROW_FROM_PARTITION
+  ROW_FROM_PARTITION,
+  ROW_TO_TOPIC
 };
 
 static const struct txb_pg_statement claim_statement = {"txb_lane_claim", txb_text_lane_claim},
@@ -233,6 +234,7 @@ static enum txb_rc add_lane(txb_worker_t *w, const struct txb_pg_result *r, int 
     return rc;
   }
   w->places[*slot_out].run = txb_bug("lane_run_ignored") ? 0 : txb_pg_int8(r, row, ROW_RUN);
+  w->places[*slot_out].copies = !txb_pg_is_null(r, row, ROW_TO_TOPIC);
   tell_claimed(w, r, row, lane);
   return TXB_OK;
 }

@@ -1,0 +1,160 @@
+-- Replay jobs whose messages go to a topic (0020: txb.job.to_topic) and not to the group's handler: what their lanes do.
+--
+--   txb.job_republish(messages txb.message[]) returns setof txb.outcome
+--   txb.lane_fence(...), txb.live_keys_version(...), txb.failed_keys(...), txb.lane_held_by(...), txb.keys_freed(...)
+--                                                         as before, described in 0009 and 0010
+--
+-- The group's workers run such a lane as any other, and in the place of the handler stands txb.job_republish, which writes
+-- the messages into the outbox of this database. So they are there once, in the transaction that moves the lane's position:
+-- a crash before its commit leaves neither, after it both, and the relay publishes them in their order. The inbox keeps the
+-- ids under the job's number (J2).
+--
+-- Such a message is not run for the group. So what has failed in the group's live partitions does not hold it.
+
+SET LOCAL ROLE txb_owner;
+
+CREATE FUNCTION txb.lane_honours(partition int) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, txb, pg_temp
+AS $$
+  SELECT lane_honours.partition < 0
+     AND NOT EXISTS (SELECT FROM txb.job_lane AS l JOIN txb.job AS j ON j.number = l.job
+                      WHERE l.lane = -lane_honours.partition AND j.to_topic IS NOT NULL)
+$$;
+COMMENT ON FUNCTION txb.lane_honours(int) IS
+  'Whether a partition is a lane that honours what live partitions hold: its messages go to the group''s handler';
+
+CREATE OR REPLACE FUNCTION txb.live_keys_version(group_name text, topic text, partition int) RETURNS bigint
+LANGUAGE sql STABLE SET search_path = pg_catalog, txb, pg_temp
+AS $$
+  SELECT coalesce(sum(c.keys_version + c.keys_taken), 0)::bigint FROM txb.consumer_offset AS c
+   WHERE live_keys_version.partition < 0 AND txb.lane_honours(live_keys_version.partition)
+     AND c.group_name = live_keys_version.group_name AND c.topic = live_keys_version.topic AND c.partition >= 0
+$$;
+
+CREATE OR REPLACE FUNCTION txb.failed_keys(group_name text, topic text, partition int, keys_max int)
+  RETURNS TABLE (keys_version bigint, next_due_ms bigint, held bigint, group_held bigint, key bytea, messages bigint)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
+AS $$
+  SELECT c.keys_version + txb.live_keys_version(c.group_name, c.topic, c.partition), d.due_ms, c.held,
+         (SELECT sum(o.held)::bigint FROM txb.consumer_offset AS o WHERE o.group_name = failed_keys.group_name),
+         k.key, k.messages
+    FROM txb.consumer_offset AS c
+    LEFT JOIN LATERAL (SELECT txb.due_ms(f.next_attempt_at) AS due_ms FROM txb.failed AS f
+                        WHERE f.side = 'consumer' AND f.state = 'retrying' AND f.group_name = failed_keys.group_name
+                          AND f.topic = failed_keys.topic AND f.partition = failed_keys.partition
+                        ORDER BY f.next_attempt_at LIMIT 1) AS d ON true
+    LEFT JOIN LATERAL (SELECT h.key, count(*) AS messages
+                         FROM (SELECT f.key FROM txb.failed AS f
+                                WHERE f.side = 'consumer' AND f.holds AND f.group_name = failed_keys.group_name
+                                  AND f.topic = failed_keys.topic AND f.partition = failed_keys.partition
+                               UNION ALL
+                               SELECT f.key FROM txb.failed AS f
+                                WHERE failed_keys.partition < 0 AND txb.lane_honours(failed_keys.partition)
+                                  AND f.side = 'consumer' AND f.holds
+                                  AND f.group_name = failed_keys.group_name AND f.topic = failed_keys.topic
+                                  AND f.partition >= 0) AS h
+                        GROUP BY h.key LIMIT failed_keys.keys_max) AS k ON true
+   WHERE c.group_name = failed_keys.group_name AND c.topic = failed_keys.topic
+     AND c.partition = failed_keys.partition
+$$;
+
+CREATE OR REPLACE FUNCTION txb.lane_fence(caller text, group_name text, topic text, partition int, ahead boolean)
+  RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, txb, pg_temp
+AS $$
+DECLARE
+  honours boolean := txb.lane_honours(lane_fence.partition);
+BEGIN
+  PERFORM FROM txb.consumer_offset AS c
+    WHERE c.group_name = lane_fence.group_name AND c.topic = lane_fence.topic
+      AND (c.partition = lane_fence.partition OR (honours AND c.partition >= 0))
+    ORDER BY c.partition
+    FOR NO KEY UPDATE;
+  PERFORM txb.lane_may_run(caller, lane_fence.partition, ahead);
+  RETURN txb.live_keys_version(lane_fence.group_name, lane_fence.topic, lane_fence.partition); -- with a new snapshot (W2)
+END
+$$;
+
+CREATE OR REPLACE FUNCTION txb.lane_held_by(group_name text, topic text, partition int, keys bytea[], states text[],
+                                            holds boolean[]) RETURNS TABLE (nth bigint, live int)
+LANGUAGE sql STABLE SET search_path = pg_catalog, txb, pg_temp
+AS $$
+  WITH item AS MATERIALIZED (
+    SELECT u.* FROM unnest(lane_held_by.keys, lane_held_by.states, lane_held_by.holds) WITH ORDINALITY
+                    AS u (key, state, holds, nth)
+     WHERE lane_held_by.partition < 0 AND txb.lane_honours(lane_held_by.partition) AND u.key IS NOT NULL
+  ), held AS MATERIALIZED (
+    SELECT i.key, min(i.nth) FILTER (WHERE i.state <> 'held' AND i.holds) AS head -- in this very batch
+      FROM item AS i GROUP BY i.key HAVING bool_or(i.state = 'held')
+  ), partitions AS MATERIALIZED (
+    SELECT c.partition FROM txb.consumer_offset AS c
+     WHERE c.group_name = lane_held_by.group_name AND c.topic = lane_held_by.topic
+       AND (c.partition >= 0 AND c.failed > 0 OR c.partition = lane_held_by.partition)
+  ), held_by AS MATERIALIZED (
+    SELECT h.key, h.head, min(p.partition) AS holder -- the lane's own number is the lowest
+      FROM held AS h
+      LEFT JOIN partitions AS p
+        ON EXISTS (SELECT FROM txb.failed AS f
+                    WHERE f.side = 'consumer' AND f.holds AND f.group_name = lane_held_by.group_name
+                      AND f.topic = lane_held_by.topic AND f.partition = p.partition
+                      AND sha256(f.key) = sha256(h.key) AND f.key = h.key)
+     GROUP BY h.key, h.head
+  )
+  SELECT i.nth, b.holder
+    FROM item AS i JOIN held_by AS b ON b.key = i.key
+   WHERE i.state = 'held' AND b.holder >= 0 AND (b.head IS NULL OR i.nth < b.head)
+$$;
+
+CREATE OR REPLACE FUNCTION txb.keys_freed(group_name text, topic text, partition int, freed bytea[]) RETURNS bytea[]
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, txb, pg_temp
+AS $$
+BEGIN
+  IF keys_freed.partition >= 0 OR freed IS NULL OR NOT txb.lane_honours(keys_freed.partition) THEN
+    RETURN freed;
+  END IF;
+  RETURN (SELECT array_agg(k.key) FROM unnest(freed) AS k (key)
+           WHERE NOT EXISTS (SELECT FROM txb.consumer_offset AS c
+                              CROSS JOIN LATERAL (SELECT FROM txb.failed AS f
+                                                   WHERE f.side = 'consumer' AND f.holds
+                                                     AND f.group_name = keys_freed.group_name
+                                                     AND f.topic = keys_freed.topic AND f.partition = c.partition
+                                                     AND sha256(f.key) = sha256(k.key) AND f.key = k.key LIMIT 1) AS f
+                              WHERE c.group_name = keys_freed.group_name AND c.topic = keys_freed.topic
+                                AND c.partition >= 0 AND c.failed > 0));
+END
+$$;
+
+-- The loop guard is here and not at the start of a job: only the messages know how often they went round.
+CREATE FUNCTION txb.job_republish(messages txb.message[]) RETURNS SETOF txb.outcome
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
+AS $$
+DECLARE
+  target text;
+  m txb.message;
+  count int;
+BEGIN
+  SELECT j.to_topic INTO target FROM txb.job_lane AS l JOIN txb.job AS j ON j.number = l.job
+   WHERE l.lane = -(messages[1]).partition;
+  IF target IS NULL THEN
+    RAISE EXCEPTION 'txb.job_republish: partition % is no lane of a job that goes to a topic', (messages[1]).partition
+      USING ERRCODE = '22023';
+  END IF;
+  FOREACH m IN ARRAY messages LOOP
+    count := txb.replay_count(m.headers);
+    IF count >= txb.replay_count_max() THEN
+      RETURN NEXT txb.dead(format('it was replayed %s times already, and more is refused, since it may go in a circle: '
+                                  'discard it, or let it begin anew: failed edit --set-header txb-replayed=0', count));
+    ELSE
+      PERFORM txb.outbox_copy(target, m.id, m.source, m.key, m.type, m."time", m.payload, m.content_type, m.headers,
+                              jsonb_build_object('txb-replayed', (count + 1)::text));
+      RETURN NEXT txb.ok();
+    END IF;
+  END LOOP;
+END
+$$;
+COMMENT ON FUNCTION txb.job_republish(txb.message[]) IS
+  'The handler of lanes whose job goes to a topic: writes the messages, as they were, into this database''s outbox';
+
+GRANT EXECUTE ON FUNCTION txb.job_republish(txb.message[]) TO txb_worker;
+
+RESET ROLE;
