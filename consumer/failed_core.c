@@ -38,6 +38,11 @@ const struct txb_failed_transition txb_failed_transitions[] = {
     {DEAD, TXB_FAILED_ON_RETRY, RETRYING, "a person wants it tried again, from the first attempt on"},
     {DEAD, TXB_FAILED_ON_EDIT, RESOLVED, "a changed copy takes its place"},
     {DEAD, TXB_FAILED_ON_DISCARD, DISCARDED, "a person decided that it shall have no effect"},
+    {RETRYING, TXB_FAILED_ON_COPIED, RETRYING, "a copy goes to a topic"},
+    {HELD, TXB_FAILED_ON_COPIED, HELD, "a copy goes to a topic"},
+    {DEAD, TXB_FAILED_ON_COPIED, DEAD, "a copy goes to a topic"},
+    {RESOLVED, TXB_FAILED_ON_COPIED, RESOLVED, "a copy goes to a topic"},
+    {DISCARDED, TXB_FAILED_ON_COPIED, DISCARDED, "a copy goes to a topic"},
 };
 const size_t txb_failed_transitions_count = TXB_ARRAY_SIZE(txb_failed_transitions);
 
@@ -70,7 +75,7 @@ const char *txb_failed_state_name(enum txb_failed_state state) {
 const char *txb_failed_event_name(enum txb_failed_event event) {
   static const char *const names[TXB_FAILED_EVENTS] = {"failed",    "behind",    "crashed",    "applied",
                                                        "duplicate", "published", "ahead_done", "retry",
-                                                       "edit",      "edited",    "discard"};
+                                                       "edit",      "edited",    "discard",    "copied"};
   return names[event];
 }
 

@@ -32,8 +32,9 @@ enum txb_failed_event {
   TXB_FAILED_ON_EDIT,       /* a person: a changed copy takes its place */
   TXB_FAILED_ON_EDITED,     /* this is that copy */
   TXB_FAILED_ON_DISCARD,    /* a person: never */
+  TXB_FAILED_ON_COPIED,     /* a person: a copy goes to a topic, and nothing changes */
 };
-enum { TXB_FAILED_EVENTS = TXB_FAILED_ON_DISCARD + 1 };
+enum { TXB_FAILED_EVENTS = TXB_FAILED_ON_COPIED + 1 };
 
 struct txb_failed_transition {
   enum txb_failed_state from;

@@ -118,6 +118,7 @@ int txb_cmd_failed_show(struct txb_cli *cli);
 int txb_cmd_failed_retry(struct txb_cli *cli);
 int txb_cmd_failed_edit(struct txb_cli *cli);
 int txb_cmd_failed_discard(struct txb_cli *cli);
+int txb_cmd_failed_copy(struct txb_cli *cli);
 int txb_cmd_failed_jobs(struct txb_cli *cli);
 int txb_cmd_failed_resume(struct txb_cli *cli);
 int txb_cmd_failed_cancel(struct txb_cli *cli);

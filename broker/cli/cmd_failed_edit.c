@@ -1,4 +1,5 @@
-/* failed edit: another payload, other headers in a failed message's place. One message is one transaction. */
+/* failed edit: another payload, other headers in a failed message's place. One message is one transaction, and so are up to
+ * 500; more are a job: failed_job.c. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -6,6 +7,7 @@
 #include <unistd.h>
 
 #include "broker/cli/failed.h"
+#include "common/base64.h"
 #include "common/event.h"
 #include "common/memory.h"
 
@@ -50,6 +52,9 @@ static enum txb_rc check_headers(const struct txb_args *args, struct txb_error *
     if (!txb_slice_is_text(txb_slice_text(text)))
       return REFUSE(err, "--set-header: not UTF-8");
   }
+  for (size_t n = 0; (text = txb_args_nth(args, "unset-header", n)) != NULL; n++)
+    if (!txb_slice_is_text(txb_slice_text(text)))
+      return REFUSE(err, "--unset-header: not UTF-8");
   text = txb_args_text(args, "content-type");
   if (text != NULL && !txb_slice_is_text(txb_slice_text(text)))
     return REFUSE(err, "--content-type is not UTF-8");
@@ -60,14 +65,16 @@ static enum txb_rc take_wish(struct wish *wish, const struct txb_args *args, str
   const char *file = txb_args_text(args, "payload-file");
   wish->args = args;
   wish->has_payload = file != NULL;
-  wish->editor = file == NULL && !txb_args_has(args, "set-header") && !txb_args_has(args, "content-type");
+  wish->editor = file == NULL && !txb_args_has(args, "set-header") && !txb_args_has(args, "unset-header") &&
+                 !txb_args_has(args, "content-type");
   TXB_TRY(check_headers(args, err));
+  if (wish->editor && txb_args_has(args, "detach"))
+    return REFUSE(err, "a job takes no editor: with --detach give --payload-file, --set-header, --unset-header or "
+                       "--content-type");
   return file == NULL || txb_args_has(args, "dry-run") ? TXB_OK : read_file(file, &wish->payload, err);
 }
 
-/* The message's headers with what --set-header says. */
-static json_t *headers_of(const struct wish *wish, const json_t *old) {
-  json_t *headers = json_is_object(old) ? json_copy((json_t *)(uintptr_t)old) : json_object();
+static void set_headers(const struct wish *wish, json_t *headers) {
   const char *text;
   for (size_t n = 0; (text = txb_args_nth(wish->args, "set-header", n)) != NULL; n++) {
     const char *equals = strchr(text, '=');
@@ -75,7 +82,41 @@ static json_t *headers_of(const struct wish *wish, const json_t *old) {
     (void)json_object_set_new(headers, json_string_value(name), json_string(equals + 1));
     json_decref(name);
   }
+}
+
+/* The message's headers with what --unset-header and --set-header say. */
+static json_t *headers_of(const struct wish *wish, const json_t *old) {
+  json_t *headers = json_is_object(old) ? json_copy((json_t *)(uintptr_t)old) : json_object();
+  const char *text;
+  for (size_t n = 0; (text = txb_args_nth(wish->args, "unset-header", n)) != NULL; n++)
+    (void)json_object_del(headers, text);
+  set_headers(wish, headers);
   return headers;
+}
+
+/* The same for messages that only the server looks at: as txb.failed_edit_many takes it. */
+static json_t *changes_of(const struct wish *wish) {
+  json_t *changes = json_object(), *headers = json_object(), *unset = json_array();
+  const char *text, *type = txb_args_text(wish->args, "content-type");
+  for (size_t n = 0; (text = txb_args_nth(wish->args, "unset-header", n)) != NULL; n++)
+    (void)json_array_append_new(unset, json_string(text));
+  set_headers(wish, headers);
+  if (json_object_size(headers) > 0)
+    (void)json_object_set(changes, "headers", headers);
+  if (json_array_size(unset) > 0)
+    (void)json_object_set(changes, "unset", unset);
+  if (type != NULL)
+    (void)json_object_set_new(changes, "content_type", json_string(type));
+  if (wish->has_payload) {
+    struct txb_buffer base64;
+    txb_buffer_init(&base64);
+    txb_base64_encode(txb_slice_of(wish->payload.data == NULL ? "" : wish->payload.data, wish->payload.size), &base64);
+    (void)json_object_set_new(changes, "payload", json_string(txb_buffer_text(&base64)));
+    txb_buffer_fini(&base64);
+  }
+  json_decref(headers);
+  json_decref(unset);
+  return changes;
 }
 
 static bool is_json_type(const char *type) {
@@ -136,35 +177,49 @@ static enum txb_rc edit_one(const struct txb_failed_choice *choice, const struct
   return rc;
 }
 
-static enum txb_rc edit_all(const struct txb_failed_choice *choice, const struct wish *wish, json_t *results,
-                            struct txb_error *err) {
+static enum txb_rc edit_many(const struct txb_cli *cli, const struct txb_failed_choice *choice, const struct wish *wish,
+                             int *code_out, struct txb_error *err) {
+  json_t *changes = changes_of(wish);
+  struct txb_failed_decision d = {.verb = TXB_FAILED_EDIT,
+                                  .person = txb_person(),
+                                  .reason = txb_args_text(wish->args, "reason"),
+                                  .filter = choice->filter,
+                                  .changes = changes};
+  enum txb_rc rc = txb_failed_carry_out(cli, choice, &d, code_out, err);
+  json_decref(changes);
+  return rc;
+}
+
+static enum txb_rc edit(const struct txb_cli *cli, const struct txb_failed_choice *choice, const struct wish *wish,
+                        int *code_out, struct txb_error *err) {
   if (wish->editor && choice->count > 1)
     return REFUSE(err,
-                  "an editor takes one message, and %zu are meant: give --payload-file, --set-header or "
+                  "an editor takes one message, and %zu are meant: give --payload-file, --set-header, --unset-header or "
                   "--content-type for all of them",
                   choice->count);
-  for (size_t i = 0; i < choice->count; i++)
-    TXB_TRY(edit_one(choice, wish, choice->numbers[i], results, err));
-  return TXB_OK;
+  if (choice->is_job || choice->count > 1)
+    return edit_many(cli, choice, wish, code_out, err);
+  json_t *results = json_array();
+  enum txb_rc rc = edit_one(choice, wish, choice->numbers[0], results, err);
+  if (rc == TXB_OK)
+    *code_out = txb_failed_report(cli, txb_failed_words_of(TXB_FAILED_EDIT), results);
+  json_decref(results);
+  return rc;
 }
 
 int txb_cmd_failed_edit(struct txb_cli *cli) {
-  static const struct txb_failed_words words = {"edit", "is edited", "edited"};
   struct txb_error err;
-  struct txb_failed_choice choice = {.code = TXB_EXIT_DONE};
   struct wish wish = {0};
   bool go = false;
-  json_t *results = json_array(), *states = json_string("open");
+  json_t *states = json_string("open");
   txb_buffer_init(&wish.payload);
   enum txb_rc rc = take_wish(&wish, &cli->args, &err);
+  struct txb_failed_choice choice = {.may_be_job = !wish.editor, .code = TXB_EXIT_DONE};
   if (rc == TXB_OK)
-    rc = txb_failed_choose(cli, words.verb, states, &choice, &go, &err);
+    rc = txb_failed_choose(cli, txb_failed_words_of(TXB_FAILED_EDIT)->verb, states, &choice, &go, &err);
   int code = choice.code;
   if (rc == TXB_OK && go)
-    rc = edit_all(&choice, &wish, results, &err);
-  if (json_array_size(results) > 0)
-    code = txb_failed_report(cli, &words, results);
-  json_decref(results);
+    rc = edit(cli, &choice, &wish, &code, &err);
   json_decref(states);
   txb_buffer_fini(&wish.payload);
   txb_failed_choice_fini(&choice);

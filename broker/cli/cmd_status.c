@@ -11,11 +11,13 @@ static void status_init(struct txb_status *status) {
   status->sources = json_array();
   status->groups = json_array();
   status->jobs = json_array();
+  status->failed_jobs = json_array();
   status->problems = json_array();
   status->code = TXB_EXIT_DONE;
   (void)json_object_set_new(status->document, "sources", status->sources);
   (void)json_object_set_new(status->document, "groups", status->groups);
   (void)json_object_set_new(status->document, "jobs", status->jobs);
+  (void)json_object_set_new(status->document, "failed_jobs", status->failed_jobs);
   (void)json_object_set_new(status->document, "problems", status->problems);
 }
 
@@ -136,6 +138,9 @@ static void print_lines(const struct txb_cli *cli, const struct txb_status *stat
     txb_print_json(cli, item);
   }
   json_array_foreach(status->jobs, i, item) {
+    txb_print_json(cli, item);
+  }
+  json_array_foreach(status->failed_jobs, i, item) {
     txb_print_json(cli, item);
   }
 }

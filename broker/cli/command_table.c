@@ -115,7 +115,7 @@ static const struct txb_option demo_options[] = {
 };
 
 const struct txb_family txb_families[] = {
-    {"failed", "failed messages: list, show, retry, edit, discard, jobs, resume, cancel, states"},
+    {"failed", "failed messages: list, show, retry, edit, discard, copy, jobs, resume, cancel, states"},
     {"replay", "replay jobs: plan, start, list, show, pause, resume, cancel, rate, states"},
     {"audit", "who decided what"},
     {NULL, NULL},
@@ -140,14 +140,14 @@ const struct txb_command txb_commands[] = {
      .examples = "  txbroker --config txbroker.json doctor\n  txbroker --database postgresql:///shop --brokers "
                  "127.0.0.1:9092 doctor\n"},
     {.name = "status",
-     .summary = "backlog, oldest hole, lag, stalls, replay jobs, failed messages",
+     .summary = "backlog, oldest hole, lag, stalls, jobs, failed messages",
      .options = status_options,
      .run = txb_cmd_status,
      .details = "Per source: backlog, position, the oldest hole and the sessions that may fill it, who holds the "
                 "lease, what is held. Per group and "
                 "partition: position, lag, and what stalls it. Replay jobs with their lanes. Per group and source: "
                 "failed messages by state, what is "
-                "due, the key that is held longest. Shows what it can reach, and says what it can't.",
+                "due, the key that is held longest; jobs about failed messages that are not over. Shows what it can reach, and says what it can't.",
      .examples = "  txbroker --config txbroker.json status\n  txbroker --config txbroker.json status -o json | jq "
                  "'.sources[].backlog'\n"},
     {.name = "config",
@@ -264,12 +264,14 @@ const struct txb_command txb_commands[] = {
      .summary = "put another payload or other headers in a failed message's place",
      .options = txb_failed_edit_options,
      .run = txb_cmd_failed_edit,
-     .details = "Opens $VISUAL or $EDITOR, or takes --payload-file, --set-header and --content-type. Makes a new "
-                "message with a new id in the old one's place in its key, and it is run; the old one is resolved. The "
-                "limits of publish hold.",
+     .details = "Opens $VISUAL or $EDITOR, or takes --payload-file, --set-header, --unset-header and --content-type: "
+                "those also for many messages, the same for each. Makes a new message with a new id in the old one's "
+                "place in its key, and it is run; the old one is resolved. The limits of publish hold. More than 500 "
+                "of a filter are a job, as with retry.",
      .examples = "  txbroker --config txbroker.json failed edit 17\n"
                  "  txbroker --config txbroker.json failed edit 17 --payload-file mended.json --reason 'typo in "
-                 "amount'\n"},
+                 "amount'\n"
+                 "  txbroker --config txbroker.json failed edit --error-group 5ad31c80 --set-header tenant=7 --yes\n"},
     {.name = "failed discard",
      .operands = "[NUMBER]...",
      .operands_max = 1000,
@@ -281,8 +283,20 @@ const struct txb_command txb_commands[] = {
          "held behind it goes on. It stays in the table as discarded, with the reason. More than 500 of a filter are a "
          "job, as with retry.",
      .examples = "  txbroker --config txbroker.json failed discard 17 --reason 'test data'\n"},
+    {.name = "failed copy",
+     .operands = "[NUMBER]...",
+     .operands_max = 1000,
+     .summary = "copy failed messages to a topic, and leave them as they are",
+     .options = txb_failed_copy_options,
+     .run = txb_cmd_failed_copy,
+     .details = "Takes numbers or a filter, which without --state means the open ones. The copies go through the outbox "
+                "of that database, in the order of their keys, with key, payload, headers and id of the messages; its "
+                "relay publishes them. The header txb-replayed counts how often a message was sent round, at most 10 "
+                "times. More than 500 of a filter are a job, as with retry.",
+     .examples = "  txbroker --config txbroker.json failed copy --error-group 5ad31c80 --to-topic transfers-aside "
+                 "--yes\n"},
     {.name = "failed jobs",
-     .summary = "list the jobs that retry or discard many messages",
+     .summary = "list the jobs that decide about many messages",
      .options = txb_failed_jobs_options,
      .run = txb_cmd_failed_jobs,
      .details =
@@ -303,7 +317,7 @@ const struct txb_command txb_commands[] = {
      .operands = "NUMBER",
      .operands_min = 1,
      .operands_max = 1,
-     .summary = "end a job that retries or discards many messages",
+     .summary = "end a job that decides about many messages",
      .options = txb_failed_cancel_options,
      .run = txb_cmd_failed_cancel,
      .details = "What it did stays done, the rest of its messages is left as it is. A step under way ends first.",

@@ -6,8 +6,8 @@
 
 /* Options of the commands, for the table. */
 extern const struct txb_option txb_failed_list_options[], txb_failed_show_options[], txb_failed_retry_options[],
-    txb_failed_discard_options[], txb_failed_edit_options[], txb_failed_jobs_options[], txb_failed_resume_options[],
-    txb_failed_cancel_options[], txb_audit_list_options[];
+    txb_failed_discard_options[], txb_failed_edit_options[], txb_failed_copy_options[], txb_failed_jobs_options[],
+    txb_failed_resume_options[], txb_failed_cancel_options[], txb_audit_list_options[];
 
 #define TXB_FAILED_CHUNK 500 /* messages of a filter that are decided on in one transaction; more are a job */
 
@@ -67,12 +67,16 @@ enum txb_rc txb_failed_show(struct txb_pg *pg, int64_t number, struct txb_failed
                             struct txb_error *err) TXB_MUST_CHECK;
 void txb_failed_message_fini(struct txb_failed_message *m);
 
+enum txb_failed_verb { TXB_FAILED_RETRY, TXB_FAILED_DISCARD, TXB_FAILED_EDIT, TXB_FAILED_COPY };
 struct txb_failed_decision {
-  bool discard; /* else retry */
+  enum txb_failed_verb verb;
   const char *person, *reason;
   const json_t *filter;
+  const json_t *changes; /* of an edit, as of txb.failed_edit_many; else NULL */
+  const char *to_topic;  /* of a copy; else NULL */
 };
-/* One transaction; adds {"number", "done", "state", "why"} per message to `results`. */
+/* One transaction; adds {"number", "done", "state", "why"} per message to `results`, of an edit with "new_number" and
+ * "new_id". */
 enum txb_rc txb_failed_decide(struct txb_pg *pg, const struct txb_failed_decision *d, const int64_t *numbers,
                               size_t count, json_t *results, struct txb_error *err) TXB_MUST_CHECK;
 struct txb_failed_edition {
@@ -88,8 +92,12 @@ enum txb_rc txb_failed_edit(struct txb_pg *pg, int64_t number, const struct txb_
 enum txb_rc txb_audit_list(struct txb_pg *pg, int64_t after, int page, json_t **out,
                            struct txb_error *err) TXB_MUST_CHECK;
 /* Jobs that decide about many (failed_job.c runs them). */
-enum txb_rc txb_failed_job_start(struct txb_pg *pg, const struct txb_failed_decision *d, int64_t *number_out,
-                                 int64_t *messages_out, struct txb_error *err) TXB_MUST_CHECK;
+struct txb_failed_begun {
+  int64_t number, messages;
+  bool served; /* a worker is there that goes on with it */
+};
+enum txb_rc txb_failed_job_start(struct txb_pg *pg, const struct txb_failed_decision *d, struct txb_failed_begun *out,
+                                 struct txb_error *err) TXB_MUST_CHECK;
 /* One transaction, and the job as it is after it. TXB_REFUSED: there is none of that number. */
 enum txb_rc txb_failed_job_step(struct txb_pg *pg, int64_t number, json_t **job_out,
                                 struct txb_error *err) TXB_MUST_CHECK;
@@ -132,10 +140,15 @@ struct txb_failed_choice {
 enum txb_rc txb_failed_choose(struct txb_cli *cli, const char *verb, const json_t *states,
                               struct txb_failed_choice *choice, bool *go_out, struct txb_error *err) TXB_MUST_CHECK;
 void txb_failed_choice_fini(struct txb_failed_choice *choice);
-/* What a command calls itself, and what it did: "retry", "is due now", "retried". */
+/* What a verb is called, what it did to one message, and to many: "retry", "is due now", "retried". */
 struct txb_failed_words {
   const char *verb, *one, *many;
 };
+const struct txb_failed_words *txb_failed_words_of(enum txb_failed_verb verb);
+/* Decides about the choice's messages: in one transaction, or by a job if they are too many; prints what became of them. */
+enum txb_rc txb_failed_carry_out(const struct txb_cli *cli, const struct txb_failed_choice *choice,
+                                 const struct txb_failed_decision *d, int *code_out,
+                                 struct txb_error *err) TXB_MUST_CHECK;
 /* Prints what became of each; gives the exit code. */
 int txb_failed_report(const struct txb_cli *cli, const struct txb_failed_words *words, const json_t *results);
 
@@ -150,6 +163,8 @@ enum txb_rc txb_failed_job_begin(const struct txb_cli *cli, const struct txb_fai
 /* Runs steps of a job until it has ended, by whomever, and prints what became of its messages. */
 enum txb_rc txb_failed_job_run(const struct txb_cli *cli, struct txb_pg *pg, int64_t number, int *code_out,
                                struct txb_error *err) TXB_MUST_CHECK;
+/* What a job does, in a cell: "copy to letters". */
+void txb_failed_job_verb_cell(struct txb_table *table, const json_t *job);
 void txb_failed_job_print_table(const struct txb_cli *cli, const json_t *jobs, int indent);
 
 /* ---- the editor (editor.c) -------------------------------------------------------------------------------- */

@@ -1,4 +1,4 @@
-/* What retry, discard and edit share: which messages are meant, showing and asking before anything is changed, telling
+/* What retry, discard, edit and copy share: which messages are meant, showing and asking before anything is changed, telling
  * what became of each. */
 #include <inttypes.h>
 #include <stdio.h>
@@ -136,6 +136,16 @@ void txb_failed_choice_fini(struct txb_failed_choice *choice) {
 
 /* ---- what became of them ---------------------------------------------------------------------------------- */
 
+const struct txb_failed_words *txb_failed_words_of(enum txb_failed_verb verb) {
+  static const struct txb_failed_words words[] = {
+      [TXB_FAILED_RETRY] = {"retry", "is due now", "retried"},
+      [TXB_FAILED_DISCARD] = {"discard", "is discarded", "discarded"},
+      [TXB_FAILED_EDIT] = {"edit", "is edited", "edited"},
+      [TXB_FAILED_COPY] = {"copy", "is copied", "copied"},
+  };
+  return &words[verb];
+}
+
 static void print_json(const struct txb_cli *cli, const char *action, const json_t *results, json_int_t changed) {
   const json_t *one;
   size_t i;
@@ -219,4 +229,16 @@ int txb_failed_report(const struct txb_cli *cli, const struct txb_failed_words *
     print_json(cli, cli->args.command->name, results, changed);
   say_all_refused(results);
   return (size_t)changed == json_array_size(results) ? TXB_EXIT_DONE : TXB_EXIT_FAILED;
+}
+
+enum txb_rc txb_failed_carry_out(const struct txb_cli *cli, const struct txb_failed_choice *choice,
+                                 const struct txb_failed_decision *d, int *code_out, struct txb_error *err) {
+  if (choice->is_job)
+    return txb_failed_job_begin(cli, choice, d, code_out, err);
+  json_t *results = json_array();
+  enum txb_rc rc = txb_failed_decide(choice->pg, d, choice->numbers, choice->count, results, err);
+  if (rc == TXB_OK)
+    *code_out = txb_failed_report(cli, txb_failed_words_of(d->verb), results);
+  json_decref(results);
+  return rc;
 }

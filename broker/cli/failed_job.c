@@ -9,16 +9,20 @@
 
 #define WAITS_MAX 12 /* of five seconds: for batches of the partition, and for others who run steps of the same job */
 
-static bool is_retry(const json_t *job) {
-  return strcmp(txb_failed_text(job, "verb"), "retry") == 0;
+static const struct txb_failed_words *words_of(const json_t *job) {
+  static const enum txb_failed_verb verbs[] = {TXB_FAILED_RETRY, TXB_FAILED_DISCARD, TXB_FAILED_EDIT};
+  for (size_t i = 0; i < TXB_ARRAY_SIZE(verbs); i++)
+    if (strcmp(txb_failed_text(job, "verb"), txb_failed_words_of(verbs[i])->verb) == 0)
+      return txb_failed_words_of(verbs[i]);
+  return txb_failed_words_of(TXB_FAILED_COPY);
 }
 
 static void show_progress(const struct txb_cli *cli, const json_t *job) {
   char text[120];
   (void)snprintf(text, sizeof(text),
                  "job %" JSON_INTEGER_FORMAT ": %s %" JSON_INTEGER_FORMAT " of %" JSON_INTEGER_FORMAT,
-                 txb_failed_integer(job, "number"), is_retry(job) ? "retried" : "discarded",
-                 txb_failed_integer(job, "done"), txb_failed_integer(job, "messages"));
+                 txb_failed_integer(job, "number"), words_of(job)->many, txb_failed_integer(job, "done"),
+                 txb_failed_integer(job, "messages"));
   txb_progress(cli, text);
 }
 
@@ -26,7 +30,7 @@ static void show_progress(const struct txb_cli *cli, const json_t *job) {
 
 static void print_json(const struct txb_cli *cli, const json_t *job) {
   json_t *document =
-      json_pack("{s:s, s:I, s:s, s:I, s:I, s:I, s:O}", "action", is_retry(job) ? "failed retry" : "failed discard",
+      json_pack("{s:o, s:I, s:s, s:I, s:I, s:I, s:O}", "action", json_sprintf("failed %s", words_of(job)->verb),
                 "job", txb_failed_integer(job, "number"), "state", txb_failed_text(job, "state"), "matched",
                 txb_failed_integer(job, "messages"), "changed", txb_failed_integer(job, "done"), "skipped",
                 txb_failed_integer(job, "skipped"), "refused", json_object_get(job, "refused"));
@@ -37,19 +41,26 @@ static void print_json(const struct txb_cli *cli, const json_t *job) {
 static void report(const struct txb_cli *cli, const json_t *job) {
   if (cli->output == TXB_OUTPUT_TEXT)
     txb_print("%s %" JSON_INTEGER_FORMAT " of %" JSON_INTEGER_FORMAT " messages\n",
-              is_retry(job) ? "retried" : "discarded", txb_failed_integer(job, "done"),
+              words_of(job)->many, txb_failed_integer(job, "done"),
               txb_failed_integer(job, "messages"));
   else
     print_json(cli, job);
   txb_failed_say_refused(json_object_get(job, "refused"), (size_t)txb_failed_integer(job, "skipped"));
 }
 
+static void add_resume(const struct txb_cli *cli, int64_t number, struct txb_buffer *out) {
+  txb_buffer_add_text(out, "`");
+  txb_failed_called(cli, "failed resume", number, out);
+  txb_buffer_add_text(out, "`");
+}
+
 /* The job is there still: whoever reads this must know that it may go on by itself. */
 static void say_how_it_goes_on(const struct txb_cli *cli, int64_t number) {
   struct txb_buffer line;
   txb_buffer_init(&line);
-  txb_failed_called(cli, "failed resume", number, &line);
-  txb_say("job %" PRId64 " is kept: a worker goes on with it, or `%s`", number, txb_buffer_text(&line));
+  add_resume(cli, number, &line);
+  txb_say("job %" PRId64 " is kept: %s goes on with it; where a worker of its group runs, that one does", number,
+          txb_buffer_text(&line));
   txb_buffer_fini(&line);
 }
 
@@ -104,35 +115,54 @@ enum txb_rc txb_failed_job_run(const struct txb_cli *cli, struct txb_pg *pg, int
   return rc;
 }
 
-static void print_begun(const struct txb_cli *cli, int64_t number, int64_t messages, bool detached) {
-  struct txb_buffer line;
-  txb_buffer_init(&line);
-  txb_failed_called(cli, "failed cancel", number, &line);
-  txb_print("job %" PRId64 ": %" PRId64 " messages; %s. Stop it: %s --reason TEXT\n", number, messages,
-            detached ? "workers run it" : "if this command ends early, a worker goes on with it",
-            txb_buffer_text(&line));
-  txb_buffer_fini(&line);
+static void print_begun(const struct txb_cli *cli, const struct txb_failed_begun *begun, bool detached) {
+  struct txb_buffer resume, cancel;
+  txb_buffer_init(&resume);
+  txb_buffer_init(&cancel);
+  add_resume(cli, begun->number, &resume);
+  txb_failed_called(cli, "failed cancel", begun->number, &cancel);
+  txb_print("job %" PRId64 ": %" PRId64 " messages; ", begun->number, begun->messages);
+  if (detached && begun->served)
+    txb_print("workers run it");
+  else if (detached)
+    txb_print("no worker is there now to run it: %s does, or a worker once one is started", txb_buffer_text(&resume));
+  else if (begun->served)
+    txb_print("if this command ends early, a worker goes on with it");
+  else
+    txb_print("if this command ends early, %s goes on with it", txb_buffer_text(&resume));
+  txb_print(". Stop it: %s --reason TEXT\n", txb_buffer_text(&cancel));
+  txb_buffer_fini(&resume);
+  txb_buffer_fini(&cancel);
   (void)txb_print_flush();
 }
 
 enum txb_rc txb_failed_job_begin(const struct txb_cli *cli, const struct txb_failed_choice *choice,
                                  const struct txb_failed_decision *d, int *code_out, struct txb_error *err) {
   bool detached = txb_args_has(&cli->args, "detach");
-  int64_t number, messages;
-  TXB_TRY(txb_failed_job_start(choice->pg, d, &number, &messages, err));
+  struct txb_failed_begun begun;
+  TXB_TRY(txb_failed_job_start(choice->pg, d, &begun, err));
   if (cli->output == TXB_OUTPUT_TEXT) {
-    print_begun(cli, number, messages, detached);
+    print_begun(cli, &begun, detached);
   } else if (detached) {
-    json_t *document = json_pack("{s:s, s:I, s:s, s:I}", "action", cli->args.command->name, "job", (json_int_t)number,
-                                 "state", "running", "matched", (json_int_t)messages);
+    json_t *document = json_pack("{s:s, s:I, s:s, s:I, s:b}", "action", cli->args.command->name, "job",
+                                 (json_int_t)begun.number, "state", "running", "matched", (json_int_t)begun.messages,
+                                 "served", begun.served);
     txb_failed_print_json(cli, document);
     json_decref(document);
   }
   *code_out = TXB_EXIT_DONE;
-  return detached ? TXB_OK : txb_failed_job_run(cli, choice->pg, number, code_out, err);
+  return detached ? TXB_OK : txb_failed_job_run(cli, choice->pg, begun.number, code_out, err);
 }
 
 /* ---- a list ----------------------------------------------------------------------------------------------- */
+
+void txb_failed_job_verb_cell(struct txb_table *table, const json_t *job) {
+  const char *topic = txb_failed_text(job, "to_topic");
+  if (topic == NULL)
+    txb_failed_cell(table, job, "verb", 0);
+  else
+    txb_table_cellf(table, "%s to %.60s", txb_failed_text(job, "verb"), topic); /* of a topic's letters */
+}
 
 void txb_failed_job_print_table(const struct txb_cli *cli, const json_t *jobs, int indent) {
   static const struct txb_column columns[] = {{"JOB", TXB_RIGHT},     {"STATE", TXB_LEFT},  {"WHAT", TXB_LEFT},
@@ -147,7 +177,7 @@ void txb_failed_job_print_table(const struct txb_cli *cli, const json_t *jobs, i
   json_array_foreach(jobs, i, job) {
     txb_failed_cell(&table, job, "number", 0);
     txb_failed_cell(&table, job, "state", 0);
-    txb_failed_cell(&table, job, "verb", 0);
+    txb_failed_job_verb_cell(&table, job);
     txb_failed_cell(&table, job, "group_name", 24);
     txb_failed_cell(&table, job, "messages", 0);
     txb_failed_cell(&table, job, "done", 0);

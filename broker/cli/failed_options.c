@@ -24,7 +24,8 @@
     {.name = "dry-run", .help = "Only shows what is meant: counts, and the first ten."},                               \
     {.name = "yes", .letter = 'y', .help = "Does not ask before it changes more than one message."}
 #define JOB_OPTIONS                                                                                                    \
-    {.name = "detach", .help = "Only starts a job, and leaves its messages to the workers of that database."}
+    {.name = "detach",                                                                                                 \
+     .help = "Only starts a job, for the workers of that database, or for `failed resume`."}
 #define DATABASE_OPTIONS                                                                                               \
     {.name = "group", .letter = 'g', .value = "GROUP", .help = "In the database of this group."},                      \
     {.name = "source", .value = "SOURCE", .help = "In the database of this source."}
@@ -75,8 +76,19 @@ const struct txb_option txb_failed_edit_options[] = {
      .value = "NAME=VALUE",
      .many = true,
      .help = "Sets a header; the others stay."},
+    {.name = "unset-header", .value = "NAME", .many = true, .help = "Takes a header away."},
     {.name = "content-type", .value = "TYPE", .help = "Sets the media type of the payload."},
     {.name = "reason", .letter = 'r', .value = "TEXT", .help = "Why, for history and audit."},
+    JOB_OPTIONS,
+    {.name = NULL},
+};
+
+const struct txb_option txb_failed_copy_options[] = {
+    FILTER_OPTIONS,
+    DECISION_OPTIONS,
+    {.name = "to-topic", .value = "TOPIC", .help = "Where the copies go; it must be given."},
+    {.name = "reason", .letter = 'r', .value = "TEXT", .help = "Why, for history and audit."},
+    JOB_OPTIONS,
     {.name = NULL},
 };
 

@@ -16,6 +16,8 @@ static const struct txb_pg_statement count_statement = {"cli_failed_count", txb_
 static const struct txb_pg_statement show_statement = {"cli_failed_show", txb_text_cli_failed_show};
 static const struct txb_pg_statement retry_statement = {"cli_failed_retry", txb_text_cli_failed_retry};
 static const struct txb_pg_statement discard_statement = {"cli_failed_discard", txb_text_cli_failed_discard};
+static const struct txb_pg_statement edit_many_statement = {"cli_failed_edit_many", txb_text_cli_failed_edit_many};
+static const struct txb_pg_statement copy_statement = {"cli_failed_copy", txb_text_cli_failed_copy};
 static const struct txb_pg_statement edit_statement = {"cli_failed_edit", txb_text_cli_failed_edit};
 static const struct txb_pg_statement job_start_statement = {"cli_failed_job_start", txb_text_cli_failed_job_start};
 static const struct txb_pg_statement job_step_statement = {"cli_failed_job_step", txb_text_cli_failed_job_step};
@@ -201,23 +203,65 @@ static json_t *text_or_null(const struct txb_pg_result *rows, int row, int colum
   return text == NULL ? json_null() : json_string(text);
 }
 
+static json_t *id_or_null(const struct txb_pg_result *rows, int row, int column) {
+  char id[37];
+  struct txb_uuid uuid;
+  if (txb_pg_is_null(rows, row, column))
+    return json_null();
+  txb_pg_uuid(rows, row, column, &uuid);
+  txb_uuid_format(&uuid, id);
+  return json_string(id);
+}
+
+/* "done", "state", "why" from a column on; of an edit also "new_number" and "new_id". */
+static json_t *result_of_row(const struct txb_pg_result *rows, int row, int column, int64_t number, bool edited) {
+  json_t *result = json_pack("{s:I, s:b, s:o, s:o}", "number", (json_int_t)number, "done",
+                             txb_pg_bool(rows, row, column), "state", text_or_null(rows, row, column + 1), "why",
+                             text_or_null(rows, row, column + 2));
+  if (edited) {
+    bool none = txb_pg_is_null(rows, row, column + 3);
+    (void)json_object_set_new(result, "new_number",
+                              none ? json_null() : json_integer(txb_pg_int8(rows, row, column + 3)));
+    (void)json_object_set_new(result, "new_id", id_or_null(rows, row, column + 4));
+  }
+  return result;
+}
+
+/* The numbers, and what is to be done with them if the verb doesn't say it all. */
+static const struct txb_pg_statement *add_decision(struct txb_pg_params *params, const struct txb_failed_decision *d,
+                                                   const int64_t *numbers, size_t count) {
+  txb_pg_array_begin(params, TXB_OID_INT8);
+  for (size_t i = 0; i < count; i++)
+    txb_pg_array_int8(params, numbers[i]);
+  txb_pg_array_end(params);
+  switch (d->verb) {
+  case TXB_FAILED_RETRY:
+    return &retry_statement;
+  case TXB_FAILED_DISCARD:
+    return &discard_statement;
+  case TXB_FAILED_EDIT:
+    add_json(params, d->changes);
+    return &edit_many_statement;
+  case TXB_FAILED_COPY:
+    txb_pg_add_text(params, txb_slice_text(d->to_topic));
+    return &copy_statement;
+  }
+  return NULL;
+}
+
 enum txb_rc txb_failed_decide(struct txb_pg *pg, const struct txb_failed_decision *d, const int64_t *numbers,
                               size_t count, json_t *results, struct txb_error *err) {
   TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *rows = NULL;
   struct txb_pg_params params;
   txb_pg_params_init(&params);
-  txb_pg_array_begin(&params, TXB_OID_INT8);
-  for (size_t i = 0; i < count; i++)
-    txb_pg_array_int8(&params, numbers[i]);
-  txb_pg_array_end(&params);
+  const struct txb_pg_statement *statement = add_decision(&params, d, numbers, count);
   txb_pg_add_text(&params, txb_slice_text(d->person));
   txb_pg_add_text(&params, txb_slice_text(d->reason));
   add_json(&params, d->filter);
-  TXB_TRY(txb_failed_ask(pg, d->discard ? &discard_statement : &retry_statement, &params, "txb_admin", &rows, err));
+  TXB_TRY(txb_failed_ask(pg, statement, &params, "txb_admin", &rows, err));
   for (int i = 0; i < txb_pg_rows(rows); i++)
-    (void)json_array_append_new(results, json_pack("{s:I, s:b, s:o, s:o}", "number",
-                                                   (json_int_t)txb_pg_int8(rows, i, 0), "done", txb_pg_bool(rows, i, 1),
-                                                   "state", text_or_null(rows, i, 2), "why", text_or_null(rows, i, 3)));
+    (void)json_array_append_new(results,
+                                result_of_row(rows, i, 1, txb_pg_int8(rows, i, 0), d->verb == TXB_FAILED_EDIT));
   return TXB_OK;
 }
 
@@ -234,35 +278,27 @@ enum txb_rc txb_failed_edit(struct txb_pg *pg, int64_t number, const struct txb_
   txb_pg_add_text(&params, txb_slice_text(edition->reason));
   add_json(&params, edition->filter);
   TXB_TRY(txb_failed_ask(pg, &edit_statement, &params, "txb_admin", &row, err));
-  char id[37];
-  struct txb_uuid uuid;
-  bool has_new = !txb_pg_is_null(row, 0, 3);
-  if (has_new) {
-    txb_pg_uuid(row, 0, 4, &uuid);
-    txb_uuid_format(&uuid, id);
-  }
-  (void)json_array_append_new(results, json_pack("{s:I, s:b, s:o, s:o, s:o, s:o}", "number", (json_int_t)number, "done",
-                                                 txb_pg_bool(row, 0, 0), "state", text_or_null(row, 0, 1), "why",
-                                                 text_or_null(row, 0, 2), "new_number",
-                                                 has_new ? json_integer(txb_pg_int8(row, 0, 3)) : json_null(), "new_id",
-                                                 has_new ? json_string(id) : json_null()));
+  (void)json_array_append_new(results, result_of_row(row, 0, 0, number, true));
   return TXB_OK;
 }
 
 /* ---- jobs ------------------------------------------------------------------------------------------------- */
 
-enum txb_rc txb_failed_job_start(struct txb_pg *pg, const struct txb_failed_decision *d, int64_t *number_out,
-                                 int64_t *messages_out, struct txb_error *err) {
+enum txb_rc txb_failed_job_start(struct txb_pg *pg, const struct txb_failed_decision *d, struct txb_failed_begun *out,
+                                 struct txb_error *err) {
   TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *row = NULL;
   struct txb_pg_params params;
   txb_pg_params_init(&params);
-  txb_pg_add_text(&params, txb_slice_text(d->discard ? "discard" : "retry"));
+  txb_pg_add_text(&params, txb_slice_text(txb_failed_words_of(d->verb)->verb));
   add_json(&params, d->filter);
   txb_pg_add_text(&params, txb_slice_text(d->reason));
   txb_pg_add_text(&params, txb_slice_text(d->person));
+  add_json(&params, d->changes);
+  txb_pg_add_text(&params, txb_slice_text(d->to_topic));
   TXB_TRY(txb_failed_ask(pg, &job_start_statement, &params, "txb_admin", &row, err));
-  *number_out = txb_pg_int8(row, 0, 0);
-  *messages_out = txb_pg_int8(row, 0, 1);
+  *out = (struct txb_failed_begun){.number = txb_pg_int8(row, 0, 0),
+                                   .messages = txb_pg_int8(row, 0, 1),
+                                   .served = txb_pg_bool(row, 0, 2)};
   return TXB_OK;
 }
 

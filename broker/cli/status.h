@@ -4,9 +4,10 @@
 
 #include "broker/cli/cli.h"
 
-/* {"sources": [...], "groups": [...], "jobs": [...], "problems": [...]}; a job as `replay show` has it. */
+/* {"sources": [...], "groups": [...], "jobs": [...], "failed_jobs": [...], "problems": [...]}; a job as `replay show` has
+ * it, one about failed messages as `failed jobs` has it. */
 struct txb_status {
-  json_t *document, *sources, *groups, *jobs, *problems;
+  json_t *document, *sources, *groups, *jobs, *failed_jobs, *problems;
   const char *brokers; /* of the cluster that was asked for the lag; borrowed from the settings */
   int code;            /* exit code of the first problem, PostgreSQL before Kafka */
 };

@@ -13,6 +13,7 @@ static const struct txb_pg_statement holds_statement = {"cli_status_holds", txb_
 static const struct txb_pg_statement failed_statement = {"cli_status_failed", txb_text_cli_status_failed};
 static const struct txb_pg_statement failed_key_statement = {"cli_status_failed_key", txb_text_cli_status_failed_key};
 static const struct txb_pg_statement jobs_statement = {"cli_status_jobs", txb_text_cli_status_jobs};
+static const struct txb_pg_statement failed_jobs_statement = {"cli_status_failed_jobs", txb_text_cli_status_failed_jobs};
 static const struct txb_pg_statement groups_statement = {"cli_status_groups", txb_text_cli_status_groups};
 
 /* ---- cells to JSON --------------------------------------------------------------------------------------- */
@@ -275,13 +276,14 @@ static enum txb_rc add_groups(struct txb_status *status, struct txb_pg *pg, stru
   return TXB_OK;
 }
 
-static enum txb_rc add_jobs(struct txb_status *status, struct txb_pg *pg, struct txb_error *err) {
+static enum txb_rc add_jobs(json_t *jobs, const struct txb_pg_statement *statement, struct txb_pg *pg,
+                            struct txb_error *err) {
   TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *rows = NULL;
-  TXB_TRY(txb_pg_query(pg, &jobs_statement, NULL, &rows, err));
+  TXB_TRY(txb_pg_query(pg, statement, NULL, &rows, err));
   for (int i = 0; i < txb_pg_rows(rows); i++) {
     json_t *job = txb_failed_json(rows, i, 0);
     put(job, "server", json_string(txb_pg_name(pg)));
-    (void)json_array_append_new(status->jobs, job);
+    (void)json_array_append_new(jobs, job);
   }
   return TXB_OK;
 }
@@ -370,6 +372,8 @@ enum txb_rc txb_status_database(struct txb_status *status, struct txb_pg *pg, co
   if (target->groups && groups)
     TXB_TRY(add_groups(status, pg, err));
   if (target->groups && txb_pg_bool(rights, 0, 5))
-    TXB_TRY(add_jobs(status, pg, err));
+    TXB_TRY(add_jobs(status->jobs, &jobs_statement, pg, err));
+  if (txb_pg_bool(rights, 0, 6)) /* also a source's database has them */
+    TXB_TRY(add_jobs(status->failed_jobs, &failed_jobs_statement, pg, err));
   return txb_pg_bool(rights, 0, 4) ? add_failed(status, pg, first_group, first_source, err) : TXB_OK;
 }

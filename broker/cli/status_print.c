@@ -287,6 +287,39 @@ static void print_failed(const struct txb_status *status, const struct txb_cli *
   txb_table_fini(&table);
 }
 
+static void print_failed_job(struct txb_table *table, const json_t *job) {
+  char age[24];
+  txb_failed_cell(table, job, "number", 0);
+  txb_failed_job_verb_cell(table, job);
+  txb_failed_cell(table, job, "group_name", 24);
+  txb_table_cellf(table, "%" JSON_INTEGER_FORMAT " of %" JSON_INTEGER_FORMAT, txb_failed_integer(job, "done"),
+                  txb_failed_integer(job, "messages"));
+  txb_failed_cell(table, job, "skipped", 0);
+  txb_format_age(txb_failed_integer(job, "age_ms"), age);
+  txb_table_cell(table, age);
+  txb_failed_cell(table, job, "created_by", 24);
+  txb_failed_cell(table, job, "os_user", 24);
+  txb_table_cell(table, json_is_true(json_object_get(job, "served")) ? "a worker" : "failed resume");
+}
+
+static void print_failed_jobs(const struct txb_status *status, const struct txb_cli *cli) {
+  static const struct txb_column columns[] = {{"FAILED JOB", TXB_RIGHT}, {"WHAT", TXB_LEFT},     {"GROUP", TXB_LEFT},
+                                              {"CHANGED", TXB_RIGHT},    {"SKIPPED", TXB_RIGHT}, {"AGE", TXB_RIGHT},
+                                              {"ROLE", TXB_LEFT},        {"PERSON", TXB_LEFT},   {"GOES ON BY", TXB_LEFT}};
+  struct txb_table table;
+  const json_t *job;
+  size_t i;
+  txb_table_init(&table, columns, TXB_ARRAY_SIZE(columns));
+  json_array_foreach(status->failed_jobs, i, job) {
+    print_failed_job(&table, job);
+  }
+  if (table.cell_count > 0) {
+    txb_print("\n");
+    txb_table_print(&table, cli, 0);
+  }
+  txb_table_fini(&table);
+}
+
 void txb_status_print(const struct txb_status *status, const struct txb_cli *cli) {
   bool sources = json_array_size(status->sources) > 0, groups = json_array_size(status->groups) > 0;
   if (sources)
@@ -297,4 +330,5 @@ void txb_status_print(const struct txb_status *status, const struct txb_cli *cli
     print_groups(status, cli);
   print_jobs(status, cli);
   print_failed(status, cli);
+  print_failed_jobs(status, cli);
 }

@@ -34,6 +34,8 @@ static bool wanted(enum txb_failed_state from, enum txb_failed_event event, enum
     return from == TXB_FAILED_NONE && (to == TXB_FAILED_RETRYING || to == TXB_FAILED_HELD);
   case TXB_FAILED_ON_DISCARD:
     return txb_failed_is_open(from) && to == TXB_FAILED_DISCARDED;
+  case TXB_FAILED_ON_COPIED:
+    return from != TXB_FAILED_NONE && to == from;
   }
   return false;
 }
@@ -62,10 +64,10 @@ Test(failed_core, what_is_closed_stays_closed_and_everything_open_can_be_closed)
   bool closes[TXB_FAILED_STATES] = {false};
   for (size_t i = 0; i < txb_failed_transitions_count; i++) {
     const struct txb_failed_transition *t = &txb_failed_transitions[i];
-    cr_assert(t->from == TXB_FAILED_NONE || txb_failed_is_open(t->from));
+    cr_assert(t->from == TXB_FAILED_NONE || txb_failed_is_open(t->from) || t->to == t->from);
     cr_assert_neq(t->to, TXB_FAILED_NONE);
     cr_assert_gt(strlen(t->why), 0);
-    closes[t->from] = closes[t->from] || !txb_failed_is_open(t->to);
+    closes[t->from] = closes[t->from] || (t->from != t->to && !txb_failed_is_open(t->to));
   }
   cr_assert(closes[TXB_FAILED_RETRYING] && closes[TXB_FAILED_HELD] && closes[TXB_FAILED_DEAD]);
 }
@@ -73,7 +75,7 @@ Test(failed_core, what_is_closed_stays_closed_and_everything_open_can_be_closed)
 Test(failed_core, the_words_are_those_of_the_database) {
   static const char *const states[] = {"", "retrying", "held", "dead", "resolved", "discarded"};
   static const char *const events[] = {"failed",     "behind", "crashed", "applied", "duplicate", "published",
-                                       "ahead_done", "retry",  "edit",    "edited",  "discard"};
+                                       "ahead_done", "retry",  "edit",    "edited",  "discard",   "copied"};
   for (int i = 0; i < TXB_FAILED_STATES; i++)
     cr_assert_str_eq(txb_failed_state_name((enum txb_failed_state)i), states[i]);
   for (int i = 0; i < TXB_FAILED_EVENTS; i++)

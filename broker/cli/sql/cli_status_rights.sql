@@ -6,4 +6,5 @@ SELECT pg_catalog.has_table_privilege('txb.relay', 'SELECT') AS relay,
        pg_catalog.has_table_privilege('txb.failed', 'SELECT')
          AND pg_catalog.has_function_privilege('txb.key_text(bytea)', 'EXECUTE') AS failed,
        pg_catalog.has_table_privilege('txb.job', 'SELECT')
-         AND pg_catalog.has_function_privilege('txb.job_show(bigint)', 'EXECUTE') AS jobs
+         AND pg_catalog.has_function_privilege('txb.job_show(bigint)', 'EXECUTE') AS jobs,
+       pg_catalog.has_function_privilege('txb.failed_job_running()', 'EXECUTE') AS failed_jobs
