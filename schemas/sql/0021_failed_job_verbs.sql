@@ -117,7 +117,7 @@ UPDATE txb.failed AS f SET suspect = false WHERE f.suspect AND f.state IN ('reso
 
 -- ---- an edit --------------------------------------------------------------------------------------------------------
 
--- With the message's partition locked. problem: what it would be is beyond a limit.
+-- problem: what it would be is beyond a limit.
 CREATE FUNCTION txb.failed_edit_one(f txb.failed, payload bytea, content_type text, headers jsonb, who text, reason text,
                                     OUT state text, OUT why text, OUT problem text, OUT new_number bigint, OUT new_id uuid)
 LANGUAGE plpgsql SET search_path = pg_catalog, txb, pg_temp
@@ -130,7 +130,7 @@ BEGIN
     RETURN;
   END IF;
   problem := coalesce(txb.failed_edit_problem(f, payload, content_type, headers),
-                      CASE WHEN f.side = 'outbox' -- as outbox_edition, which raises
+                      CASE WHEN f.side = 'outbox' AND f.origin IS NULL -- as outbox_edition, which raises
                            THEN txb.intent_problem(f.topic, txb.key_text(f.key), f.type, payload, content_type, headers, NULL)
                            END);
   IF problem IS NOT NULL THEN
@@ -356,6 +356,11 @@ BEGIN
     why := format('was copied or replayed to a topic %s times already, and %s are allowed: it goes round in a circle',
                   before, txb.replay_count_max());
   ELSE
+    IF f.origin IS NOT NULL THEN -- a copy that Kafka refused: of the message, not of its stand-ins
+      f.source := f.origin ->> 'source';
+      f.key := coalesce(decode(f.origin ->> 'key', 'base64'), f.key);
+      f."time" := (f.origin ->> 'time')::timestamptz;
+    END IF;
     PERFORM txb.outbox_copy(failed_copy_one.to_topic, f.id, f.source, f.key, f.type, f."time", txb.failed_payload(f),
                             f.content_type, f.headers, jsonb_build_object('txb-replayed', (before + 1)::text));
     PERFORM txb.failed_note(f.number, 'copied', f.state, who, concat_ws(': ', 'to ' || to_topic, nullif(reason, '')));
