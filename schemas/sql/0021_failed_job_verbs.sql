@@ -360,6 +360,8 @@ BEGIN
       f.source := f.origin ->> 'source';
       f.key := coalesce(decode(f.origin ->> 'key', 'base64'), f.key);
       f."time" := (f.origin ->> 'time')::timestamptz;
+    ELSIF f.side = 'outbox' THEN -- as its relay would publish it
+      f.source := coalesce((SELECT r.event_source FROM txb.relay AS r WHERE r.source = f.source), 'txbroker:' || f.source);
     END IF;
     PERFORM txb.outbox_copy(failed_copy_one.to_topic, f.id, f.source, f.key, f.type, f."time", txb.failed_payload(f),
                             f.content_type, f.headers, jsonb_build_object('txb-replayed', (before + 1)::text));
@@ -378,7 +380,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, txb, pg
 AS $$
 #variable_conflict use_column
 DECLARE
-  changed bigint := 0;
+  copied bigint := 0;
   who text := txb.person_text(person);
 BEGIN
   PERFORM txb.failed_copy_check(to_topic);
@@ -389,13 +391,13 @@ BEGIN
   LOOP
     SELECT o.state, o.why INTO state, why FROM txb.failed_copy_one(failed_copy.number, to_topic, who, reason) AS o;
     done := why IS NULL;
-    changed := changed + done::int;
+    copied := copied + done::int;
     RETURN NEXT;
   END LOOP;
   INSERT INTO txb.audit (person, action, filter, matched, changed, reason)
   VALUES (nullif(failed_copy.person, ''), 'failed copy',
           coalesce(failed_copy.filter, jsonb_build_object('numbers', numbers)) || jsonb_build_object('to_topic', to_topic),
-          (SELECT count(DISTINCT n) FROM unnest(numbers) AS n), failed_copy.changed, left(nullif(failed_copy.reason, ''), 1000));
+          (SELECT count(DISTINCT n) FROM unnest(numbers) AS n), copied, left(nullif(failed_copy.reason, ''), 1000));
 END
 $$;
 COMMENT ON FUNCTION txb.failed_copy(bigint[], text, text, text, jsonb) IS
