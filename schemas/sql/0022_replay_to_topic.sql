@@ -133,6 +133,9 @@ DECLARE
   m txb.message;
   count int;
 BEGIN
+  IF coalesce(cardinality(messages), 0) = 0 THEN
+    RETURN;
+  END IF;
   SELECT j.to_topic INTO target FROM txb.job_lane AS l JOIN txb.job AS j ON j.number = l.job
    WHERE l.lane = -(messages[1]).partition;
   IF target IS NULL THEN
