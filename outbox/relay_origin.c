@@ -95,11 +95,12 @@ static void add_missing(struct txb_copy_headers *h, const char *name, struct txb
     add(h, name, value);
 }
 
-/* Its attributes, where its headers don't tell: what had none gets no source and no type. */
+/* Its attributes, where its headers don't tell: what had none gets no source and no type, and what had them without an id
+ * is not made a well-formed event. */
 static void add_attributes(struct txb_copy_headers *h) {
   struct txb_slice source = text_of(json_object_get(h->origin, "source")),
                    type = text_of(json_object_get(h->origin, "type"));
-  if (source.data != NULL && type.data != NULL)
+  if (source.data != NULL && type.data != NULL && find(h, "ce_source") == NULL && find(h, "ce_type") == NULL)
     add_missing(h, "ce_specversion", txb_slice_of("1.0", 3));
   add(h, "ce_id", txb_slice_of(h->id, 36));
   add_missing(h, "ce_source", source);

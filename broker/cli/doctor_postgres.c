@@ -19,6 +19,7 @@ static const struct txb_pg_statement sources_statement = {"cli_doctor_sources", 
 static const struct txb_pg_statement topics_statement = {"cli_doctor_topics", txb_text_cli_doctor_topics};
 static const struct txb_pg_statement prepared_statement = {"cli_doctor_prepared", txb_text_cli_doctor_prepared};
 static const struct txb_pg_statement idle_statement = {"cli_doctor_idle", txb_text_cli_doctor_idle};
+static const struct txb_pg_statement served_statement = {"cli_doctor_served", txb_text_cli_doctor_served};
 
 /* ---- the server ------------------------------------------------------------------------------------------ */
 
@@ -234,6 +235,29 @@ static enum txb_rc check_jobs(struct txb_doctor *d, struct txb_pg *pg, struct tx
   return TXB_OK;
 }
 
+/* A group's dead messages are copied through this database's outbox. */
+static enum txb_rc check_dead_letters(struct txb_doctor *d, struct txb_pg *pg, const struct txb_status_target *target,
+                                      struct txb_error *err) {
+  const struct txb_settings *s = &d->cli->settings;
+  for (size_t i = 0; i < s->workers.count; i++) {
+    TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *row = NULL;
+    const struct txb_group_settings *group = txb_settings_group(s, i);
+    if (group->retry_dead_letter_topic == NULL || strcmp(group->database, target->uri) != 0)
+      continue;
+    (void)json_object_set_new(d->topics, group->retry_dead_letter_topic, json_string(group->group));
+    TXB_TRY(txb_pg_query(pg, &served_statement, NULL, &row, err));
+    if (txb_pg_bool(row, 0, 0))
+      txb_doctor_add(d, TXB_HEALTH_OK, "dead letters", group->group, NULL, "copied to %s",
+                     group->retry_dead_letter_topic);
+    else
+      txb_doctor_add(d, TXB_HEALTH_WARN, "dead letters", group->group,
+                     "add the group's database to sources, and start `txbroker relay` or `txbroker run`",
+                     "no relay has ever served %s: copies for %s stay in its outbox", txb_pg_name(pg),
+                     group->retry_dead_letter_topic);
+  }
+  return TXB_OK;
+}
+
 static enum txb_rc check_txb(struct txb_doctor *d, struct txb_pg *pg, const struct txb_status_target *target,
                              struct txb_error *err) {
   struct txb_schema schema;
@@ -249,6 +273,8 @@ static enum txb_rc check_txb(struct txb_doctor *d, struct txb_pg *pg, const stru
     check_role(d, txb_pg_name(pg), schema.user, "txb_worker", "work", worker, only_looks(row));
   if (target->source_count > 0 && txb_pg_bool(row, 0, 2) && txb_pg_bool(row, 0, 4))
     TXB_TRY(check_sources(d, pg, target, err));
+  if (target->worker && (worker || relay || txb_pg_bool(row, 0, 5))) /* who may ask for it */
+    TXB_TRY(check_dead_letters(d, pg, target, err));
   return target->groups && txb_pg_bool(row, 0, 6) ? check_jobs(d, pg, err) : TXB_OK;
 }
 

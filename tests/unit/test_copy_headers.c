@@ -172,6 +172,7 @@ Test(copy_headers, a_malformed_one_keeps_what_it_has) {
   is("ce_source", "/shop");
   is("ce_type", "made");
   is("ce_id", OWN_ID);
+  is("ce_specversion", NULL);
 }
 
 Test(copy_headers, a_copy_of_a_copy_is_the_same_again) {

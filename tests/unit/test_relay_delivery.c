@@ -251,6 +251,18 @@ Test(relay_delivery, sends_a_message_without_a_key_beside_those_that_wait_for_th
   EXPECT_SENT(0, 1, 2, 3, 5);
 }
 
+/* Else it would wait for the acknowledgement of a partition that it never goes to, and so would all behind it. */
+Test(relay_delivery, looks_for_a_copy_where_the_key_goes_that_is_sent) {
+  acquire((struct txb_relay_position){.highest = 0});
+  struct rows rows = rows_by_key(1, "abaa");
+  rows.rows[2].sent_key = txb_slice_text("b");
+  polled(NONE, rows);
+  acked_in(0, 0, 2);
+  EXPECT_SENT(0, 1, 2, 4);
+  acked_in(1, 1, 2);
+  EXPECT_SENT(0, 1, 2, 4, 3);
+}
+
 Test(relay_delivery, lets_nothing_follow_a_partitions_first_message_that_is_refused) {
   acquire((struct txb_relay_position){.highest = 0});
   polled(NONE, rows_by_key(1, "abbb"));
