@@ -10,6 +10,7 @@
 
 #include "common/clock.h"
 #include "consumer/lane_page.h"
+#include "consumer/worker_internal.h"
 
 #define COUNT   10
 #define HANG_US (INT64_C(60) * 1000000)
@@ -147,4 +148,52 @@ Test(lane_reader, the_highest_number_is_told_though_a_fetch_came_after_the_quest
   wait_notice(&n);
   cr_assert(n.kind == TXB_LANE_HIGHEST && n.offset == COUNT, "kind %d, offset %d", (int)n.kind, (int)n.offset);
   expect_records_from(4);
+}
+
+static bool is(struct txb_slice s, const char *text) {
+  return txb_slice_equal(s, txb_slice_text(text));
+}
+
+static void copies(void) {
+  run("BEGIN; SELECT txb.outbox_copy('copies', txb.uuid_v7(), 'shop', '\\xff00', 'made', '2026-01-31T12:00:00.123Z', 'x', 'a/b', "
+      "'{\"H\": null}', NULL); "
+      "SELECT txb.outbox_copy('copies', txb.uuid_v7(), NULL, 'k', NULL, NULL, NULL, NULL, NULL, NULL); "
+      "INSERT INTO txb.outbox (topic, key, type) VALUES ('copies', 'k', 'own'); "
+      "UPDATE txb.relay SET highest = (SELECT max(seq) FROM txb.outbox), watermark = (SELECT max(seq) FROM txb.outbox); COMMIT");
+}
+
+/* It is alone with the database; the other tests count its intents. */
+static void without_copies(void) {
+  run("BEGIN; DELETE FROM txb.outbox WHERE topic = 'copies'; UPDATE txb.relay SET watermark = 10, highest = 10; COMMIT");
+}
+
+Test(lane_reader, a_copy_is_the_message_that_it_was_made_from) {
+  struct txb_lane_reader_options options = {.source = "bank",
+                                            .uri = getenv("TXB_TEST_DATABASE"),
+                                            .name = "lane_reader",
+                                            .topic = "copies",
+                                            .lane = 2,
+                                            .pin = "p2",
+                                            .pin_what = "a test"};
+  struct txb_lane_last none = {.seq = -1};
+  struct txb_lane_notice n[3];
+  copies();
+  txb_lane_reader_free(reader);
+  cr_assert(txb_lane_reader_new(&options, &reader, &err) == TXB_OK, "%s", err.message);
+  txb_lane_reader_bound(reader, 1000, false, 0);
+  txb_lane_reader_fetch(reader, 1, &none);
+  for (int i = 0; i < 3; i++)
+    wait_notice(&n[i]);
+  without_copies();
+  for (int i = 0; i < 3; i++)
+    cr_assert(n[i].kind == TXB_LANE_RECORD, "kind %d", (int)n[i].kind);
+  const struct txb_worker_message *first = n[0].message, *second = n[1].message, *own = n[2].message;
+  cr_assert(txb_slice_equal(first->record.key, txb_slice_of("\xff\0", 2)) && is(first->record.value, "x"));
+  cr_assert(is(first->event.source, "shop") && is(first->event.type, "made") && is(first->headers, "{\"H\": null}"));
+  cr_assert(first->event.time_us == INT64_C(1769860800123000));
+  cr_assert(second->event.source.data == NULL && second->event.type.data == NULL && second->record.value.data == NULL);
+  cr_assert(is(second->record.key, "k") && second->event.time_us == 0);
+  cr_assert(own->event.source.data != NULL && is(own->event.type, "own"));
+  for (int i = 0; i < 3; i++)
+    txb_lane_message_release(n[i].message);
 }
