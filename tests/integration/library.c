@@ -293,6 +293,16 @@ Test(library, refuses_a_source_without_a_connection_string) {
   txb_kafka_mock_close(mock);
 }
 
+Test(library, refuses_one_of_its_topics_as_its_dead_letter_topic) {
+  struct txb_worker_options options = some_options();
+  options.retry_dead_letter_topic = options.topics[0];
+  cr_assert(txb_worker_new(&options, handle, NULL, &worker, &err) == TXB_REFUSED);
+  cr_assert(strstr(err.message, "dead_letter_topic") != NULL, "%s", err.message);
+  options.struct_size = offsetof(struct txb_worker_options, retry_dead_letter_topic); /* of before there was one */
+  make_worker(&options);
+  free_worker();
+}
+
 Test(library, refuses_a_level_that_is_none) {
   struct txb_worker_options options = some_options();
   options.log_level = (enum txb_log_level)99;

@@ -263,6 +263,20 @@ Test(settings, names_fit_where_they_are_stored) {
   refuses("{\"workers\": [{\"group\": \"g\", \"topics\": [\"..\"], \"database\": \"postgresql:///x\"}]}", "topics");
 }
 
+Test(settings, a_dead_letter_topic_is_none_of_the_groups_own) {
+  static const char json[] = "{\"workers\": [{\"group\": \"g\", \"topics\": [\"x\", \"y\"], \"database\": "
+                             "\"postgresql:///b\", \"handler\": {\"function\": \"f\"}}]}";
+  cr_assert(load(json) == TXB_OK, "%s", err.message);
+  cr_assert(txb_settings_group(&s, 0)->retry_dead_letter_topic == NULL);
+  cr_assert(txb_settings_load_flag(&s, "workers.g.retry.dead_letter_topic=x.dead", &err) == TXB_OK);
+  cr_assert(txb_settings_finish(&s, &err) == TXB_OK, "%s", err.message);
+  cr_assert_str_eq(txb_settings_group(&s, 0)->retry_dead_letter_topic, "x.dead");
+  refuses_flag("workers.g.retry.dead_letter_topic=a b", "may hold only");
+  cr_assert(txb_settings_load_flag(&s, "workers.g.retry.dead_letter_topic=y", &err) == TXB_OK);
+  cr_assert(txb_settings_finish(&s, &err) == TXB_REFUSED);
+  cr_assert(strstr(err.message, "retry.dead_letter_topic of group g is y, one of its own topics") != NULL, "%s", err.message);
+}
+
 Test(settings, what_can_never_work_is_refused_before_anything_is_connected) {
   static const char *const wrong[] = {":::", "host:99999", "host:0", "http://x:9092", "x:9092,,y", "x:9092,",
                                       "",    " ",          "a b:1",  "[::1",          "[::1]x",    "x:"};

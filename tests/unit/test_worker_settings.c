@@ -51,6 +51,16 @@ Test(worker_settings, refuses_numbers_that_would_overflow_or_that_servers_refuse
   REFUSED_WITH(retry_first_ms, 60001, "retry.first_ms is longer than retry.cap_ms");
 }
 
+Test(worker_settings, a_dead_letter_topic_is_a_topic_and_none_of_the_groups) {
+  struct txb_worker_settings s = good();
+  struct txb_error err;
+  s.retry_dead_letter_topic = "notes.dead";
+  cr_assert(txb_worker_settings_check(&s, &err) == TXB_OK, "%s", err.message);
+  REFUSED_WITH(retry_dead_letter_topic, "a b", "retry.dead_letter_topic a b: may hold");
+  REFUSED_WITH(retry_dead_letter_topic, "", "retry.dead_letter_topic");
+  REFUSED_WITH(retry_dead_letter_topic, "a.b_c-1", "retry.dead_letter_topic is a.b_c-1, one of its own topics");
+}
+
 /* librdkafka takes a name that begins with ^ for a pattern; PostgreSQL takes no text that is not UTF-8. */
 Test(worker_settings, refuses_names_that_are_none) {
   static const char *const wrong[] = {"", "^notes", "^.*", ".", "..", "a b", "notes\xFF", "M\xC3\xBCller"};
