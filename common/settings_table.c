@@ -437,8 +437,9 @@ static const struct txb_setting group_settings[] = {
      .type = TXB_SETTING_TEXT,
      .offset = GROUP(retry_dead_letter_topic),
      .check = check_topic_name,
-     .help = "A message that becomes dead is copied into this topic, with the error in its headers, through the outbox of "
-             "the group's database: a relay must serve that. None of the group's own topics."},
+     .help =
+         "A message that becomes dead is copied into this topic, with the error in its headers, through the outbox of "
+         "the group's database: a relay must serve that. None of the group's own topics."},
 };
 
 #define LOG(field) offsetof(struct txb_log_settings, field)

@@ -415,10 +415,11 @@ static enum txb_rc check_dead_letters(const struct txb_worker_settings *s, struc
   TXB_TRY(check_name("retry.dead_letter_topic", s->retry_dead_letter_topic, err));
   for (const char *const *topic = s->topics; *topic != NULL; topic++)
     if (strcmp(*topic, s->retry_dead_letter_topic) == 0)
-      return TXB_FAIL_FROM(err, TXB_REFUSED, TXB_ORIGIN_USAGE,
-                           "group %s: retry.dead_letter_topic is %s, one of its own topics: it would read what it could "
-                           "not apply; name another",
-                           s->group, *topic);
+      return TXB_FAIL_FROM(
+          err, TXB_REFUSED, TXB_ORIGIN_USAGE,
+          "group %s: retry.dead_letter_topic is %s, one of its own topics: it would read what it could "
+          "not apply; name another",
+          s->group, *topic);
   return TXB_OK;
 }
 

@@ -36,7 +36,7 @@ struct txb_worker_settings {
   int retry_factor, retry_attempts_max;
   enum txb_on_dead retry_on_dead;
   const char *retry_dead_letter_topic; /* NULL: none */
-  int64_t handler_timeout_ms; /* of a statement of the handler, and of a plugin's call; 0: none */
+  int64_t handler_timeout_ms;          /* of a statement of the handler, and of a plugin's call; 0: none */
   int64_t held_per_key_max, held_per_group_max;
   int64_t inbox_keep_ms;  /* how long ids are remembered; must exceed the topics' retention (doctor compares) */
   int64_t failed_keep_ms; /* how long failed messages that have ended are kept */

@@ -155,16 +155,19 @@ static bool is(struct txb_slice s, const char *text) {
 }
 
 static void copies(void) {
-  run("BEGIN; SELECT txb.outbox_copy('copies', txb.uuid_v7(), 'shop', '\\xff00', 'made', '2026-01-31T12:00:00.123Z', 'x', 'a/b', "
+  run("BEGIN; SELECT txb.outbox_copy('copies', txb.uuid_v7(), 'shop', '\\xff00', 'made', '2026-01-31T12:00:00.123Z', "
+      "'x', 'a/b', "
       "'{\"H\": null}', NULL); "
       "SELECT txb.outbox_copy('copies', txb.uuid_v7(), NULL, 'k', NULL, NULL, NULL, NULL, NULL, NULL); "
       "INSERT INTO txb.outbox (topic, key, type) VALUES ('copies', 'k', 'own'); "
-      "UPDATE txb.relay SET highest = (SELECT max(seq) FROM txb.outbox), watermark = (SELECT max(seq) FROM txb.outbox); COMMIT");
+      "UPDATE txb.relay SET highest = (SELECT max(seq) FROM txb.outbox), watermark = (SELECT max(seq) FROM "
+      "txb.outbox); COMMIT");
 }
 
 /* It is alone with the database; the other tests count its intents. */
 static void without_copies(void) {
-  run("BEGIN; DELETE FROM txb.outbox WHERE topic = 'copies'; UPDATE txb.relay SET watermark = 10, highest = 10; COMMIT");
+  run("BEGIN; DELETE FROM txb.outbox WHERE topic = 'copies'; UPDATE txb.relay SET watermark = 10, highest = 10; "
+      "COMMIT");
 }
 
 Test(lane_reader, a_copy_is_the_message_that_it_was_made_from) {

@@ -97,7 +97,9 @@ Test(copy_headers, one_without_any_gets_the_id_and_no_source) {
 }
 
 Test(copy_headers, values_come_back_as_the_bytes_that_they_were) {
-  make_own(NULL, "{\"a\": {\"base64\": \"/wA=\"}, \"b\": {\"base64\": \"\"}, \"c\": null, \"d\": \"\", \"e\": {\"base64\": \"AQID\"}}",
+  make_own(NULL,
+           "{\"a\": {\"base64\": \"/wA=\"}, \"b\": {\"base64\": \"\"}, \"c\": null, \"d\": \"\", \"e\": {\"base64\": "
+           "\"AQID\"}}",
            "{}");
   cr_assert(txb_slice_equal(header("a")->value, txb_slice_of("\xff\0", 2)));
   cr_assert(header("b")->value.data != NULL && header("b")->value.size == 0);
@@ -107,7 +109,8 @@ Test(copy_headers, values_come_back_as_the_bytes_that_they_were) {
 }
 
 Test(copy_headers, nonsense_of_a_superuser_is_left_out) {
-  make_own(NULL, "{\"a\": 7, \"b\": {\"base64\": \"?\"}, \"c\": {\"size\": 5}, \"d\": [], \"e\": \"1\"}", "{\"source\": 7}");
+  make_own(NULL, "{\"a\": 7, \"b\": {\"base64\": \"?\"}, \"c\": {\"size\": 5}, \"d\": [], \"e\": \"1\"}",
+           "{\"source\": 7}");
   is("e", "1");
   is("ce_id", OWN_ID);
   cr_assert(made.count == 2);
@@ -146,7 +149,8 @@ Test(copy_headers, a_foreign_cloudevent_stands_as_it_is) {
 Test(copy_headers, without_a_time_of_its_own_it_gets_that_of_the_record) {
   struct txb_uuid id;
   derived("/shop", "order-7", "2026-01-31T12:00:00.123Z", &id);
-  make(&id, NULL, "{" FOREIGN "}", "{\"source\": \"/shop\", \"type\": \"made\", \"time\": \"2026-01-31T12:00:00.123000Z\"}");
+  make(&id, NULL, "{" FOREIGN "}",
+       "{\"source\": \"/shop\", \"type\": \"made\", \"time\": \"2026-01-31T12:00:00.123000Z\"}");
   is("CE_ID", "order-7");
   is("ce_time", "2026-01-31T12:00:00.123000Z");
   same_id(&id);
@@ -158,7 +162,8 @@ Test(copy_headers, without_a_time_of_its_own_it_gets_that_of_the_record) {
 Test(copy_headers, where_it_can_not_be_derived_again_the_id_takes_the_others_place) {
   struct txb_uuid id;
   uuid_of(OWN_ID, &id);
-  make(&id, NULL, "{" FOREIGN "}", "{\"source\": \"/shop\", \"type\": \"made\", \"time\": \"2026-01-31T12:00:00.000000Z\"}");
+  make(&id, NULL, "{" FOREIGN "}",
+       "{\"source\": \"/shop\", \"type\": \"made\", \"time\": \"2026-01-31T12:00:00.000000Z\"}");
   is("CE_ID", OWN_ID);
   same_id(&id);
   make(&id, NULL, "{\"ce_id\": \"order-7\"}", "{}"); /* no source: its id was that of its place */

@@ -274,7 +274,8 @@ Test(settings, a_dead_letter_topic_is_none_of_the_groups_own) {
   refuses_flag("workers.g.retry.dead_letter_topic=a b", "may hold only");
   cr_assert(txb_settings_load_flag(&s, "workers.g.retry.dead_letter_topic=y", &err) == TXB_OK);
   cr_assert(txb_settings_finish(&s, &err) == TXB_REFUSED);
-  cr_assert(strstr(err.message, "retry.dead_letter_topic of group g is y, one of its own topics") != NULL, "%s", err.message);
+  cr_assert(strstr(err.message, "retry.dead_letter_topic of group g is y, one of its own topics") != NULL, "%s",
+            err.message);
 }
 
 Test(settings, what_can_never_work_is_refused_before_anything_is_connected) {
