@@ -149,13 +149,15 @@ def test_of_a_refused_copy_only_what_is_new_must_keep_the_limits(db):
     assert headers == {"H": None, "ce_id": "7", "more": "1"} and origin["source"] == "shop"
 
 
-def test_a_refused_copy_without_a_key_is_sent_again_as_one(db):
+@pytest.mark.parametrize("action, text", [("retry", None), ("edit", "y")])
+def test_a_refused_copy_without_a_key_is_sent_again_as_one(db, action, text):
     relay = Relay(db)
     copy(db.root, key=None, payload=None, headers={"H": None})
     number = relay.record(1)
-    assert relay.holds() == [] and decide(db.root, number, "retry") is None
-    ((*_, headers, _, _, origin, kafka_key, _, verdict),) = run(relay.session, "relay_read_loose", 0, 10, 1000000, "bank")
-    assert (headers, origin["type"], kafka_key, verdict) == ({"H": None}, "made", None, 1)
+    assert relay.holds() == [] and decide(db.root, number, action, text, "text/plain", '{"H": null}') is None
+    ((_, id_, _, _, _, payload, _, headers, _, _, origin, kafka_key, _, verdict),) = run(relay.session, "relay_read_loose", 0, 10, 1000000, "bank")
+    assert (headers, origin["source"], origin["type"], kafka_key, verdict) == ({"H": None}, "shop", "made", None, 1)
+    assert (str(id_) == V7, payload and bytes(payload).decode()) == (action == "retry", text)
 
 
 def test_the_reads_of_the_relay_tell_copies_from_intents(db):
