@@ -41,12 +41,13 @@ AS $$
 DECLARE
   problem text;
 BEGIN
-  IF txb.intent_fits(NEW.topic, NEW.key, NEW.type, NEW.payload, NEW.content_type, NEW.headers, NEW.id) THEN
+  IF NEW.origin IS NOT NULL THEN
+    problem := txb.intent_problem(NEW.topic, NULL, '-', NULL, NULL, NULL, NEW.id);
+  ELSIF txb.intent_fits(NEW.topic, NEW.key, NEW.type, NEW.payload, NEW.content_type, NEW.headers, NEW.id) THEN
     RETURN NEW;
+  ELSE
+    problem := txb.intent_problem(NEW.topic, NEW.key, NEW.type, NEW.payload, NEW.content_type, NEW.headers, NEW.id);
   END IF;
-  problem := CASE WHEN NEW.origin IS NULL
-                  THEN txb.intent_problem(NEW.topic, NEW.key, NEW.type, NEW.payload, NEW.content_type, NEW.headers, NEW.id)
-                  ELSE txb.intent_problem(NEW.topic, NULL, '-', NULL, NULL, NULL, NEW.id) END;
   IF problem IS NOT NULL THEN
     PERFORM txb.intent_refuse('txb.outbox', problem);
   END IF;
@@ -68,10 +69,13 @@ AS $$
 DECLARE
   -- The same for the same key, since order and holds go by it, and short enough for their index. A text that reads like
   -- what stands in for another key shares its holds, and nothing else.
-  standin text := txb.key_text(outbox_copy.key);
+  standin text := encode(key, 'escape'); -- itself, if it is ASCII without a backslash
 BEGIN
   IF jsonb_typeof(headers) <> 'object' OR jsonb_typeof(extra) <> 'object' THEN
     RAISE EXCEPTION 'txb.outbox_copy: headers and extra are JSON objects, or null' USING ERRCODE = '22023';
+  END IF;
+  IF octet_length(standin) <> octet_length(key) THEN
+    standin := txb.key_text(key);
   END IF;
   IF octet_length(standin) > 1024 THEN
     standin := left(standin, 200) || ' sha256:' || encode(sha256(key), 'hex');

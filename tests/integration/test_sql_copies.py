@@ -47,7 +47,7 @@ def test_a_copy_has_the_message_in_its_columns_and_what_they_cannot_say_in_origi
     assert intent(db)["headers"] == {"txb-error": "new", "kept": "1"}
 
 
-@pytest.mark.parametrize("key", [b"", b"k", "ü".encode(), b"\xff\xfe", b"a\0b", b"x" * 1024, b"x" * 1025, b"\xff" * 100000, bytes(range(256))])
+@pytest.mark.parametrize("key", [b"", b"k", "ü".encode(), b"a\\b", b"\\377", b"\xff\xfe", b"a\0b", b"x" * 1024, b"x" * 1025, b"\xff" * 100000, bytes(range(256))])
 def test_every_key_comes_through_and_one_that_is_no_text_has_a_standin(db, key):
     copy(db.root, key=key)
     row = intent(db)
