@@ -95,6 +95,20 @@ enum txb_rc txb_kafka_inspect_offsets(struct txb_kafka_inspect *k, const char *t
   return TXB_OK;
 }
 
+enum txb_rc txb_kafka_inspect_offset_at(struct txb_kafka_inspect *k, const char *topic, int partition, int64_t wall_ms,
+                                        int64_t *offset_out, struct txb_error *err) {
+  rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
+  rd_kafka_topic_partition_list_add(list, topic, partition)->offset = wall_ms;
+  rd_kafka_resp_err_t code = rd_kafka_offsets_for_times(k->client, list, k->timeout_ms);
+  if (code == RD_KAFKA_RESP_ERR_NO_ERROR)
+    code = list->elems[0].err;
+  *offset_out = list->elems[0].offset < 0 ? -1 : list->elems[0].offset;
+  rd_kafka_topic_partition_list_destroy(list);
+  return code == RD_KAFKA_RESP_ERR_NO_ERROR
+             ? TXB_OK
+             : TXB_KAFKA_FAIL(err, code, NULL, "topic %s partition %d", topic, partition);
+}
+
 /* ---- settings of a topic
  * ------------------------------------------------------------------------------------------------------------------ */
 

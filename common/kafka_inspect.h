@@ -1,4 +1,4 @@
-/* Questions to a cluster over one connection, for `status` and `doctor`: topics, offsets, topic settings. */
+/* Questions to a cluster over one connection, for `status`, `doctor` and `replay`: topics, offsets, topic settings. */
 #ifndef TXB_COMMON_KAFKA_INSPECT_H
 #define TXB_COMMON_KAFKA_INSPECT_H
 
@@ -19,6 +19,9 @@ enum txb_rc txb_kafka_inspect_partitions(struct txb_kafka_inspect *k, const char
 /* The first offset there is, and the one that the next message gets. */
 enum txb_rc txb_kafka_inspect_offsets(struct txb_kafka_inspect *k, const char *topic, int partition, int64_t *low_out,
                                       int64_t *high_out, struct txb_error *err) TXB_MUST_CHECK;
+/* The offset of the first message with that timestamp, in milliseconds, or a later one; -1: there is none. */
+enum txb_rc txb_kafka_inspect_offset_at(struct txb_kafka_inspect *k, const char *topic, int partition, int64_t wall_ms,
+                                        int64_t *offset_out, struct txb_error *err) TXB_MUST_CHECK;
 /* Settings of a topic that are whole numbers: values_out[i] for names[i]. TXB_REFUSED: the cluster tells no settings
  * (no right, or the mock cluster). */
 enum txb_rc txb_kafka_inspect_settings(struct txb_kafka_inspect *k, const char *topic, const char *const *names,

@@ -7,7 +7,13 @@
 #include "common/kafka_conf.h"
 #include "common/memory.h"
 
-#define ASK_MS 5000
+#define ASK_MS   5000
+#define LEFT_OUT (-1)
+
+struct part {
+  int64_t from; /* where it was begun */
+  bool started, ended;
+};
 
 struct txb_tail {
   rd_kafka_t *client;
@@ -17,9 +23,7 @@ struct txb_tail {
   char *cluster_id;            /* NULL when the cluster tells none */
   char *name;
   int first, count; /* partitions */
-  int started;
-  int64_t from; /* where every partition was begun */
-  bool *ended;  /* by partition, from first */
+  struct part *parts; /* by partition, from first */
   struct txb_header headers[TXB_EVENT_HEADERS_MAX];
 };
 
@@ -41,15 +45,31 @@ static enum txb_rc client_open(struct txb_tail *tail, const struct txb_tail_opti
   return TXB_OK;
 }
 
+static int64_t start_of(const struct txb_tail_options *options, size_t partition) {
+  switch (options->from) {
+  case TXB_TAIL_BEGINNING:
+    return RD_KAFKA_OFFSET_BEGINNING;
+  case TXB_TAIL_END:
+    return RD_KAFKA_OFFSET_END;
+  case TXB_TAIL_OFFSETS:
+    return partition < options->offset_count ? options->offsets[partition] : LEFT_OUT;
+  case TXB_TAIL_OFFSET:
+  default:
+    return options->offset;
+  }
+}
+
 static enum txb_rc start(struct txb_tail *tail, const struct txb_tail_options *options, struct txb_error *err) {
-  int64_t from = options->from == TXB_TAIL_BEGINNING ? RD_KAFKA_OFFSET_BEGINNING
-                 : options->from == TXB_TAIL_END     ? RD_KAFKA_OFFSET_END
-                                                     : options->offset;
-  tail->from = from;
-  for (; tail->started < tail->count; tail->started++)
-    if (rd_kafka_consume_start_queue(tail->topic, tail->first + tail->started, from, tail->queue) != 0)
-      return TXB_KAFKA_FAIL(err, rd_kafka_last_error(), NULL, "topic %s partition %d", options->topic,
-                            tail->first + tail->started);
+  for (int i = 0; i < tail->count; i++) {
+    struct part *part = &tail->parts[i];
+    part->from = start_of(options, (size_t)(tail->first + i));
+    part->ended = options->from == TXB_TAIL_OFFSETS && part->from == LEFT_OUT;
+    if (part->ended)
+      continue;
+    if (rd_kafka_consume_start_queue(tail->topic, tail->first + i, part->from, tail->queue) != 0)
+      return TXB_KAFKA_FAIL(err, rd_kafka_last_error(), NULL, "topic %s partition %d", options->topic, tail->first + i);
+    part->started = true;
+  }
   return TXB_OK;
 }
 
@@ -63,9 +83,9 @@ static enum txb_rc open_all(struct txb_tail *tail, const struct txb_tail_options
                     partitions, options->partition);
   tail->first = options->partition < 0 ? 0 : options->partition;
   tail->count = options->partition < 0 ? partitions : 1;
-  void *ended;
-  TXB_TRY(txb_alloc_array((size_t)tail->count, sizeof(bool), &ended, err));
-  tail->ended = ended;
+  void *parts;
+  TXB_TRY(txb_alloc_array((size_t)tail->count, sizeof(struct part), &parts, err));
+  tail->parts = parts;
   TXB_TRY(txb_strdup(options->topic, &tail->name, err));
   TXB_TRY(client_open(tail, options, err));
   return start(tail, options, err);
@@ -92,8 +112,9 @@ void txb_tail_close(struct txb_tail *tail) {
   if (tail == NULL)
     return;
   forget_message(tail);
-  for (int i = 0; i < tail->started; i++)
-    (void)rd_kafka_consume_stop(tail->topic, tail->first + i);
+  for (int i = 0; tail->parts != NULL && i < tail->count; i++)
+    if (tail->parts[i].started)
+      (void)rd_kafka_consume_stop(tail->topic, tail->first + i);
   if (tail->queue != NULL)
     rd_kafka_queue_destroy(tail->queue);
   if (tail->topic != NULL)
@@ -102,7 +123,7 @@ void txb_tail_close(struct txb_tail *tail) {
     rd_kafka_mem_free(tail->client, tail->cluster_id);
   if (tail->client != NULL)
     rd_kafka_destroy(tail->client);
-  txb_free(tail->ended);
+  txb_free(tail->parts);
   txb_free(tail->name);
   txb_free(tail);
 }
@@ -138,11 +159,17 @@ static void describe(struct txb_tail *tail, struct txb_record *out) {
   out->header_count = take_headers(tail);
 }
 
+static struct part *part_of(const struct txb_tail *tail, int32_t partition) {
+  return partition < tail->first || partition >= tail->first + tail->count ? NULL
+                                                                           : &tail->parts[partition - tail->first];
+}
+
 static enum txb_rc told_error(struct txb_tail *tail, struct txb_error *err) {
   const rd_kafka_message_t *m = tail->message;
+  struct part *part = part_of(tail, m->partition);
   if (m->err == RD_KAFKA_RESP_ERR__PARTITION_EOF) {
-    if (m->partition >= tail->first && m->partition < tail->first + tail->count)
-      tail->ended[m->partition - tail->first] = true;
+    if (part != NULL)
+      part->ended = true;
     return TXB_AGAIN;
   }
   if (m->err == RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET || m->err == RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE) {
@@ -151,7 +178,7 @@ static enum txb_rc told_error(struct txb_tail *tail, struct txb_error *err) {
     if (rd_kafka_query_watermark_offsets(tail->client, tail->name, m->partition, &low, &high, ASK_MS) ==
         RD_KAFKA_RESP_ERR_NO_ERROR)
       return TXB_FAIL(err, TXB_REFUSED, "topic %s: partition %d has offsets %" PRId64 " to %" PRId64 ", not %" PRId64,
-                      tail->name, (int)m->partition, low, high, tail->from);
+                      tail->name, (int)m->partition, low, high, part == NULL ? -1 : part->from);
   }
   return TXB_KAFKA_FAIL(err, m->err, rd_kafka_message_errstr(m), "topic %s", tail->name);
 }
@@ -163,14 +190,27 @@ enum txb_rc txb_tail_next(struct txb_tail *tail, int timeout_ms, struct txb_reco
     return TXB_AGAIN;
   if (tail->message->err != RD_KAFKA_RESP_ERR_NO_ERROR)
     return told_error(tail, err);
-  tail->ended[tail->message->partition - tail->first] = false;
+  struct part *part = part_of(tail, tail->message->partition);
+  if (part == NULL || !part->started)
+    return TXB_AGAIN; /* stopped meanwhile */
+  part->ended = false;
   describe(tail, out);
   return TXB_OK;
 }
 
+void txb_tail_stop(struct txb_tail *tail, int32_t partition) {
+  struct part *part = part_of(tail, partition);
+  if (part == NULL)
+    return;
+  if (part->started)
+    (void)rd_kafka_consume_stop(tail->topic, partition);
+  part->started = false;
+  part->ended = true;
+}
+
 bool txb_tail_at_end(const struct txb_tail *tail) {
   for (int i = 0; i < tail->count; i++)
-    if (!tail->ended[i])
+    if (!tail->parts[i].ended)
       return false;
   return true;
 }

@@ -74,7 +74,7 @@ static void unpin(const struct txb_cli *cli, struct txb_pg *pg, int64_t number) 
   struct txb_error err;
   json_t *job = NULL;
   enum txb_rc rc = wait_let_go(pg, number, &job, &err);
-  if (rc == TXB_OK)
+  if (rc == TXB_OK && txb_failed_text(job, "source") != NULL) /* Kafka keeps nothing for a job */
     rc = unpin_in(cli, txb_failed_text(job, "source"), txb_failed_text(job, "pin"), &err);
   if (rc != TXB_OK)
     txb_say("job %" PRId64 " is cancelled, but its source goes on keeping the range for seven days at most: %s", number,

@@ -1,6 +1,8 @@
 /* replay plan, replay start. The range is pinned in the source before the job is there, so that retention can't take it
  * in between; then the pin goes over to the job's own name. A crash before the job is started leaves a pin that nobody
- * renews: it counts for seven days. A crash after it leaves the job, and perhaps that pin. */
+ * renews: it counts for seven days. A crash after it leaves the job, and perhaps that pin.
+ *
+ * What is read from Kafka is kept there by nobody: there is nothing to pin, and a start is one transaction. */
 #include <inttypes.h>
 #include <stdio.h>
 
@@ -24,23 +26,39 @@ static enum txb_rc connect_one(const struct txb_cli *cli, const char *uri, const
 static enum txb_rc connect_both(const struct txb_cli *cli, const struct txb_replay_wish *wish, struct both *out,
                                 struct txb_error *err) {
   TXB_TRY(connect_one(cli, wish->consumer_uri, "group", wish->group, &out->consumer, err));
+  if (wish->kafka)
+    return TXB_OK;
   return connect_one(cli, wish->source_uri, "source", wish->source, &out->source, err);
 }
 
-static enum txb_rc ask(const struct txb_replay_wish *wish, const struct txb_replay_range *range, bool *yes,
-                       struct txb_error *err) {
+/* "group ledger, also what was applied already", "topic copies, by the workers of group ledger" */
+static void add_target(const struct txb_replay_wish *wish, struct txb_buffer *out) {
+  if (wish->to_topic != NULL)
+    txb_buffer_addf(out, "topic %s, by the workers of group %s", wish->to_topic, wish->group);
+  else
+    txb_buffer_addf(out, "group %s%s", wish->group, wish->forced ? ", also what was applied already" : "");
+}
+
+static enum txb_rc ask(const struct txb_replay_wish *wish, const struct txb_replay_range *range,
+                       const struct txb_replay_lanes *lanes, bool *yes, struct txb_error *err) {
+  struct txb_buffer target;
   *yes = true;
   if (wish->yes)
     return TXB_OK;
   if (!txb_can_ask())
     return REFUSE(err, "replay start asks before it starts: add --yes, or --dry-run to see what would be replayed");
-  if (wish->then_live)
+  txb_buffer_init(&target);
+  add_target(wish, &target);
+  if (lanes != NULL)
+    *yes = txb_ask_yes("replay %" PRId64 " offsets of %zu partition%s of Kafka into %s?", txb_replay_lanes_span(lanes),
+                       lanes->count, lanes->count == 1 ? "" : "s", txb_buffer_text(&target));
+  else if (wish->then_live)
     *yes = txb_ask_yes("replay source %s from number %" PRId64 " on into group %s, and go on live?", wish->source,
                        range->seq_from, wish->group);
   else
-    *yes = txb_ask_yes("replay numbers %" PRId64 " to %" PRId64 " of source %s into group %s%s?", range->seq_from,
-                       range->seq_to - 1, wish->source, wish->group,
-                       wish->forced ? ", also what was applied already" : "");
+    *yes = txb_ask_yes("replay numbers %" PRId64 " to %" PRId64 " of source %s into %s?", range->seq_from,
+                       range->seq_to - 1, wish->source, txb_buffer_text(&target));
+  txb_buffer_fini(&target);
   return TXB_OK;
 }
 
@@ -73,8 +91,9 @@ static enum txb_rc pin_as_job(const struct both *both, int64_t number, const str
 
 static void print_started(const struct txb_cli *cli, const struct txb_replay_wish *wish, int64_t number, bool existed) {
   if (cli->output != TXB_OUTPUT_TEXT) {
-    json_t *document = json_pack("{s:I, s:b, s:s?, s:s, s:s}", "number", (json_int_t)number, "existed", existed, "name",
-                                 wish->name, "group", wish->group, "source", wish->source);
+    json_t *document = json_pack("{s:I, s:b, s:s?, s:s, s:s?, s:s?}", "number", (json_int_t)number, "existed", existed,
+                                 "name", wish->name, "group", wish->group, "source", wish->source, "to_topic",
+                                 wish->to_topic);
     txb_failed_print_json(cli, document);
     json_decref(document);
     return;
@@ -95,7 +114,7 @@ static enum txb_rc start_pinned(const struct txb_cli *cli, struct both *both, co
                                 const struct txb_replay_range *range, struct txb_error *err) {
   int64_t number;
   bool existed;
-  TXB_TRY(txb_replay_start(both->consumer, wish, range, &number, &existed, err));
+  TXB_TRY(txb_replay_start(both->consumer, wish, range, NULL, &number, &existed, err));
   TXB_TRY(pin_as_job(both, number, wish, err));
   print_started(cli, wish, number, existed);
   return TXB_OK;
@@ -103,12 +122,12 @@ static enum txb_rc start_pinned(const struct txb_cli *cli, struct both *both, co
 
 /* The same command again: whether it says the same is for the server to compare, but for the ends that move with time. */
 static enum txb_rc start_again(const struct txb_cli *cli, struct both *both, const struct txb_replay_wish *wish,
-                               int64_t seq_from, int64_t seq_to, struct txb_error *err) {
+                               const struct txb_replay_job *job, struct txb_error *err) {
   struct txb_replay_range range;
   int64_t number;
   bool existed;
-  TXB_TRY(txb_replay_range_again(both->source, wish, seq_from, seq_to, &range, err));
-  TXB_TRY(txb_replay_start(both->consumer, wish, &range, &number, &existed, err));
+  TXB_TRY(txb_replay_range_again(both->source, wish, job->seq_from, job->seq_to, &range, err));
+  TXB_TRY(txb_replay_start(both->consumer, wish, &range, NULL, &number, &existed, err));
   TXB_TRY(pin_as_job(both, number, wish, err));
   print_started(cli, wish, number, existed);
   return TXB_OK;
@@ -138,24 +157,74 @@ static enum txb_rc start(const struct txb_cli *cli, struct both *both, const str
   return rc == TXB_OK ? unpinned : rc;
 }
 
+static void decline(int *code) {
+  txb_say("nothing was started");
+  *code = TXB_EXIT_FAILED;
+}
+
+/* ---- from Kafka ------------------------------------------------------------------------------------------- */
+
+static enum txb_rc start_lanes(const struct txb_cli *cli, struct both *both, const struct txb_replay_wish *wish,
+                               const struct txb_replay_range *times, const struct txb_replay_lanes *lanes,
+                               struct txb_error *err) {
+  int64_t number;
+  bool existed;
+  TXB_TRY(txb_replay_start(both->consumer, wish, times, lanes, &number, &existed, err));
+  print_started(cli, wish, number, existed);
+  return TXB_OK;
+}
+
+static enum txb_rc go_lanes(const struct txb_cli *cli, struct both *both, const struct txb_replay_wish *wish,
+                            const struct txb_replay_range *times, const struct txb_replay_lanes *lanes, int *code,
+                            struct txb_error *err) {
+  bool yes;
+  if (wish->dry_run)
+    return txb_replay_topics_plan(cli, both->consumer, wish, times, lanes, err);
+  TXB_TRY(txb_replay_topics_remembered(cli, both->consumer, wish, lanes, err));
+  TXB_TRY(ask(wish, times, lanes, &yes, err));
+  if (yes)
+    return start_lanes(cli, both, wish, times, lanes, err);
+  decline(code);
+  return TXB_OK;
+}
+
+/* The same command again asks no Kafka: what was meant stands in the job. */
+static enum txb_rc go_kafka(const struct txb_cli *cli, struct both *both, const struct txb_replay_wish *wish,
+                            const struct txb_replay_job *job, int *code, struct txb_error *err) {
+  struct txb_replay_range times = {0};
+  struct txb_replay_lanes lanes;
+  TXB_TRY(txb_replay_range_times(both->consumer, wish, &times, err));
+  bool again = job->number > 0 && job->kafka && !wish->dry_run;
+  enum txb_rc rc = again ? txb_replay_topics_again(both->consumer, job->number, wish, &lanes, err)
+                         : txb_replay_topics_read(cli, wish, &times, &lanes, err);
+  if (rc == TXB_OK)
+    rc = again ? start_lanes(cli, both, wish, &times, &lanes, err)
+               : go_lanes(cli, both, wish, &times, &lanes, code, err);
+  txb_replay_lanes_fini(&lanes);
+  return rc;
+}
+
+/* ---- either ----------------------------------------------------------------------------------------------- */
+
 static enum txb_rc go(const struct txb_cli *cli, struct both *both, const struct txb_replay_wish *wish, int *code,
                       struct txb_error *err) {
   struct txb_replay_range range;
-  int64_t number, seq_from, seq_to;
+  struct txb_replay_job job;
   bool yes;
   TXB_TRY(connect_both(cli, wish, both, err));
-  TXB_TRY(txb_replay_named(both->consumer, wish->name, &number, &seq_from, &seq_to, err));
-  if (number > 0 && !wish->dry_run)
-    return start_again(cli, both, wish, seq_from, seq_to, err);
+  TXB_TRY(txb_replay_named(both->consumer, wish->name, &job, err));
+  if (wish->kafka)
+    return go_kafka(cli, both, wish, &job, code, err);
+  if (job.number > 0 && !job.kafka && !wish->dry_run)
+    return start_again(cli, both, wish, &job, err);
   TXB_TRY(txb_replay_range_read(both->source, wish, &range, err));
   if (wish->dry_run)
     return txb_replay_plan(cli, both->consumer, both->source, wish, &range, err);
   TXB_TRY(txb_replay_range_remembered(both->consumer, both->source, wish, &range, err));
-  TXB_TRY(ask(wish, &range, &yes, err));
+  TXB_TRY(ask(wish, &range, NULL, &yes, err));
   if (yes)
     return start(cli, both, wish, &range, err);
-  txb_say("nothing was started");
-  *code = TXB_EXIT_FAILED;
+  decline(code);
   return TXB_OK;
 }
 

@@ -6,14 +6,22 @@
     {.name = "group", .letter = 'g', .value = "GROUP", .help = "The consumer group that the messages go to."},         \
     {.name = "source", .value = "SOURCE",                                                                              \
      .help = "The source whose outbox is read (default: the only one of the configuration)."},                         \
+    {.name = "kafka",                                                                                                  \
+     .help = "Read the topics from Kafka itself, whatever produced them, not from a source's outbox."},                \
+    {.name = "partition", .letter = 'p', .value = "N", .many = true,                                                   \
+     .help = "With --kafka: only this partition of each topic."},                                                      \
+    {.name = "to-topic", .value = "TOPIC",                                                                             \
+     .help = "Write the messages to this topic, through the outbox of the group's database, instead of running the "   \
+             "group's handler."},                                                                                      \
     {.name = "topic", .letter = 't', .value = "TOPIC", .many = true,                                                   \
      .help = "Only this topic (default: all topics of the group in the configuration)."},                              \
     {.name = "key", .letter = 'k', .value = "KEY", .many = true, .help = "Only messages of this key."},                \
     {.name = "type", .value = "TYPE", .many = true, .help = "Only messages of this CloudEvents type."},                \
     {.name = "from", .value = "WHERE", .suggest = "beginning",                                                         \
-     .help = "The first one: a time (2026-01-31T12:00:00Z), a number of the outbox, or beginning (default)."},         \
+     .help = "The first one: a time (2026-01-31T12:00:00Z), a number of the outbox (with --kafka: an offset, of "      \
+             "one --partition), or beginning (default)."},                                                             \
     {.name = "to", .value = "WHERE", .suggest = "now",                                                                 \
-     .help = "The end, itself left out: a time, a number of the outbox, or now (default)."},                           \
+     .help = "The end, itself left out: a time, a number of the outbox (with --kafka: an offset), or now (default)."}, \
     {.name = "name", .value = "NAME",                                                                                  \
      .help = "A name of your own: the same command again finds this job and starts no second one."},                   \
     {.name = "force", .letter = 'f',                                                                                   \

@@ -6,6 +6,7 @@
 #include "broker/cli/replay.h"
 #include "cli_sql.h"
 #include "common/clock.h"
+#include "common/memory.h"
 
 #define PAGE_ROWS 10000
 /* Messages a second of each topic, where no limit says how fast it can be at most. */
@@ -13,8 +14,6 @@
 
 static const struct txb_pg_statement count_statement = {"cli_replay_count", txb_text_cli_replay_count};
 static const struct txb_pg_statement ids_statement = {"cli_replay_ids", txb_text_cli_replay_ids};
-static const struct txb_pg_statement known_statement = {"cli_replay_known", txb_text_cli_replay_known};
-static const struct txb_pg_statement held_statement = {"cli_replay_held", txb_text_cli_replay_held};
 
 struct plan {
   const struct txb_cli *cli;
@@ -26,26 +25,16 @@ struct plan {
 
 /* ---- counting --------------------------------------------------------------------------------------------- */
 
-static enum txb_rc held_keys(struct plan *p, struct txb_pg_result **out, struct txb_error *err) {
-  struct txb_pg_params params;
-  txb_pg_params_init(&params);
-  txb_pg_add_text(&params, txb_slice_text(p->wish->group));
-  txb_pg_array_begin(&params, TXB_OID_TEXT);
-  for (size_t i = 0; i < p->wish->topic_count; i++)
-    txb_pg_array_bytes(&params, txb_slice_text(p->wish->topics[i]));
-  txb_pg_array_end(&params);
-  return txb_failed_ask(p->consumer, &held_statement, &params, "txb_reader", out, err);
-}
-
 static enum txb_rc count(struct plan *p, struct txb_error *err) {
   TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *held = NULL;
   TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *row = NULL;
   struct txb_pg_params params;
-  TXB_TRY(held_keys(p, &held, err));
+  TXB_TRY(txb_replay_held(p->consumer, p->wish, &held, err));
+  int held_rows = p->wish->to_topic != NULL ? 0 : txb_pg_rows(held); /* no handler: nothing waits */
   txb_pg_params_init(&params);
   txb_replay_range_params(&params, p->wish, &p->range);
   txb_pg_array_begin(&params, TXB_OID_BYTEA);
-  for (int i = 0; i < txb_pg_rows(held); i++)
+  for (int i = 0; i < held_rows; i++)
     txb_pg_array_bytes(&params, txb_pg_bytes(held, i, 0));
   txb_pg_array_end(&params);
   txb_progress(p->cli, "counting ...");
@@ -54,26 +43,20 @@ static enum txb_rc count(struct plan *p, struct txb_error *err) {
   if (rc != TXB_OK)
     return rc;
   json_t *counts = txb_failed_json(row, 0, 0);
-  (void)json_object_set_new(counts, "held_keys", json_integer(txb_pg_rows(held)));
+  (void)json_object_set_new(counts, "held_keys", json_integer(held_rows));
   (void)json_object_update(p->document, counts);
   json_decref(counts);
   return TXB_OK;
 }
 
-static enum txb_rc ask_inbox(struct plan *p, const struct txb_pg_result *ids, int64_t *known, int64_t *forgotten,
+static enum txb_rc ask_inbox(struct plan *p, const struct txb_pg_result *rows, int64_t *known, int64_t *forgotten,
                              struct txb_error *err) {
-  TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *row = NULL;
-  struct txb_pg_params params;
-  txb_pg_params_init(&params);
-  txb_pg_add_text(&params, txb_slice_text(p->wish->group));
-  txb_pg_array_begin(&params, TXB_OID_UUID);
-  for (int i = 0; i < txb_pg_rows(ids); i++)
-    txb_pg_array_bytes(&params, txb_pg_bytes(ids, i, 1));
-  txb_pg_array_end(&params);
-  TXB_TRY(txb_failed_ask(p->consumer, &known_statement, &params, "txb_reader", &row, err));
-  *known += txb_pg_int8(row, 0, 0);
-  *forgotten += txb_pg_int8(row, 0, 1);
-  return TXB_OK;
+  TXB_CLEANUP(txb_free_ptr) struct txb_uuid *ids = NULL;
+  size_t count = (size_t)txb_pg_rows(rows);
+  TXB_TRY(txb_regrow_array(&ids, count, sizeof(struct txb_uuid), err));
+  for (size_t i = 0; i < count; i++)
+    txb_pg_uuid(rows, (int)i, 1, &ids[i]);
+  return txb_replay_ask_inbox(p->consumer, p->wish->group, ids, count, known, forgotten, err);
 }
 
 /* What was applied already is a duplicate for a job that is not forced. What is older than the inbox remembers can't be
@@ -82,7 +65,7 @@ static enum txb_rc look_into_inbox(struct plan *p, struct txb_error *err) {
   int64_t known = 0, forgotten = 0, seen = 0;
   struct txb_replay_range rest = p->range;
   char text[80];
-  for (int rows = PAGE_ROWS; rows == PAGE_ROWS;) {
+  for (int rows = p->wish->to_topic != NULL ? 0 : PAGE_ROWS; rows == PAGE_ROWS;) {
     TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *ids = NULL;
     struct txb_pg_params params;
     txb_pg_params_init(&params);
@@ -108,7 +91,7 @@ static enum txb_rc look_into_inbox(struct plan *p, struct txb_error *err) {
 
 /* The topics run side by side, so the largest one decides; a limit is for all of them together. */
 static void estimate(struct plan *p) {
-  json_int_t most = 0, rate = p->wish->rate_max > 0 ? p->wish->rate_max : RATE_ASSUMED;
+  json_int_t most = 0;
   const json_t *topic;
   size_t i;
   json_array_foreach(json_object_get(p->document, "by_topic"), i, topic) {
@@ -116,8 +99,13 @@ static void estimate(struct plan *p) {
   }
   if (p->wish->rate_max > 0)
     most = txb_failed_integer(p->document, "messages");
-  (void)json_object_set_new(p->document, "estimate_ms", json_integer(most * 1000 / rate));
-  (void)json_object_set_new(p->document, "estimate_rate", json_integer(rate));
+  txb_replay_plan_estimate(p->wish, most, p->document);
+}
+
+void txb_replay_plan_estimate(const struct txb_replay_wish *wish, json_int_t most, json_t *document) {
+  json_int_t rate = wish->rate_max > 0 ? wish->rate_max : RATE_ASSUMED;
+  (void)json_object_set_new(document, "estimate_ms", json_integer(most * 1000 / rate));
+  (void)json_object_set_new(document, "estimate_rate", json_integer(rate));
 }
 
 /* ---- printing --------------------------------------------------------------------------------------------- */
@@ -141,22 +129,37 @@ static json_t *texts_or_null(const struct txb_replay_wish *wish, const char *opt
   return json_null();
 }
 
-static json_t *document_of(const struct plan *p) {
-  const struct txb_replay_wish *w = p->wish;
-  json_t *topics = json_array();
-  for (size_t i = 0; i < w->topic_count; i++)
-    (void)json_array_append_new(topics, json_string(w->topics[i]));
-  return json_pack("{s:b, s:s, s:s, s:o, s:o, s:o, s:b, s:b, s:o, s:I, s:I, s:I, s:o, s:o, s:o}", "dry_run", 1, "group",
-                   w->group, "source", w->source, "topics", topics, "keys", texts_or_null(w, "key"), "types",
-                   texts_or_null(w, "type"), "forced", w->forced, "then_live", w->then_live, "rate_max",
-                   w->rate_max > 0 ? json_integer(w->rate_max) : json_null(), "seq_from", (json_int_t)p->range.seq_from,
-                   "seq_to", (json_int_t)p->range.seq_to, "watermark", (json_int_t)p->range.watermark, "time_from",
-                   time_or_null(p->range.has_time_from, p->range.time_from_us), "time_to",
-                   time_or_null(p->range.has_time_to, p->range.time_to_us), "waits_from",
-                   p->range.waits_from > 0 ? json_integer(p->range.waits_from) : json_null());
+static json_t *number_or_null(bool has, int64_t number) {
+  return has ? json_integer(number) : json_null();
 }
 
-static void print_counts(const struct txb_cli *cli, const json_t *rows, const char *title, json_int_t all) {
+static json_t *partitions_or_null(const struct txb_replay_wish *wish) {
+  if (wish->partition_count == 0)
+    return json_null();
+  json_t *list = json_array();
+  for (size_t i = 0; i < wish->partition_count; i++)
+    (void)json_array_append_new(list, json_integer(wish->partitions[i]));
+  return list;
+}
+
+json_t *txb_replay_plan_document(const struct txb_replay_wish *wish, const struct txb_replay_range *range) {
+  json_t *topics = json_array();
+  for (size_t i = 0; i < wish->topic_count; i++)
+    (void)json_array_append_new(topics, json_string(wish->topics[i]));
+  return json_pack(
+      "{s:b, s:s, s:s?, s:s?, s:n, s:o, s:o, s:o, s:o, s:b, s:b, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "dry_run", 1,
+      "group", wish->group, "source", wish->source, "to_topic", wish->to_topic, "cluster_id", "topics", topics,
+      "partitions", partitions_or_null(wish), "keys", texts_or_null(wish, "key"), "types", texts_or_null(wish, "type"),
+      "forced", wish->forced, "then_live", wish->then_live, "rate_max",
+      number_or_null(wish->rate_max > 0, wish->rate_max), "seq_from", number_or_null(!wish->kafka, range->seq_from),
+      "seq_to", number_or_null(!wish->kafka, range->seq_to), "watermark",
+      number_or_null(!wish->kafka, range->watermark), "time_from",
+      time_or_null(range->has_time_from, range->time_from_us), "time_to",
+      time_or_null(range->has_time_to, range->time_to_us), "waits_from",
+      number_or_null(range->waits_from > 0, range->waits_from));
+}
+
+void txb_replay_plan_counts(const struct txb_cli *cli, const json_t *rows, const char *title, json_int_t all) {
   const struct txb_column columns[] = {{"MESSAGES", TXB_RIGHT}, {title, TXB_LEFT}};
   struct txb_table table;
   const json_t *row;
@@ -178,18 +181,31 @@ static void print_counts(const struct txb_cli *cli, const json_t *rows, const ch
     txb_print("  ... and %" JSON_INTEGER_FORMAT " more\n", all - (json_int_t)json_array_size(rows));
 }
 
-static void print_if(const json_t *document, const char *name, const char *what) {
+void txb_replay_plan_line(const json_t *document, const char *name, const char *what) {
   json_int_t n = txb_failed_integer(document, name);
   if (n > 0)
     txb_print("  %10" JSON_INTEGER_FORMAT "  %s\n", n, what);
 }
 
+void txb_replay_plan_print_estimate(const struct txb_replay_wish *wish, const json_t *document, const char *side) {
+  char age[24];
+  txb_format_age(txb_failed_integer(document, "estimate_ms"), age);
+  if (wish->rate_max > 0)
+    txb_print("\nat least %s at %" JSON_INTEGER_FORMAT " messages a second, the limit\n", age,
+              txb_failed_integer(document, "estimate_rate"));
+  else
+    txb_print("\nabout %s at %" JSON_INTEGER_FORMAT " messages a second in each %s, which is assumed: %s\n", age,
+              txb_failed_integer(document, "estimate_rate"), side,
+              wish->to_topic != NULL ? "databases differ" : "handlers differ");
+}
+
 static void print_text(const struct plan *p) {
   const json_t *d = p->document;
-  char first[28] = "", age[24];
+  char first[28] = "";
   json_int_t messages = txb_failed_integer(d, "messages");
-  txb_print("would replay %" JSON_INTEGER_FORMAT " message%s of source %s into group %s%s\n", messages,
-            messages == 1 ? "" : "s", p->wish->source, p->wish->group,
+  txb_print("would replay %" JSON_INTEGER_FORMAT " message%s of source %s into %s %s%s\n", messages,
+            messages == 1 ? "" : "s", p->wish->source, p->wish->to_topic != NULL ? "topic" : "group",
+            p->wish->to_topic != NULL ? p->wish->to_topic : p->wish->group,
             p->wish->forced      ? ", also those that were applied already"
             : p->wish->then_live ? ", and then go on live"
                                  : "");
@@ -197,23 +213,16 @@ static void print_text(const struct plan *p) {
   if (messages > 0)
     txb_print(", from %.19s to %.19s UTC", txb_failed_text(d, "first_at"), txb_failed_text(d, "last_at"));
   txb_print("\n");
-  print_if(d, "known", "of them the group has applied: they are counted as duplicates");
-  print_if(d, "behind_held", "wait behind keys that failed messages hold");
-  print_if(d, "edited", "come as they were edited after Kafka had refused them");
-  print_if(d, "forgotten", "are older than the inbox remembers: `replay start` refuses them without --force");
-  print_if(d, "discarded", "more are left out: they were discarded");
-  print_if(d, "waiting", "more are left out: they are not published yet, and come through Kafka");
-  print_counts(p->cli, json_object_get(d, "by_topic"), "TOPIC", 0);
-  print_counts(p->cli, json_object_get(d, "by_type"), "TYPE", 0);
-  print_counts(p->cli, json_object_get(d, "by_key"), "KEY", txb_failed_integer(d, "key_count"));
-  txb_format_age(txb_failed_integer(d, "estimate_ms"), age);
-  if (p->wish->rate_max > 0)
-    txb_print("\nat least %s at %" JSON_INTEGER_FORMAT " messages a second, the limit\n", age,
-              txb_failed_integer(d, "estimate_rate"));
-  else
-    txb_print("\nabout %s at %" JSON_INTEGER_FORMAT
-              " messages a second in each topic, which is assumed: handlers differ\n",
-              age, txb_failed_integer(d, "estimate_rate"));
+  txb_replay_plan_line(d, "known", "of them the group has applied: they are counted as duplicates");
+  txb_replay_plan_line(d, "behind_held", "wait behind keys that failed messages hold");
+  txb_replay_plan_line(d, "edited", "come as they were edited after Kafka had refused them");
+  txb_replay_plan_line(d, "forgotten", "are older than the inbox remembers: `replay start` refuses them without --force");
+  txb_replay_plan_line(d, "discarded", "more are left out: they were discarded");
+  txb_replay_plan_line(d, "waiting", "more are left out: they are not published yet, and come through Kafka");
+  txb_replay_plan_counts(p->cli, json_object_get(d, "by_topic"), "TOPIC", 0);
+  txb_replay_plan_counts(p->cli, json_object_get(d, "by_type"), "TYPE", 0);
+  txb_replay_plan_counts(p->cli, json_object_get(d, "by_key"), "KEY", txb_failed_integer(d, "key_count"));
+  txb_replay_plan_print_estimate(p->wish, d, "topic");
   if (p->wish->then_live && !p->range.whole) {
     txb_clock_format(p->range.lowest_time_us, first);
     txb_print("what was published before %.19s UTC is no longer there: the group begins without it\n", first);
@@ -230,7 +239,7 @@ enum txb_rc txb_replay_plan(const struct txb_cli *cli, struct txb_pg *consumer, 
   struct plan p = {.cli = cli, .consumer = consumer, .source = source, .wish = wish, .range = *range};
   if (wish->then_live)
     p.range.seq_to = range->watermark + 1;
-  p.document = document_of(&p);
+  p.document = txb_replay_plan_document(wish, &p.range);
   enum txb_rc rc = count(&p, err);
   if (rc == TXB_OK)
     rc = look_into_inbox(&p, err);

@@ -12,6 +12,10 @@ static bool is(const json_t *object, const char *name) {
   return json_is_true(json_object_get(object, name));
 }
 
+static bool is_of_kafka(const json_t *lane) {
+  return json_is_integer(json_object_get(lane, "from_partition")) && txb_failed_integer(lane, "from_partition") >= 0;
+}
+
 bool txb_replay_is_final(const json_t *job) {
   const char *state = txb_failed_text(job, "state");
   return strcmp(state, "done") == 0 || strcmp(state, "cancelled") == 0;
@@ -35,6 +39,7 @@ void txb_replay_progress_of(const json_t *job, struct txb_replay_progress *out) 
     out->moved += txb_failed_integer(lane, "moved");
     out->lanes++;
     out->lanes_done += is(lane, "done");
+    out->partitions += is_of_kafka(lane);
   }
 }
 
@@ -64,7 +69,8 @@ void txb_replay_progress_text(const struct txb_replay_progress *now, const struc
   txb_buffer_add_text(out, "[");
   for (size_t i = 0; i < BAR_WIDTH; i++)
     txb_buffer_add_text(out, i < full ? "#" : "-");
-  txb_buffer_addf(out, "] %5.1f %%, %" PRId64 " of %" PRId64 " numbers", part * 100.0, now->done, now->all);
+  txb_buffer_addf(out, "] %5.1f %%, %" PRId64 " of %" PRId64 " %s", part * 100.0, now->done, now->all,
+                  now->partitions > 0 ? "offsets" : "numbers");
   if (before != NULL && span_ms > 0)
     add_speed(now, before, span_ms, out);
 }
@@ -89,7 +95,11 @@ static void list(const char *title, const json_t *texts) {
     return;
   txb_buffer_init(&text);
   json_array_foreach(texts, i, one) {
-    txb_buffer_addf(&text, "%s%s", i == 0 ? "" : ", ", json_string_value(one));
+    txb_buffer_add_text(&text, i == 0 ? "" : ", ");
+    if (json_is_integer(one))
+      txb_buffer_addf(&text, "%" JSON_INTEGER_FORMAT, json_integer_value(one));
+    else
+      txb_buffer_add_text(&text, json_string_value(one));
   }
   line(title, txb_buffer_text(&text));
   txb_buffer_fini(&text);
@@ -103,7 +113,9 @@ static void time_line(const char *title, const char *time) {
 
 static void print_range(const json_t *job) {
   const char *from = txb_failed_text(job, "time_from"), *to = txb_failed_text(job, "time_to");
-  if (is(job, "then_live"))
+  if (!json_is_integer(json_object_get(job, "seq_from")))
+    line("range", "offsets of each partition, see below");
+  else if (is(job, "then_live"))
     txb_print("  %-12s from number %" JSON_INTEGER_FORMAT " on, and then live\n", "range",
               txb_failed_integer(job, "seq_from"));
   else
@@ -183,6 +195,27 @@ static void owner_cells(struct txb_table *table, const json_t *lane) {
   txb_table_cell(table, left > 0 ? age : "over");
 }
 
+void txb_replay_lane_place(const json_t *lane, struct txb_buffer *out) {
+  txb_safe_add(out, txb_slice_text(txb_failed_text(lane, "topic")), 40, TXB_SAFE_LINE);
+  if (is_of_kafka(lane))
+    txb_buffer_addf(out, "[%" JSON_INTEGER_FORMAT "]", txb_failed_integer(lane, "from_partition"));
+}
+
+void txb_replay_place_cell(struct txb_table *table, const json_t *lane) {
+  struct txb_buffer text;
+  txb_buffer_init(&text);
+  txb_replay_lane_place(lane, &text);
+  txb_table_cell(table, txb_buffer_text(&text));
+  txb_buffer_fini(&text);
+}
+
+void txb_replay_source_cell(struct txb_table *table, const json_t *job) {
+  if (txb_failed_text(job, "source") != NULL)
+    txb_failed_cell(table, job, "source", 24);
+  else
+    txb_table_cell(table, "Kafka");
+}
+
 void txb_replay_print_lanes(const struct txb_cli *cli, const json_t *job, int indent) {
   static const struct txb_column columns[] = {
       {"LANE", TXB_RIGHT},     {"TOPIC", TXB_LEFT},   {"POSITION", TXB_RIGHT}, {"END", TXB_RIGHT},
@@ -196,7 +229,7 @@ void txb_replay_print_lanes(const struct txb_cli *cli, const json_t *job, int in
   txb_table_init(&table, columns, TXB_ARRAY_SIZE(columns));
   json_array_foreach(json_object_get(job, "lanes"), i, lane) {
     txb_failed_cell(&table, lane, "lane", 0);
-    txb_failed_cell(&table, lane, "topic", 40);
+    txb_replay_place_cell(&table, lane);
     txb_failed_cell(&table, lane, "position", 0);
     txb_failed_cell(&table, lane, "seq_to", 0);
     txb_table_cell(&table, txb_replay_lane_state(job, lane));
@@ -245,8 +278,11 @@ static void print_next(const struct txb_cli *cli, const json_t *job) {
 void txb_replay_print_job(const struct txb_cli *cli, const json_t *job) {
   print_head(cli, job);
   line("group", txb_failed_text(job, "group_name"));
+  line("into topic", txb_failed_text(job, "to_topic"));
   line("source", txb_failed_text(job, "source"));
+  line("Kafka", txb_failed_text(job, "cluster_id"));
   list("topics", json_object_get(job, "topics"));
+  list("partitions", json_object_get(job, "partitions"));
   print_range(job);
   list("keys", json_object_get(job, "keys"));
   list("types", json_object_get(job, "types"));
@@ -265,6 +301,20 @@ void txb_replay_print_job(const struct txb_cli *cli, const json_t *job) {
 }
 
 /* ---- a list ----------------------------------------------------------------------------------------------- */
+
+static void kind_cell(struct txb_table *table, const json_t *job) {
+  const char *to_topic = txb_failed_text(job, "to_topic");
+  struct txb_buffer text;
+  txb_buffer_init(&text);
+  if (to_topic != NULL) {
+    txb_buffer_add_text(&text, "to ");
+    txb_safe_add(&text, txb_slice_text(to_topic), 30, TXB_SAFE_LINE);
+  } else {
+    txb_buffer_add_text(&text, is(job, "forced") ? "forced" : is(job, "then_live") ? "then live" : "plain");
+  }
+  txb_table_cell(table, txb_buffer_text(&text));
+  txb_buffer_fini(&text);
+}
 
 void txb_replay_print_table(const struct txb_cli *cli, const json_t *jobs, int indent) {
   static const struct txb_column columns[] = {{"JOB", TXB_RIGHT},    {"NAME", TXB_LEFT},     {"STATE", TXB_LEFT},
@@ -285,14 +335,14 @@ void txb_replay_print_table(const struct txb_cli *cli, const json_t *jobs, int i
     txb_failed_cell(&table, job, "name", 30);
     txb_failed_cell(&table, job, "state", 0);
     txb_failed_cell(&table, job, "group_name", 24);
-    txb_failed_cell(&table, job, "source", 24);
+    txb_replay_source_cell(&table, job);
     txb_table_cellf(&table, count > 1 ? "%s and %zu more" : "%s", json_string_value(json_array_get(topics, 0)),
                     count - 1);
     txb_table_cellf(&table, "%.1f %%", part_of(&p) * 100.0);
     txb_table_cellf(&table, "%" PRId64, p.applied);
     txb_table_cellf(&table, "%" PRId64, p.duplicate);
     txb_table_cellf(&table, "%" PRId64, p.failed);
-    txb_table_cell(&table, is(job, "forced") ? "forced" : is(job, "then_live") ? "then live" : "plain");
+    kind_cell(&table, job);
     txb_format_age(txb_failed_integer(job, "age_ms"), age);
     txb_table_cell(&table, age);
   }

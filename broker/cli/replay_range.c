@@ -59,8 +59,8 @@ static const char *time_of(const struct txb_replay_bound *bound) {
   return bound->is_time ? bound->text : NULL;
 }
 
-static enum txb_rc read_times(struct txb_pg *pg, const struct txb_replay_wish *w, struct txb_replay_range *out,
-                              struct txb_error *err) {
+enum txb_rc txb_replay_range_times(struct txb_pg *pg, const struct txb_replay_wish *w, struct txb_replay_range *out,
+                                   struct txb_error *err) {
   TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *row = NULL;
   struct txb_pg_params params;
   if (!w->from.is_time && !w->to.is_time)
@@ -159,7 +159,7 @@ enum txb_rc txb_replay_range_read(struct txb_pg *source, const struct txb_replay
   struct outbox outbox;
   *out = (struct txb_replay_range){0};
   TXB_TRY(look(source, wish, out, &outbox, err));
-  TXB_TRY(read_times(source, wish, out, err));
+  TXB_TRY(txb_replay_range_times(source, wish, out, err));
   bool empty = outbox.lowest == 0 || outbox.lowest > outbox.watermark;
   if (empty && !wish->then_live)
     return REFUSE(err, "the outbox of source \"%s\" holds nothing up to its watermark, %" PRId64 ": nothing to replay",
@@ -181,7 +181,7 @@ enum txb_rc txb_replay_range_again(struct txb_pg *source, const struct txb_repla
                                    int64_t seq_to, struct txb_replay_range *out, struct txb_error *err) {
   *out = (struct txb_replay_range){.seq_from = wish->from.seq > 0 ? wish->from.seq : seq_from,
                                    .seq_to = wish->to.seq > 0 ? wish->to.seq : seq_to};
-  return read_times(source, wish, out, err);
+  return txb_replay_range_times(source, wish, out, err);
 }
 
 static void add_texts(struct txb_pg_params *params, const struct txb_replay_wish *wish, const char *option) {
@@ -190,6 +190,13 @@ static void add_texts(struct txb_pg_params *params, const struct txb_replay_wish
   for (size_t n = 0; (text = txb_replay_wish_nth(wish, option, n)) != NULL; n++)
     txb_pg_array_bytes(params, txb_slice_text(text));
   txb_pg_array_end(params);
+}
+
+static void add_number(struct txb_pg_params *params, bool has, int64_t number) {
+  if (has)
+    txb_pg_add_int8(params, number);
+  else
+    txb_pg_add_null(params, TXB_OID_INT8);
 }
 
 static void add_time(struct txb_pg_params *params, bool has, int64_t wall_us) {
@@ -202,8 +209,8 @@ static void add_time(struct txb_pg_params *params, bool has, int64_t wall_us) {
 void txb_replay_range_params(struct txb_pg_params *params, const struct txb_replay_wish *wish,
                              const struct txb_replay_range *range) {
   txb_pg_add_text(params, txb_slice_text(wish->source));
-  txb_pg_add_int8(params, range->seq_from);
-  txb_pg_add_int8(params, range->seq_to);
+  add_number(params, !wish->kafka, range->seq_from);
+  add_number(params, !wish->kafka, range->seq_to);
   add_topics(params, wish);
   add_texts(params, wish, "key");
   add_texts(params, wish, "type");
@@ -222,16 +229,22 @@ static enum txb_rc one_time(struct txb_pg *pg, const struct txb_pg_statement *st
   return TXB_OK;
 }
 
+enum txb_rc txb_replay_horizon(struct txb_pg *consumer, int64_t *wall_us_out, struct txb_error *err) {
+  struct txb_pg_params params;
+  txb_pg_params_init(&params);
+  return one_time(consumer, &horizon_statement, &params, wall_us_out, err);
+}
+
 enum txb_rc txb_replay_range_remembered(struct txb_pg *consumer, struct txb_pg *source,
                                         const struct txb_replay_wish *wish, const struct txb_replay_range *range,
                                         struct txb_error *err) {
   struct txb_pg_params params;
   int64_t horizon, first;
   char text[28];
-  if (wish->forced || wish->then_live) /* neither relies on what live messages left in the inbox */
+  /* None of these relies on what live messages left in the inbox. */
+  if (wish->forced || wish->then_live || wish->to_topic != NULL)
     return TXB_OK;
-  txb_pg_params_init(&params);
-  TXB_TRY(one_time(consumer, &horizon_statement, &params, &horizon, err));
+  TXB_TRY(txb_replay_horizon(consumer, &horizon, err));
   if (horizon == 0)
     return TXB_OK;
   txb_pg_params_init(&params);

@@ -13,6 +13,8 @@ static const struct txb_pg_statement start_statement = {"cli_replay_start", txb_
 static const struct txb_pg_statement list_statement = {"cli_replay_list", txb_text_cli_replay_list};
 static const struct txb_pg_statement show_statement = {"cli_replay_show", txb_text_cli_replay_show};
 static const struct txb_pg_statement named_statement = {"cli_replay_named", txb_text_cli_replay_named};
+static const struct txb_pg_statement known_statement = {"cli_replay_known", txb_text_cli_replay_known};
+static const struct txb_pg_statement held_statement = {"cli_replay_held", txb_text_cli_replay_held};
 static const struct txb_pg_statement rate_statement = {"cli_replay_rate", txb_text_cli_replay_rate};
 static const struct txb_pg_statement pin_statement = {"cli_replay_pin", txb_text_cli_replay_pin};
 static const struct txb_pg_statement unpin_statement = {"cli_replay_unpin", txb_text_cli_replay_unpin};
@@ -86,11 +88,11 @@ static void add_number(struct txb_pg_params *params, int64_t number) {
   txb_pg_add_int8(params, number);
 }
 
-enum txb_rc txb_replay_named(struct txb_pg *consumer, const char *name, int64_t *number_out, int64_t *seq_from_out,
-                             int64_t *seq_to_out, struct txb_error *err) {
+enum txb_rc txb_replay_named(struct txb_pg *consumer, const char *name, struct txb_replay_job *out,
+                             struct txb_error *err) {
   TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *row = NULL;
   struct txb_pg_params params;
-  *number_out = *seq_from_out = *seq_to_out = 0;
+  *out = (struct txb_replay_job){0};
   if (name == NULL)
     return TXB_OK;
   txb_pg_params_init(&params);
@@ -98,15 +100,46 @@ enum txb_rc txb_replay_named(struct txb_pg *consumer, const char *name, int64_t 
   TXB_TRY(txb_failed_ask(consumer, &named_statement, &params, "txb_reader", &row, err));
   if (txb_pg_rows(row) == 0)
     return TXB_OK;
-  *number_out = txb_pg_int8(row, 0, 0);
-  *seq_from_out = txb_pg_int8(row, 0, 1);
-  *seq_to_out = txb_pg_is_null(row, 0, 2) ? 0 : txb_pg_int8(row, 0, 2); /* then live */
+  out->number = txb_pg_int8(row, 0, 0);
+  out->seq_from = txb_pg_is_null(row, 0, 1) ? 0 : txb_pg_int8(row, 0, 1);
+  out->seq_to = txb_pg_is_null(row, 0, 2) ? 0 : txb_pg_int8(row, 0, 2); /* then live */
+  out->kafka = txb_pg_bool(row, 0, 3);
   return TXB_OK;
 }
 
+/* Of an outbox they are empty, which the statement takes for none. */
+static void add_lanes(struct txb_pg_params *params, const struct txb_replay_lanes *lanes) {
+  static const struct txb_replay_lanes none;
+  const struct txb_replay_lanes *l = lanes == NULL ? &none : lanes;
+  txb_pg_array_begin(params, TXB_OID_TEXT);
+  for (size_t i = 0; i < l->count; i++)
+    txb_pg_array_bytes(params, txb_slice_text(l->items[i].topic));
+  txb_pg_array_end(params);
+  txb_pg_array_begin(params, TXB_OID_INT4);
+  for (size_t i = 0; i < l->count; i++)
+    txb_pg_array_int4(params, l->items[i].partition);
+  txb_pg_array_end(params);
+  txb_pg_array_begin(params, TXB_OID_INT8);
+  for (size_t i = 0; i < l->count; i++)
+    txb_pg_array_int8(params, l->items[i].from);
+  txb_pg_array_end(params);
+  txb_pg_array_begin(params, TXB_OID_INT8);
+  for (size_t i = 0; i < l->count; i++)
+    txb_pg_array_int8(params, l->items[i].to);
+  txb_pg_array_end(params);
+  txb_pg_add_text(params, txb_slice_text(l->cluster_id));
+}
+
+static void add_partitions(struct txb_pg_params *params, const struct txb_replay_wish *wish) {
+  txb_pg_array_begin(params, TXB_OID_INT4);
+  for (size_t i = 0; i < wish->partition_count; i++)
+    txb_pg_array_int4(params, wish->partitions[i]);
+  txb_pg_array_end(params);
+}
+
 enum txb_rc txb_replay_start(struct txb_pg *consumer, const struct txb_replay_wish *wish,
-                             const struct txb_replay_range *range, int64_t *number_out, bool *existed_out,
-                             struct txb_error *err) {
+                             const struct txb_replay_range *range, const struct txb_replay_lanes *lanes,
+                             int64_t *number_out, bool *existed_out, struct txb_error *err) {
   TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *row = NULL;
   struct txb_pg_params params;
   txb_pg_params_init(&params);
@@ -118,10 +151,41 @@ enum txb_rc txb_replay_start(struct txb_pg *consumer, const struct txb_replay_wi
   txb_failed_add_after(&params, wish->rate_max);
   txb_pg_add_text(&params, txb_slice_text(wish->reason));
   txb_pg_add_text(&params, txb_slice_text(txb_person()));
+  add_lanes(&params, lanes);
+  txb_pg_add_text(&params, txb_slice_text(wish->to_topic));
+  add_partitions(&params, wish);
   TXB_TRY(txb_failed_ask(consumer, &start_statement, &params, "txb_admin", &row, err));
   *number_out = txb_pg_int8(row, 0, 0);
   *existed_out = txb_pg_bool(row, 0, 1);
   return TXB_OK;
+}
+
+enum txb_rc txb_replay_ask_inbox(struct txb_pg *consumer, const char *group, const struct txb_uuid *ids, size_t count,
+                                 int64_t *known, int64_t *forgotten, struct txb_error *err) {
+  TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *row = NULL;
+  struct txb_pg_params params;
+  txb_pg_params_init(&params);
+  txb_pg_add_text(&params, txb_slice_text(group));
+  txb_pg_array_begin(&params, TXB_OID_UUID);
+  for (size_t i = 0; i < count; i++)
+    txb_pg_array_bytes(&params, txb_slice_of(ids[i].bytes, sizeof ids[i].bytes));
+  txb_pg_array_end(&params);
+  TXB_TRY(txb_failed_ask(consumer, &known_statement, &params, "txb_reader", &row, err));
+  *known += txb_pg_int8(row, 0, 0);
+  *forgotten += txb_pg_int8(row, 0, 1);
+  return TXB_OK;
+}
+
+enum txb_rc txb_replay_held(struct txb_pg *consumer, const struct txb_replay_wish *wish, struct txb_pg_result **out,
+                            struct txb_error *err) {
+  struct txb_pg_params params;
+  txb_pg_params_init(&params);
+  txb_pg_add_text(&params, txb_slice_text(wish->group));
+  txb_pg_array_begin(&params, TXB_OID_TEXT);
+  for (size_t i = 0; i < wish->topic_count; i++)
+    txb_pg_array_bytes(&params, txb_slice_text(wish->topics[i]));
+  txb_pg_array_end(&params);
+  return txb_failed_ask(consumer, &held_statement, &params, "txb_reader", out, err);
 }
 
 enum txb_rc txb_replay_list(struct txb_pg *consumer, int64_t after, int page, json_t **out, struct txb_error *err) {

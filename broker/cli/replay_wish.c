@@ -110,6 +110,30 @@ static enum txb_rc add_topic(struct txb_replay_wish *w, const char *topic, struc
   return TXB_OK;
 }
 
+/* Of Kafka: 0 and up, each once. */
+static enum txb_rc read_partitions(struct txb_replay_wish *w, struct txb_error *err) {
+  const char *text;
+  for (size_t n = 0; (text = txb_args_nth(w->args, "partition", n)) != NULL; n++) {
+    char *end = NULL;
+    errno = 0;
+    long long number = strtoll(text, &end, 10);
+    if (*text < '0' || *text > '9' || *end != '\0' || errno != 0 || number > INT32_MAX)
+      return REFUSE(err, "--partition: \"%s\" is not the number of a partition: they begin with 0", text);
+    if (txb_replay_wish_has_partition(w, (int32_t)number) && w->partition_count > 0)
+      continue;
+    TXB_TRY(txb_regrow_array(&w->partitions, w->partition_count + 1, sizeof(int32_t), err));
+    w->partitions[w->partition_count++] = (int32_t)number;
+  }
+  return TXB_OK;
+}
+
+bool txb_replay_wish_has_partition(const struct txb_replay_wish *wish, int32_t partition) {
+  for (size_t i = 0; i < wish->partition_count; i++)
+    if (wish->partitions[i] == partition)
+      return true;
+  return wish->partition_count == 0;
+}
+
 static enum txb_rc check_topic(const struct txb_group_settings *group, const char *topic, struct txb_error *err) {
   for (size_t i = 0; i < group->topics.count; i++)
     if (strcmp(group->topics.items[i], topic) == 0)
@@ -123,7 +147,7 @@ static enum txb_rc read_topics(struct txb_replay_wish *w, const struct txb_group
                                struct txb_error *err) {
   const char *topic;
   for (size_t n = 0; (topic = txb_args_nth(w->args, "topic", n)) != NULL; n++) {
-    if (group != NULL)
+    if (group != NULL && w->to_topic == NULL) /* no handler runs what goes to a topic: any may be taken */
       TXB_TRY(check_topic(group, topic, err));
     TXB_TRY(add_topic(w, topic, err));
   }
@@ -141,7 +165,7 @@ const char *txb_replay_wish_nth(const struct txb_replay_wish *wish, const char *
 }
 
 static enum txb_rc check_texts(const struct txb_replay_wish *w, struct txb_error *err) {
-  static const char *const options[] = {"key", "type", "from", "to", "name", "reason"};
+  static const char *const options[] = {"key", "type", "from", "to", "name", "reason", "to-topic", "partition"};
   const char *text;
   for (size_t i = 0; i < TXB_ARRAY_SIZE(options); i++)
     for (size_t n = 0; (text = txb_args_nth(w->args, options[i], n)) != NULL; n++) {
@@ -156,9 +180,9 @@ static enum txb_rc check_texts(const struct txb_replay_wish *w, struct txb_error
 /* ---- the range, and what does not go together ------------------------------------------------------------- */
 
 /* All digits: a number. The word: all there is. Anything else is a time, which the server reads. */
-static enum txb_rc read_bound(const struct txb_args *args, const char *option, const char *all,
+static enum txb_rc read_bound(const struct txb_replay_wish *w, const char *option, const char *all,
                               struct txb_replay_bound *out, struct txb_error *err) {
-  const char *text = txb_args_text(args, option);
+  const char *text = txb_args_text(w->args, option);
   *out = (struct txb_replay_bound){.text = text};
   if (text == NULL || strcmp(text, all) == 0)
     return TXB_OK;
@@ -168,7 +192,10 @@ static enum txb_rc read_bound(const struct txb_args *args, const char *option, c
   }
   errno = 0;
   out->seq = strtoll(text, NULL, 10);
-  if (errno != 0 || out->seq < 1)
+  out->is_number = true;
+  if (w->kafka && errno != 0)
+    return REFUSE(err, "--%s: \"%s\" is not an offset of Kafka", option, text);
+  if (!w->kafka && (errno != 0 || out->seq < 1))
     return REFUSE(err, "--%s: \"%s\" is not a number of an outbox: they begin with 1", option, text);
   return TXB_OK;
 }
@@ -188,28 +215,68 @@ static enum txb_rc check_together(const struct txb_replay_wish *w, struct txb_er
   return TXB_OK;
 }
 
+/* What is read from Kafka, and what goes to a topic. */
+static enum txb_rc check_topics(const struct txb_replay_wish *w, struct txb_error *err) {
+  if (!w->kafka && txb_args_has(w->args, "partition"))
+    return REFUSE(err, "--partition is one of Kafka's: give --kafka too, or leave it out");
+  if (w->kafka && txb_args_has(w->args, "source"))
+    return REFUSE(err, "--kafka reads the topics themselves, not a source's outbox: leave --source out");
+  if (w->kafka && w->then_live)
+    return REFUSE(err, "--kafka and --then-live don't go together: in Kafka a new group begins live by itself, where "
+                       "workers.GROUP.start says");
+  if (w->to_topic == NULL)
+    return TXB_OK;
+  if (w->then_live)
+    return REFUSE(err, "--to-topic and --then-live don't go together: a group that goes on live runs its handler");
+  if (w->forced)
+    return REFUSE(err, "--to-topic runs no handler, so there is nothing to apply again: leave --force out");
+  const char *wrong = txb_settings_key(txb_settings_section("workers"), "topics")->check(w->to_topic);
+  return wrong == NULL ? TXB_OK : REFUSE(err, "--to-topic: \"%s\" %s", w->to_topic, wrong);
+}
+
+/* An offset belongs to one partition. */
+static enum txb_rc check_offsets(const struct txb_replay_wish *w, struct txb_error *err) {
+  bool from = w->from.is_number, alone = w->topic_count == 1 && w->partition_count == 1;
+  if (!w->kafka || alone || (!from && !w->to.is_number))
+    return TXB_OK;
+  return REFUSE(err,
+                "--%s %s is an offset, and each partition has offsets of its own: give one --topic and one --partition, "
+                "or a time",
+                from ? "from" : "to", from ? w->from.text : w->to.text);
+}
+
+static enum txb_rc read_where(const struct txb_cli *cli, struct txb_replay_wish *w, struct txb_error *err) {
+  const struct txb_group_settings *group = NULL;
+  TXB_TRY(read_group(cli, w, &group, err));
+  TXB_TRY(read_topics(w, group, err));
+  TXB_TRY(check_offsets(w, err));
+  return w->kafka ? txb_cli_need_brokers(cli, err) : read_source(cli, w, err);
+}
+
 enum txb_rc txb_replay_wish_read(const struct txb_cli *cli, struct txb_replay_wish *out, struct txb_error *err) {
   const struct txb_args *args = &cli->args;
-  const struct txb_group_settings *group = NULL;
   bool start = strcmp(args->command->name, "replay start") == 0;
   *out = (struct txb_replay_wish){.args = args,
                                   .name = txb_args_text(args, "name"),
                                   .reason = txb_args_text(args, "reason"),
+                                  .to_topic = txb_args_text(args, "to-topic"),
+                                  .kafka = txb_args_has(args, "kafka"),
                                   .forced = txb_args_has(args, "force"),
                                   .then_live = txb_args_has(args, "then-live"),
                                   .dry_run = !start || txb_args_has(args, "dry-run"),
                                   .yes = start && txb_args_has(args, "yes")};
   TXB_TRY(check_texts(out, err));
   TXB_TRY(txb_args_integer(args, "rate", 1, 1000000000, &out->rate_max, err));
-  TXB_TRY(read_bound(args, "from", "beginning", &out->from, err));
-  TXB_TRY(read_bound(args, "to", "now", &out->to, err));
+  TXB_TRY(read_bound(out, "from", "beginning", &out->from, err));
+  TXB_TRY(read_bound(out, "to", "now", &out->to, err));
+  TXB_TRY(read_partitions(out, err));
   TXB_TRY(check_together(out, err));
-  TXB_TRY(read_group(cli, out, &group, err));
-  TXB_TRY(read_topics(out, group, err));
-  return read_source(cli, out, err);
+  TXB_TRY(check_topics(out, err));
+  return read_where(cli, out, err);
 }
 
 void txb_replay_wish_fini(struct txb_replay_wish *wish) {
   txb_free(wish->topics);
+  txb_free(wish->partitions);
   *wish = (struct txb_replay_wish){0};
 }

@@ -191,8 +191,8 @@ static void lane_cells(struct txb_table *table, const json_t *job, const json_t 
   static const char *const numbers[] = {"position", "seq_to", "applied", "duplicate", "failed"};
   number_cell(table, job, "number");
   txb_failed_cell(table, job, "group_name", 24);
-  txb_failed_cell(table, job, "source", 24);
-  txb_failed_cell(table, lane, "topic", 40);
+  txb_replay_source_cell(table, job);
+  txb_replay_place_cell(table, lane);
   for (size_t n = 0; n < TXB_ARRAY_SIZE(numbers); n++)
     number_cell(table, lane, numbers[n]);
   txb_table_cell(table, txb_replay_lane_state(job, lane));
@@ -207,8 +207,12 @@ static void print_lane_error(const json_t *job, const json_t *lane) {
     return;
   txb_buffer_init(&text);
   txb_safe_add(&text, txb_slice_text(error != NULL ? error : text_of(lane, "stalled_error")), 300, TXB_SAFE_LINE);
-  txb_print("  job %" JSON_INTEGER_FORMAT ", %s: %s\n", txb_failed_integer(job, "number"), text_of(lane, "topic"),
+  struct txb_buffer place;
+  txb_buffer_init(&place);
+  txb_replay_lane_place(lane, &place);
+  txb_print("  job %" JSON_INTEGER_FORMAT ", %s: %s\n", txb_failed_integer(job, "number"), txb_buffer_text(&place),
             txb_buffer_text(&text));
+  txb_buffer_fini(&place);
   txb_buffer_fini(&text);
 }
 
