@@ -110,6 +110,77 @@ Test(replay_wish, without_a_configuration_one_database_stands_for_both_sides) {
   refused_with(READ("-d", "postgresql:///both", "replay", "start", "-g", "g", "-t", "a b"), "--topic: \"a b\"");
 }
 
+/* ---- topics of Kafka, and a topic as the target ----------------------------------------------------------- */
+
+static const char with_kafka[] =
+    "{\"kafka\": {\"brokers\": \"127.0.0.1:1\"}, \"sources\": [{\"name\": \"shop\", \"database\": "
+    "\"postgresql:///shop\"}],"
+    " \"workers\": [{\"group\": \"ledger\", \"topics\": [\"orders\", \"payments\"], \"database\": "
+    "\"postgresql:///ledger\", \"handler\": {\"function\": \"f\"}}]}";
+
+Test(replay_wish, kafka_needs_no_source) {
+  configure(with_kafka);
+  cr_assert(READ("replay", "start", "-g", "ledger", "--kafka") == TXB_OK, "%s", err.message);
+  cr_assert(wish.kafka && wish.source == NULL && wish.source_uri == NULL && wish.partition_count == 0);
+  cr_assert(wish.topic_count == 2 && txb_replay_wish_has_partition(&wish, 7));
+  cr_assert_str_eq(wish.consumer_uri, "postgresql:///ledger");
+}
+
+Test(replay_wish, partitions_are_numbers_each_once) {
+  configure(with_kafka);
+  cr_assert(READ("replay", "plan", "-g", "ledger", "--kafka", "-p", "3", "--partition", "0", "-p", "3") == TXB_OK, "%s",
+            err.message);
+  cr_assert(wish.partition_count == 2 && wish.partitions[0] == 3 && wish.partitions[1] == 0);
+  cr_assert(txb_replay_wish_has_partition(&wish, 0) && !txb_replay_wish_has_partition(&wish, 1));
+  refused_with(READ("replay", "plan", "-g", "ledger", "--kafka", "-p", "x"), "\"x\" is not the number of a partition");
+  refused_with(READ("replay", "plan", "-g", "ledger", "--kafka", "--partition=-1"), "is not the number of a partition");
+  refused_with(READ("replay", "plan", "-g", "ledger", "--kafka", "-p", "2147483648"), "is not the number of a partition");
+  refused_with(READ("replay", "plan", "-g", "ledger", "--kafka", "-p", ""), "--partition is empty");
+}
+
+Test(replay_wish, an_offset_belongs_to_one_partition_of_one_topic) {
+  configure(with_kafka);
+  cr_assert(READ("replay", "plan", "-g", "ledger", "--kafka", "-t", "orders", "-p", "1", "--from", "0", "--to", "9") ==
+                TXB_OK,
+            "%s", err.message);
+  cr_assert(wish.from.is_number && wish.from.seq == 0 && wish.to.is_number && wish.to.seq == 9);
+  refused_with(READ("replay", "plan", "-g", "ledger", "--kafka", "-t", "orders", "--from", "5"), "--from 5 is an offset");
+  refused_with(READ("replay", "plan", "-g", "ledger", "--kafka", "-p", "1", "--to", "5"), "--to 5 is an offset");
+  refused_with(READ("replay", "plan", "-g", "ledger", "--kafka", "-t", "orders", "-p", "1", "-p", "2", "--from", "5"),
+               "give one --topic and one --partition");
+  refused_with(READ("replay", "plan", "-g", "ledger", "--kafka", "-t", "orders", "-p", "1", "--from",
+                    "9223372036854775808"),
+               "is not an offset of Kafka");
+  cr_assert(READ("replay", "plan", "-g", "ledger", "--kafka", "--from", "2026-01-31", "--to", "now") == TXB_OK);
+  cr_assert(wish.from.is_time && !wish.to.is_time && !wish.to.is_number);
+}
+
+Test(replay_wish, what_does_not_go_with_kafka_or_a_topic_is_refused) {
+  configure(with_kafka);
+  refused_with(READ("replay", "start", "-g", "ledger", "-p", "1"), "give --kafka too");
+  refused_with(READ("replay", "start", "-g", "ledger", "--kafka", "--source", "shop"), "leave --source out");
+  refused_with(READ("replay", "start", "-g", "ledger", "--kafka", "--then-live"), "don't go together");
+  refused_with(READ("replay", "start", "-g", "ledger", "--kafka", "-t", "order"), "did you mean \"orders\"?");
+  refused_with(READ("replay", "start", "-g", "ledger", "--to-topic", "x", "--then-live"), "don't go together");
+  refused_with(READ("replay", "start", "-g", "ledger", "--to-topic", "x", "--force", "-r", "y"), "leave --force out");
+  refused_with(READ("replay", "start", "-g", "ledger", "--to-topic", "a b"), "--to-topic: \"a b\"");
+  refused_with(READ("replay", "start", "-g", "ledger", "--to-topic", ""), "--to-topic is empty");
+}
+
+Test(replay_wish, what_goes_to_a_topic_may_be_of_any_topic) {
+  configure(with_kafka);
+  cr_assert(READ("replay", "start", "-g", "ledger", "--kafka", "-t", "archive", "--to-topic", "archive") == TXB_OK, "%s",
+            err.message);
+  cr_assert_str_eq(wish.to_topic, "archive");
+  cr_assert(READ("replay", "start", "-g", "ledger", "-t", "other", "--to-topic", "copies") == TXB_OK, "%s", err.message);
+  cr_assert(!wish.kafka && strcmp(wish.source, "shop") == 0);
+}
+
+Test(replay_wish, kafka_wants_brokers) {
+  configure(configuration);
+  refused_with(READ("replay", "start", "-g", "ledger", "--kafka"), "brokers");
+}
+
 /* ---- how far a job has come ------------------------------------------------------------------------------- */
 
 static void progress_is(const char *lanes, const char *text) {
@@ -134,6 +205,8 @@ Test(replay_wish, progress_is_rounded_down_and_tells_what_is_left) {
               "[############------------]  50.0 %, 100 of 200 numbers, 1 messages/s, about 2.0 s left");
   progress_is("[{\"seq_from\": 5, \"position\": 5, \"seq_to\": 5}]",
               "[------------------------]   0.0 %, 0 of 0 numbers, 0 messages/s");
+  progress_is("[{\"seq_from\": 0, \"position\": 5, \"seq_to\": 10, \"from_partition\": 0}]",
+              "[############------------]  50.0 %, 5 of 10 offsets, 0 messages/s, about 2.0 s left");
   progress_is("[{\"seq_from\": 5, \"position\": 5, \"seq_to\": 5, \"done\": true}]",
               "[########################] 100.0 %, 0 of 0 numbers, 0 messages/s");
 }
