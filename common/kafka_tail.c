@@ -22,7 +22,7 @@ struct txb_tail {
   rd_kafka_message_t *message; /* of the last answer */
   char *cluster_id;            /* NULL when the cluster tells none */
   char *name;
-  int first, count; /* partitions */
+  int first, count;   /* partitions */
   struct part *parts; /* by partition, from first */
   struct txb_header headers[TXB_EVENT_HEADERS_MAX];
 };

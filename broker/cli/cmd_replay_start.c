@@ -91,9 +91,9 @@ static enum txb_rc pin_as_job(const struct both *both, int64_t number, const str
 
 static void print_started(const struct txb_cli *cli, const struct txb_replay_wish *wish, int64_t number, bool existed) {
   if (cli->output != TXB_OUTPUT_TEXT) {
-    json_t *document = json_pack("{s:I, s:b, s:s?, s:s, s:s?, s:s?}", "number", (json_int_t)number, "existed", existed,
-                                 "name", wish->name, "group", wish->group, "source", wish->source, "to_topic",
-                                 wish->to_topic);
+    json_t *document =
+        json_pack("{s:I, s:b, s:s?, s:s, s:s?, s:s?}", "number", (json_int_t)number, "existed", existed, "name",
+                  wish->name, "group", wish->group, "source", wish->source, "to_topic", wish->to_topic);
     txb_failed_print_json(cli, document);
     json_decref(document);
     return;

@@ -31,7 +31,7 @@ struct txb_replay_wish {
   bool kafka;                            /* the topics themselves are read: there is no source */
   int32_t *partitions;                   /* with kafka: only these, each once; none: all */
   size_t partition_count;
-  const char **topics;                   /* each once; the array is owned */
+  const char **topics; /* each once; the array is owned */
   size_t topic_count;
   const struct txb_args *args; /* of which keys and types are taken */
   struct txb_replay_bound from, to;

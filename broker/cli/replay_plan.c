@@ -146,17 +146,16 @@ json_t *txb_replay_plan_document(const struct txb_replay_wish *wish, const struc
   json_t *topics = json_array();
   for (size_t i = 0; i < wish->topic_count; i++)
     (void)json_array_append_new(topics, json_string(wish->topics[i]));
-  return json_pack(
-      "{s:b, s:s, s:s?, s:s?, s:n, s:o, s:o, s:o, s:o, s:b, s:b, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "dry_run", 1,
-      "group", wish->group, "source", wish->source, "to_topic", wish->to_topic, "cluster_id", "topics", topics,
-      "partitions", partitions_or_null(wish), "keys", texts_or_null(wish, "key"), "types", texts_or_null(wish, "type"),
-      "forced", wish->forced, "then_live", wish->then_live, "rate_max",
-      number_or_null(wish->rate_max > 0, wish->rate_max), "seq_from", number_or_null(!wish->kafka, range->seq_from),
-      "seq_to", number_or_null(!wish->kafka, range->seq_to), "watermark",
-      number_or_null(!wish->kafka, range->watermark), "time_from",
-      time_or_null(range->has_time_from, range->time_from_us), "time_to",
-      time_or_null(range->has_time_to, range->time_to_us), "waits_from",
-      number_or_null(range->waits_from > 0, range->waits_from));
+  return json_pack("{s:b, s:s, s:s?, s:s?, s:n, s:o, s:o, s:o, s:o, s:b, s:b, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
+                   "dry_run", 1, "group", wish->group, "source", wish->source, "to_topic", wish->to_topic, "cluster_id",
+                   "topics", topics, "partitions", partitions_or_null(wish), "keys", texts_or_null(wish, "key"),
+                   "types", texts_or_null(wish, "type"), "forced", wish->forced, "then_live", wish->then_live,
+                   "rate_max", number_or_null(wish->rate_max > 0, wish->rate_max), "seq_from",
+                   number_or_null(!wish->kafka, range->seq_from), "seq_to", number_or_null(!wish->kafka, range->seq_to),
+                   "watermark", number_or_null(!wish->kafka, range->watermark), "time_from",
+                   time_or_null(range->has_time_from, range->time_from_us), "time_to",
+                   time_or_null(range->has_time_to, range->time_to_us), "waits_from",
+                   number_or_null(range->waits_from > 0, range->waits_from));
 }
 
 void txb_replay_plan_counts(const struct txb_cli *cli, const json_t *rows, const char *title, json_int_t all) {
@@ -216,7 +215,8 @@ static void print_text(const struct plan *p) {
   txb_replay_plan_line(d, "known", "of them the group has applied: they are counted as duplicates");
   txb_replay_plan_line(d, "behind_held", "wait behind keys that failed messages hold");
   txb_replay_plan_line(d, "edited", "come as they were edited after Kafka had refused them");
-  txb_replay_plan_line(d, "forgotten", "are older than the inbox remembers: `replay start` refuses them without --force");
+  txb_replay_plan_line(d, "forgotten",
+                       "are older than the inbox remembers: `replay start` refuses them without --force");
   txb_replay_plan_line(d, "discarded", "more are left out: they were discarded");
   txb_replay_plan_line(d, "waiting", "more are left out: they are not published yet, and come through Kafka");
   txb_replay_plan_counts(p->cli, json_object_get(d, "by_topic"), "TOPIC", 0);

@@ -330,8 +330,9 @@ enum txb_rc txb_replay_topics_remembered(const struct txb_cli *cli, struct txb_p
   if (forgotten == 0)
     return TXB_OK;
   txb_clock_format(horizon, text);
-  return REFUSE(err,
-                "the inbox of group %s remembers what was applied since %.19sZ, and the range begins before: take --from "
-                "%.19sZ, or --force with --reason to apply all of it again",
-                wish->group, text, text);
+  return REFUSE(
+      err,
+      "the inbox of group %s remembers what was applied since %.19sZ, and the range begins before: take --from "
+      "%.19sZ, or --force with --reason to apply all of it again",
+      wish->group, text, text);
 }

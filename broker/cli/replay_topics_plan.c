@@ -111,8 +111,7 @@ static enum txb_rc count_message(struct look *l, size_t lane, const struct txb_r
   return l->id_count == IDS_MAX ? ask_inbox(l, err) : TXB_OK;
 }
 
-static enum txb_rc look_at(void *arg, size_t lane, const struct txb_record *record, bool *more,
-                           struct txb_error *err) {
+static enum txb_rc look_at(void *arg, size_t lane, const struct txb_record *record, bool *more, struct txb_error *err) {
   struct look *l = arg;
   struct lane_count *count = &l->counts[lane];
   struct txb_event event;

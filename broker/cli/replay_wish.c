@@ -239,10 +239,11 @@ static enum txb_rc check_offsets(const struct txb_replay_wish *w, struct txb_err
   bool from = w->from.is_number, alone = w->topic_count == 1 && w->partition_count == 1;
   if (!w->kafka || alone || (!from && !w->to.is_number))
     return TXB_OK;
-  return REFUSE(err,
-                "--%s %s is an offset, and each partition has offsets of its own: give one --topic and one --partition, "
-                "or a time",
-                from ? "from" : "to", from ? w->from.text : w->to.text);
+  return REFUSE(
+      err,
+      "--%s %s is an offset, and each partition has offsets of its own: give one --topic and one --partition, "
+      "or a time",
+      from ? "from" : "to", from ? w->from.text : w->to.text);
 }
 
 static enum txb_rc read_where(const struct txb_cli *cli, struct txb_replay_wish *w, struct txb_error *err) {

@@ -134,7 +134,8 @@ Test(replay_wish, partitions_are_numbers_each_once) {
   cr_assert(txb_replay_wish_has_partition(&wish, 0) && !txb_replay_wish_has_partition(&wish, 1));
   refused_with(READ("replay", "plan", "-g", "ledger", "--kafka", "-p", "x"), "\"x\" is not the number of a partition");
   refused_with(READ("replay", "plan", "-g", "ledger", "--kafka", "--partition=-1"), "is not the number of a partition");
-  refused_with(READ("replay", "plan", "-g", "ledger", "--kafka", "-p", "2147483648"), "is not the number of a partition");
+  refused_with(READ("replay", "plan", "-g", "ledger", "--kafka", "-p", "2147483648"),
+               "is not the number of a partition");
   refused_with(READ("replay", "plan", "-g", "ledger", "--kafka", "-p", ""), "--partition is empty");
 }
 
@@ -144,13 +145,14 @@ Test(replay_wish, an_offset_belongs_to_one_partition_of_one_topic) {
                 TXB_OK,
             "%s", err.message);
   cr_assert(wish.from.is_number && wish.from.seq == 0 && wish.to.is_number && wish.to.seq == 9);
-  refused_with(READ("replay", "plan", "-g", "ledger", "--kafka", "-t", "orders", "--from", "5"), "--from 5 is an offset");
+  refused_with(READ("replay", "plan", "-g", "ledger", "--kafka", "-t", "orders", "--from", "5"),
+               "--from 5 is an offset");
   refused_with(READ("replay", "plan", "-g", "ledger", "--kafka", "-p", "1", "--to", "5"), "--to 5 is an offset");
   refused_with(READ("replay", "plan", "-g", "ledger", "--kafka", "-t", "orders", "-p", "1", "-p", "2", "--from", "5"),
                "give one --topic and one --partition");
-  refused_with(READ("replay", "plan", "-g", "ledger", "--kafka", "-t", "orders", "-p", "1", "--from",
-                    "9223372036854775808"),
-               "is not an offset of Kafka");
+  refused_with(
+      READ("replay", "plan", "-g", "ledger", "--kafka", "-t", "orders", "-p", "1", "--from", "9223372036854775808"),
+      "is not an offset of Kafka");
   cr_assert(READ("replay", "plan", "-g", "ledger", "--kafka", "--from", "2026-01-31", "--to", "now") == TXB_OK);
   cr_assert(wish.from.is_time && !wish.to.is_time && !wish.to.is_number);
 }
@@ -169,10 +171,11 @@ Test(replay_wish, what_does_not_go_with_kafka_or_a_topic_is_refused) {
 
 Test(replay_wish, what_goes_to_a_topic_may_be_of_any_topic) {
   configure(with_kafka);
-  cr_assert(READ("replay", "start", "-g", "ledger", "--kafka", "-t", "archive", "--to-topic", "archive") == TXB_OK, "%s",
-            err.message);
+  cr_assert(READ("replay", "start", "-g", "ledger", "--kafka", "-t", "archive", "--to-topic", "archive") == TXB_OK,
+            "%s", err.message);
   cr_assert_str_eq(wish.to_topic, "archive");
-  cr_assert(READ("replay", "start", "-g", "ledger", "-t", "other", "--to-topic", "copies") == TXB_OK, "%s", err.message);
+  cr_assert(READ("replay", "start", "-g", "ledger", "-t", "other", "--to-topic", "copies") == TXB_OK, "%s",
+            err.message);
   cr_assert(!wish.kafka && strcmp(wish.source, "shop") == 0);
 }
 
