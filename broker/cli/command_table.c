@@ -333,21 +333,27 @@ const struct txb_command txb_commands[] = {
      .options = txb_replay_plan_options,
      .run = txb_cmd_replay_plan,
      .details = "Takes what `replay start` takes, counts what it means, and changes nothing: messages by topic, type "
-                "and key, what the group has applied already, what waits behind held keys, what is left out.",
+                "and key, what the group has applied already, what waits behind held keys, what is left out. With "
+                "--kafka it reads the range, at most some 100,000 messages of it, and says when that is an estimate.",
      .examples = "  txbroker --config txbroker.json replay plan --group ledger --from 2026-01-31T12:00:00Z\n"},
     {.name = "replay start",
-     .summary = "run a range of an outbox again into a group, as a job",
+     .summary = "run a range of an outbox or a topic again, as a job",
      .options = txb_replay_start_options,
      .run = txb_cmd_replay_start,
      .details = "The job is kept in the group's database, and the group's running workers share it; killed, it goes on "
                 "where it was. What the group has applied stays applied, unless --force is given. Messages of one key "
                 "keep their order. The range ends where the source's relay is now; the source keeps it until the job "
                 "has ended. With --then-live a new group gets all there is and goes on with what comes, without a gap: "
-                "so a projection is built again.",
+                "so a projection is built again. With --kafka the topics are read from Kafka itself, whatever produced "
+                "them; a time becomes offsets when the job starts, and the range ends where the topic does now. With "
+                "--to-topic the messages are written to a topic, through the outbox of the group's database, and no "
+                "handler runs.",
      .examples =
          "  txbroker --config txbroker.json replay start --group ledger --from 2026-01-31T12:00:00Z --yes\n"
          "  txbroker --config txbroker.json replay start --group balances-2 --then-live --name balances-2\n"
-         "  txbroker --config txbroker.json replay start --group mail --key 42 --force --reason 'lost mails'\n"},
+         "  txbroker --config txbroker.json replay start --group mail --key 42 --force --reason 'lost mails'\n"
+         "  txbroker --config txbroker.json replay start --group ledger --kafka --topic orders --from 2026-01-31\n"
+         "  txbroker --config txbroker.json replay start --group ledger --kafka --topic orders --to-topic orders-2\n"},
     {.name = "replay list",
      .summary = "list replay jobs, the newest first",
      .options = txb_replay_list_options,

@@ -7,11 +7,11 @@
     {.name = "source", .value = "SOURCE",                                                                              \
      .help = "The source whose outbox is read (default: the only one of the configuration)."},                         \
     {.name = "kafka",                                                                                                  \
-     .help = "Read the topics from Kafka itself, whatever produced them, not from a source's outbox."},                \
+     .help = "Reads the topics from Kafka itself, whatever produced them, not from a source's outbox."},                \
     {.name = "partition", .letter = 'p', .value = "N", .many = true,                                                   \
      .help = "With --kafka: only this partition of each topic."},                                                      \
     {.name = "to-topic", .value = "TOPIC",                                                                             \
-     .help = "Write the messages to this topic, through the outbox of the group's database, instead of running the "   \
+     .help = "Writes the messages to this topic, through the outbox of the group's database, instead of running the "  \
              "group's handler."},                                                                                      \
     {.name = "topic", .letter = 't', .value = "TOPIC", .many = true,                                                   \
      .help = "Only this topic (default: all topics of the group in the configuration)."},                              \
