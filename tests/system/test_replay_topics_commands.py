@@ -7,7 +7,7 @@ import pytest
 from confluent_kafka import Producer
 
 from txbtest import process
-from txbtest.program import FAILED, KAFKA_GONE, USAGE, command
+from txbtest.program import FAILED, KAFKA_GONE, USAGE, Program, command
 
 NUMBERS = iter(range(1000))
 HOUR_MS = 3_600_000
@@ -290,3 +290,73 @@ def test_an_outbox_may_go_to_a_topic(desk):
     assert desk.json("replay", "plan", "--group", "ledger", *here)["to_topic"] == "copies"
     number = desk.json("replay", "start", "--group", "ledger", "--yes", *here)["number"]
     assert desk.book("SELECT source, cluster_id, to_topic, run FROM txb.job") == [("here", None, "copies", number)]
+
+
+# -- with workers --------------------------------------------------------------------------------------------------------------------------
+
+HANDLER = """
+CREATE TABLE public.note (ord bigint GENERATED ALWAYS AS IDENTITY, topic text, key text, n int);
+CREATE FUNCTION f(m txb.message) RETURNS txb.outcome LANGUAGE plpgsql AS $$
+BEGIN
+  INSERT INTO public.note (topic, key, n) VALUES (m.topic, txb.key_text(m.key), convert_from(m.payload, 'UTF8')::int);
+  RETURN txb.ok();
+END $$
+"""
+
+
+@pytest.fixture
+def running(desk):
+    """A Desk whose group stands at the ends of its topics, with `txbroker run` for it and for its database as a source."""
+    desk.produce(desk.orders, 3000, step_ms=1)
+    desk.produce(desk.orders, 2000, partition=1, step_ms=1)
+    desk.book(HANDLER)
+    for topic in (desk.orders, desk.payments):
+        for partition, (_, end) in desk.kafka.ends(topic).items():
+            desk.book("UPDATE txb.consumer_offset SET next_offset = %s, cluster_id = %s WHERE topic = %s AND partition = %s", end, desk.kafka.cluster_id, topic, partition)
+    with open(desk.config, encoding="utf-8") as file:
+        settings = json.load(file)
+    settings["sources"] = [{"name": "here", "database": desk.postgres.uri(desk.ledger)}]
+    settings["workers"][0]["handler"] = {"kind": "sql", "function": "public.f"}
+    with open(desk.config, "w", encoding="utf-8") as file:
+        json.dump(settings, file)
+    directory = process.TempDir("run")
+    program = Program("run", ["-c", desk.config, "run"], directory)
+    yield desk, program
+    if program.running():
+        program.stop()  # it leaves the group: the next one need not wait for its session to end
+    program.kill9()
+    directory.remove()
+
+
+def follow(desk, number):
+    assert "100.0 %" in desk.ok("replay", "show", str(number), "--group", "ledger", "--follow", timeout_s=120)
+    return desk.json("replay", "show", str(number), "--group", "ledger")
+
+
+def test_what_a_plan_counted_a_worker_applies_and_the_next_plan_knows(running):
+    desk, program = running
+    plan = desk.plan("--topic", desk.orders)
+    assert (plan["messages"], plan["known"]) == (5000, 0)
+    job = follow(desk, desk.start("--topic", desk.orders)["number"])
+    assert (job["state"], job["consumed"], job["applied"], job["covered"]) == ("done", 5000, 5000, 5000)
+    for partition, count in ((0, 3000), (1, 2000)):
+        assert desk.book("SELECT consumed FROM txb.consumer_offset AS c JOIN txb.job_lane AS l ON c.partition = -l.lane WHERE l.from_partition = %s", partition) == [(count,)]
+    assert desk.book("SELECT count(*), count(DISTINCT (key, n)) FROM public.note") == [(5000, 3000)]
+    plan = desk.plan("--topic", desk.orders)
+    assert (plan["messages"], plan["known"]) == (5000, 5000), "the ids are those of the worker"
+    job = follow(desk, desk.start("--topic", desk.orders, "--from", "2025-06-15T15:06:42Z")["number"])
+    assert (job["applied"], job["duplicate"], job["span"]) == (0, 1000, 1000)
+    assert program.running()
+
+
+def test_a_topic_is_copied_into_itself_once(running):
+    desk, program = running
+    process.wait_for(lambda: desk.book("SELECT count(*) FROM txb.relay")[0][0] == 1, "the relay to serve its source", 60, alive=program.alive)
+    job = follow(desk, desk.start("--topic", desk.orders, "--key", "k1", "--to-topic", desk.orders)["number"])
+    copies = 1000 + 667
+    assert (job["state"], job["applied"], job["to_topic"]) == ("done", copies, desk.orders)
+    process.wait_for(lambda: sum(end for _, end in desk.kafka.ends(desk.orders).values()) == 5000 + copies, "the copies to be published", 60, alive=program.alive)
+    process.wait_for(lambda: desk.book("SELECT sum(applied) FROM txb.consumer_offset WHERE partition >= 0")[0][0] == copies, "the copies to be applied", 60, alive=program.alive)
+    plan = desk.plan("--topic", desk.orders, "--key", "k1")
+    assert (plan["messages"], plan["known"]) == (2 * copies, 2 * copies), "a copy has the id of its original"
+    assert desk.book("SELECT count(*) FROM public.note") == [(copies,)]
