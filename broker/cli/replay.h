@@ -130,6 +130,8 @@ enum txb_rc txb_replay_start(struct txb_pg *consumer, const struct txb_replay_wi
 /* Of these ids: adds how many the group has applied, and how many are older than its inbox remembers. */
 enum txb_rc txb_replay_ask_inbox(struct txb_pg *consumer, const char *group, const struct txb_uuid *ids, size_t count,
                                  int64_t *known, int64_t *forgotten, struct txb_error *err) TXB_MUST_CHECK;
+/* How often a message may be replayed into topics. */
+enum txb_rc txb_replay_count_max(struct txb_pg *consumer, int32_t *out, struct txb_error *err) TXB_MUST_CHECK;
 /* The keys that the group's failed messages hold in the topics of the wish: a row each. */
 enum txb_rc txb_replay_held(struct txb_pg *consumer, const struct txb_replay_wish *wish, struct txb_pg_result **out,
                             struct txb_error *err) TXB_MUST_CHECK;
@@ -186,6 +188,7 @@ enum txb_rc txb_replay_plan(const struct txb_cli *cli, struct txb_pg *consumer, 
 json_t *txb_replay_plan_document(const struct txb_replay_wish *wish, const struct txb_replay_range *range);
 void txb_replay_plan_counts(const struct txb_cli *cli, const json_t *rows, const char *title, json_int_t all);
 void txb_replay_plan_line(const json_t *document, const char *name, const char *what);
+#define TXB_REPLAY_CIRCLING "go into no topic: they were replayed so often that they may go in a circle; they fail"
 void txb_replay_plan_estimate(const struct txb_replay_wish *wish, json_int_t most, json_t *document);
 void txb_replay_plan_print_estimate(const struct txb_replay_wish *wish, const json_t *document, const char *side);
 

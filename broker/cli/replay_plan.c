@@ -37,6 +37,7 @@ static enum txb_rc count(struct plan *p, struct txb_error *err) {
   for (int i = 0; i < held_rows; i++)
     txb_pg_array_bytes(&params, txb_pg_bytes(held, i, 0));
   txb_pg_array_end(&params);
+  txb_pg_add_bool(&params, p->wish->to_topic != NULL);
   txb_progress(p->cli, "counting ...");
   enum txb_rc rc = txb_failed_ask(p->source, &count_statement, &params, "txb_reader", &row, err);
   txb_progress(p->cli, NULL);
@@ -214,6 +215,7 @@ static void print_text(const struct plan *p) {
   txb_print("\n");
   txb_replay_plan_line(d, "known", "of them the group has applied: they are counted as duplicates");
   txb_replay_plan_line(d, "behind_held", "wait behind keys that failed messages hold");
+  txb_replay_plan_line(d, "circling", TXB_REPLAY_CIRCLING);
   txb_replay_plan_line(d, "edited", "come as they were edited after Kafka had refused them");
   txb_replay_plan_line(d, "forgotten",
                        "are older than the inbox remembers: `replay start` refuses them without --force");

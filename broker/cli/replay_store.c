@@ -14,6 +14,7 @@ static const struct txb_pg_statement list_statement = {"cli_replay_list", txb_te
 static const struct txb_pg_statement show_statement = {"cli_replay_show", txb_text_cli_replay_show};
 static const struct txb_pg_statement named_statement = {"cli_replay_named", txb_text_cli_replay_named};
 static const struct txb_pg_statement known_statement = {"cli_replay_known", txb_text_cli_replay_known};
+static const struct txb_pg_statement count_max_statement = {"cli_replay_count_max", txb_text_cli_replay_count_max};
 static const struct txb_pg_statement held_statement = {"cli_replay_held", txb_text_cli_replay_held};
 static const struct txb_pg_statement rate_statement = {"cli_replay_rate", txb_text_cli_replay_rate};
 static const struct txb_pg_statement pin_statement = {"cli_replay_pin", txb_text_cli_replay_pin};
@@ -173,6 +174,15 @@ enum txb_rc txb_replay_ask_inbox(struct txb_pg *consumer, const char *group, con
   TXB_TRY(txb_failed_ask(consumer, &known_statement, &params, "txb_reader", &row, err));
   *known += txb_pg_int8(row, 0, 0);
   *forgotten += txb_pg_int8(row, 0, 1);
+  return TXB_OK;
+}
+
+enum txb_rc txb_replay_count_max(struct txb_pg *consumer, int32_t *out, struct txb_error *err) {
+  TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *row = NULL;
+  struct txb_pg_params params;
+  txb_pg_params_init(&params);
+  TXB_TRY(txb_failed_ask(consumer, &count_max_statement, &params, "txb_reader", &row, err));
+  *out = txb_pg_int4(row, 0, 0);
   return TXB_OK;
 }
 

@@ -30,7 +30,8 @@ struct look {
   size_t id_count;
   json_t *held, *topics, *types, *keys; /* text -> messages */
   int64_t untyped, unkeyed;
-  int64_t looked, meant, behind, known, forgotten;
+  int64_t looked, meant, behind, known, forgotten, circling;
+  int32_t replayed_max;      /* into topics; 0: it goes to none */
   int64_t first_ms, last_ms; /* -1: none */
 };
 
@@ -80,6 +81,22 @@ static bool is_named(const struct txb_replay_wish *wish, const char *option, str
   return n == 0;
 }
 
+/* As txb.replay_count reads it: digits; of equal names the last. */
+static bool circles(const struct look *l, const struct txb_record *record) {
+  struct txb_slice value = {NULL, 0};
+  int64_t count = 0;
+  for (size_t i = 0; i < record->header_count; i++)
+    if (txb_slice_equal(record->headers[i].name, txb_slice_text("txb-replayed")))
+      value = record->headers[i].value;
+  for (size_t i = 0; i < value.size; i++) {
+    unsigned char c = ((const unsigned char *)value.data)[i];
+    if (c < '0' || c > '9')
+      return false;
+    count = count < 1000000000 ? count * 10 + (c - '0') : count;
+  }
+  return l->replayed_max > 0 && count >= l->replayed_max;
+}
+
 static enum txb_rc ask_inbox(struct look *l, struct txb_error *err) {
   size_t count = l->id_count;
   l->id_count = 0;
@@ -94,6 +111,7 @@ static enum txb_rc count_message(struct look *l, size_t lane, const struct txb_r
   l->counts[lane].meant++;
   l->meant++;
   l->behind += is_held(l, record->key);
+  l->circling += circles(l, record);
   count_one(l->topics, record->topic);
   if (event->type.data != NULL)
     count_one(l->types, event->type);
@@ -142,8 +160,8 @@ static void share(struct look *l) {
 
 static enum txb_rc held_keys(struct look *l, struct txb_error *err) {
   TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *rows = NULL;
-  if (l->wish->to_topic != NULL)
-    return TXB_OK;
+  if (l->wish->to_topic != NULL) /* no handler: nothing waits */
+    return txb_replay_count_max(l->consumer, &l->replayed_max, err);
   TXB_TRY(txb_replay_held(l->consumer, l->wish, &rows, err));
   for (int i = 0; i < txb_pg_rows(rows); i++)
     if (!txb_pg_is_null(rows, i, 0))
@@ -246,14 +264,14 @@ static enum txb_rc add_counts(const struct look *l, json_t *document, struct txb
   (void)json_object_set_new(document, "by_type", types);
   TXB_TRY(sorted(l->keys, l->unkeyed, KEYS_TOP, factor, &keys, err));
   (void)json_object_set_new(document, "by_key", keys);
-  json_t *more =
-      json_pack("{s:I, s:I, s:I, s:I, s:i, s:i, s:i, s:I, s:I, s:b, s:I, s:I, s:o, s:o, s:o, s:s}", "messages",
-                scaled(factor, l->meant), "known", applies ? scaled(factor, l->known) : 0, "forgotten",
-                applies ? scaled(factor, l->forgotten) : 0, "behind_held", scaled(factor, l->behind), "discarded", 0,
-                "waiting", 0, "edited", 0, "key_count", (json_int_t)json_object_size(l->keys), "held_keys",
-                (json_int_t)json_object_size(l->held), "estimated", factor > 1.0, "looked_at", (json_int_t)l->looked,
-                "span", (json_int_t)txb_replay_lanes_span(l->lanes), "first_at", time_of(l->first_ms), "last_at",
-                time_of(l->last_ms), "lanes", lanes_of(l), "cluster_id", l->lanes->cluster_id);
+  json_t *more = json_pack(
+      "{s:I, s:I, s:I, s:I, s:I, s:i, s:i, s:i, s:I, s:I, s:b, s:I, s:I, s:o, s:o, s:o, s:s}", "messages",
+      scaled(factor, l->meant), "known", applies ? scaled(factor, l->known) : 0, "forgotten",
+      applies ? scaled(factor, l->forgotten) : 0, "behind_held", scaled(factor, l->behind), "circling",
+      scaled(factor, l->circling), "discarded", 0, "waiting", 0, "edited", 0, "key_count",
+      (json_int_t)json_object_size(l->keys), "held_keys", (json_int_t)json_object_size(l->held), "estimated",
+      factor > 1.0, "looked_at", (json_int_t)l->looked, "span", (json_int_t)txb_replay_lanes_span(l->lanes), "first_at",
+      time_of(l->first_ms), "last_at", time_of(l->last_ms), "lanes", lanes_of(l), "cluster_id", l->lanes->cluster_id);
   (void)json_object_update(document, more);
   json_decref(more);
   return TXB_OK;
@@ -306,6 +324,7 @@ static void print_text(const struct look *l, const json_t *d) {
               txb_failed_integer(d, "looked_at"));
   txb_replay_plan_line(d, "known", "of them the group has applied: they are counted as duplicates");
   txb_replay_plan_line(d, "behind_held", "wait behind keys that failed messages hold");
+  txb_replay_plan_line(d, "circling", TXB_REPLAY_CIRCLING);
   txb_replay_plan_line(d, "forgotten",
                        "are older than the inbox remembers: `replay start` refuses them without --force");
   print_ranges(l->cli, l->lanes);

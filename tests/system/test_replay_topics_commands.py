@@ -209,6 +209,11 @@ def test_a_plan_reads_the_range_and_changes_nothing(desk):
     assert desk.plan("--key", "nobody")["messages"] == 0
     forced = desk.json("replay", "start", "--dry-run", "--group", "ledger", "--kafka", "--force", "--reason", "x", "--rate", "5")
     assert (forced["known"], forced["estimate_ms"], forced["forced"]) == (0, 2000, True)
+    desk.produce(desk.archive, 1, **{"txb-replayed": "9"})
+    desk.produce(desk.archive, 2, **{"txb-replayed": "10"})
+    circling = ("--topic", desk.archive, "--to-topic", desk.archive)
+    assert desk.plan(*circling)["circling"] == 2
+    assert "2  go into no topic" in desk.ok("replay", "plan", "--group", "ledger", "--kafka", *circling)
     copied = desk.plan("--to-topic", "copies")
     assert (copied["messages"], copied["known"], copied["behind_held"], copied["to_topic"]) == (10, 0, 0, "copies")
     assert desk.contents() == before
@@ -287,7 +292,15 @@ def test_an_outbox_may_go_to_a_topic(desk):
     here = ("--database", desk.postgres.uri(desk.ledger), "--source", "here", "--topic", "any", "--to-topic", "copies")
     text = desk.ok("replay", "plan", "--group", "ledger", *here)
     assert "would replay 3 messages of source here into topic copies" in text
-    assert desk.json("replay", "plan", "--group", "ledger", *here)["to_topic"] == "copies"
+    plan = desk.json("replay", "plan", "--group", "ledger", *here)
+    assert (plan["to_topic"], plan["circling"]) == ("copies", 0)
+    for count in (9, 10):
+        desk.book("SELECT txb.outbox_copy('any', txb.uuid_v7(), NULL, '\\xff', NULL, NULL, '1', NULL, NULL, %s)", json.dumps({"txb-replayed": str(count)}))
+    desk.book("UPDATE txb.relay SET highest = 5, watermark = 5")
+    plan = desk.json("replay", "plan", "--group", "ledger", *here)
+    assert (plan["messages"], plan["circling"]) == (5, 1)
+    assert plan["by_type"] == [{"value": "made", "messages": 3}, {"value": None, "messages": 2}], "a copy of a message without a type has none"
+    assert desk.json("replay", "plan", "--group", "ledger", *here, "--type", "-")["messages"] == 0
     number = desk.json("replay", "start", "--group", "ledger", "--yes", *here)["number"]
     assert desk.book("SELECT source, cluster_id, to_topic, run FROM txb.job") == [("here", None, "copies", number)]
 
