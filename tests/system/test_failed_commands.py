@@ -169,6 +169,12 @@ def test_nothing_there_is_well_and_nothing_found_is_not(desk):
     (["--reason TEXT"], ["failed", "discard", "1", "--reason", " "]),
     (["--set-header x: must be NAME=VALUE"], ["failed", "edit", "1", "--set-header", "x"]),
     (["can't open", "nosuch.json"], ["failed", "edit", "1", "--payload-file", "nosuch.json"]),
+    (["a job takes no editor", "--payload-file"], ["failed", "edit", "1", "--detach"]),
+    (["--unset-header: not UTF-8"], ["failed", "edit", "1", "--unset-header", os.fsdecode(b"\xff")]),
+    (["failed copy wants --to-topic TOPIC"], ["failed", "copy", "1"]),
+    (["failed copy wants --to-topic TOPIC"], ["failed", "copy", "1", "--to-topic", " "]),
+    (['topic "a b" is not a Kafka topic name', "nothing was copied"], ["failed", "copy", "1", "--to-topic", "a b"]),
+    (["which messages?"], ["failed", "copy", "--to-topic", "aside"]),
 ])
 def test_a_wrong_command_line_is_one_line(desk, words, args):
     desk.add()
@@ -314,10 +320,12 @@ def test_a_consumer_group_is_a_filter_too(desk):
 
 def test_nothing_that_was_planted_runs(desk, server):
     """Whoever may create in schema public can make functions that fit better than the server's own."""
-    number, other = desk.add(), desk.add(key="x")
+    number, other, third, fourth = (desk.add(key=key) for key in "kxyz")
+    desk.do("INSERT INTO txb.relay (source) VALUES ('shop')")
     desk.do(PLANTED)
     for args in (["failed", "list", "--text", "closed", "--older-than", "0s"], ["failed", "list", "--group-by", "error"], ["failed", "show", str(number)],
-                 ["failed", "retry", str(number)], ["failed", "edit", str(number), "--set-header", "a=b"], ["failed", "discard", str(other), "--reason", "x"],
+                 ["failed", "retry", str(number)], ["failed", "edit", str(number), "--set-header", "a=b"], ["failed", "copy", str(other), "--to-topic", "aside"],
+                 ["failed", "edit", str(third), str(fourth), "--set-header", "a=b", "--yes"], ["failed", "discard", str(other), "--reason", "x"],
                  ["failed", "retry", "--state", "any", "--detach", "--yes"], ["failed", "jobs"], ["failed", "cancel", "1", "--reason", "x"],
                  ["audit", "list"], ["status"]):
         code, _, err = command("-d", server.uri(desk.database), *args)
@@ -350,7 +358,8 @@ def test_a_step_that_fails_leaves_those_before_it_and_the_job_is_resumed(desk):
     with refusing(desk, numbers[550]):
         code, out, err = desk.run("failed", "retry", "--state", "dead", "--yes")
     assert code == FAILED and "job 1: 600 messages" in out and "retried 500 of 600 messages" in out and "no room" in err
-    assert re.search(r"job 1 is kept: a worker .*`txbroker .*failed resume 1.*`", err)
+    assert re.search(r"job 1 is kept: `txbroker .*failed resume 1.*` goes on with it; where a worker of its group runs", err)
+    assert re.search(r"if this command ends early, `txbroker .*failed resume 1.*` goes on with it", out), "no worker would"
     assert desk.json("failed", "list")["states"] == {"dead": 100, "retrying": 500}
     late = desk.add(key="late")
     assert desk.ok("failed", "resume", "1") == "retried 600 of 600 messages\n"
@@ -384,9 +393,10 @@ def test_a_job_can_be_left_to_workers_listed_and_cancelled(desk):
     assert desk.ok("failed", "jobs") == "no jobs\n"
     numbers = [desk.add(key=f"k{n}") for n in range(3)]
     text = desk.ok("failed", "discard", "--group", "ledger", "--detach", "--yes", "--reason", "test data")
-    assert re.search(r"^job 1: 3 messages; workers run it. Stop it: txbroker .*failed cancel 1.* --reason TEXT$", text, re.M)
+    assert re.search(r"^job 1: 3 messages; no worker is there now to run it: `txbroker .*failed resume 1.*` does, or a worker once one is started. "
+                     r"Stop it: txbroker .*failed cancel 1.* --reason TEXT$", text, re.M)
     more = desk.json("failed", "retry", *map(str, numbers), "--detach", "--yes")
-    assert more == {"action": "failed retry", "job": 2, "state": "running", "matched": 3}
+    assert more == {"action": "failed retry", "job": 2, "state": "running", "matched": 3, "served": False}
     assert set(desk.states(*numbers)) == {"dead"}
     table = desk.ok("failed", "jobs")
     assert re.search(r"^ *1  running  discard  ledger +3 +0 +0 +3 .* operator .* test data$", table, re.M)
@@ -538,6 +548,8 @@ def test_payload_headers_and_type_come_from_the_command_line(desk):
     assert (payload, content_type, headers) == ("plain\n", "text/plain", {"trace": "8", "keep": "me", "new": "a=b"})
     desk.ok("failed", "edit", str(new), "--set-header", "trace=9")
     assert newest(desk)[1:4] == ("plain\n", "text/plain", {"trace": "9", "keep": "me", "new": "a=b"})
+    desk.ok("failed", "edit", str(newest(desk)[0]), "--unset-header", "keep", "--unset-header", "trace", "--set-header", "trace=1", "--unset-header", "nosuch")
+    assert newest(desk)[3] == {"trace": "1", "new": "a=b"}
 
 
 @pytest.mark.parametrize("words,args,stdin", [
@@ -558,9 +570,13 @@ def test_many_are_edited_with_flags_and_never_with_an_editor(desk):
     numbers = [desk.add(key=f"k{n}") for n in range(3)]
     desk.refused(USAGE, ["an editor takes one message, and 3 are meant"], "failed", "edit", "--state", "dead", "--yes", env={"EDITOR": "true"})
     desk.refused(USAGE, ["3 messages are meant"], "failed", "edit", "--state", "dead", "--set-header", "a=b")
-    done = desk.json("failed", "edit", "--state", "dead", "--set-header", "a=b", "--yes")
+    done = desk.json("failed", "edit", "--state", "dead", "--set-header", "a=b", "--yes", "--reason", "tenant")
     assert done["changed"] == 3 and set(desk.states(*numbers)) == {"resolved"}
+    assert [m["number"] for m in done["messages"]] == numbers and len({m["new_id"] for m in done["messages"]}) == 3
     assert desk.json("failed", "list")["states"] == {"retrying": 3}
+    assert desk.json("audit", "list")["audit"][0]["changed"] == 3, "one decision"
+    text = desk.ok("failed", "edit", "--state", "retrying", "--unset-header", "a", "--yes")
+    assert len(re.findall(r"^message \d+ is edited: message \d+ is in its place, with id \S+$", text, re.M)) == 3
 
 
 # -- status and audit ----------------------------------------------------------------------------------------------------------------------
@@ -607,7 +623,7 @@ def test_help_and_completion_know_the_second_word():
 
     assert re.search(r"^  failed +failed messages", ok("--help"), re.M) and ok("--help").count("\n  failed") == 1
     for args in (["failed", "--help"], ["help", "failed"]):
-        assert all(re.search(rf"^  {verb} ", ok(*args), re.M) for verb in ("list", "show", "retry", "edit", "discard", "jobs", "resume", "cancel"))
+        assert all(re.search(rf"^  {verb} ", ok(*args), re.M) for verb in ("list", "show", "retry", "edit", "discard", "copy", "jobs", "resume", "cancel"))
     assert "usage: txbroker failed list [OPTION]..." in ok("help", "failed", "list") and "--group-by" in ok("failed", "list", "--help")
     assert ".SS txbroker failed list" in ok("man")
     bash = ok("completion", "bash")

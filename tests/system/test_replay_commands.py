@@ -666,52 +666,6 @@ def test_of_several_databases_all_are_listed_and_a_number_belongs_to_one(desk):
 # -- beside the other commands -------------------------------------------------------------------------------------------------------------
 
 
-def test_status_shows_jobs_and_no_lane_among_the_partitions(desk):
-    desk.publish(10)
-    number = desk.start()
-    assert desk.json("replay", "start", "--group", "balances", "--then-live", "--yes")["number"] == number + 1
-    desk.book("UPDATE txb.job_lane SET owner = 'worker-1', lease_until = clock_timestamp() + interval '1 hour',"
-              " last_error = 'worker-1 has no source \"shop\"' WHERE topic = 'payments'")
-    status = desk.json("status")
-    groups = {g["group"]: [(p["topic"], p["partition"]) for p in g["partitions"]] for g in status["groups"]}
-    assert groups == {"balances": [], "ledger": [("orders", 0), ("orders", 1), ("payments", 0), ("payments", 1)]}
-    assert [(j["number"], j["group_name"], j["state"], len(j["lanes"])) for j in status["jobs"]] == [(number, "ledger", "running", 2), (number + 1, "balances", "running", 1)]
-    text = desk.ok("status")
-    assert re.search(rf"^ +{number}  ledger    shop    orders +1 +11 +0 +0 +0  waits  -$", text, re.M), text
-    assert re.search(rf"^ +{number}  ledger    shop    payments +1 +11 +0 +0 +0  owned  worker-1$", text, re.M), text
-    assert f'  job {number}, payments: worker-1 has no source "shop"' in text and not re.search(r"(orders|payments)/? +-\d", text)
-    lines = [json.loads(line) for line in desk.ok("-o", "jsonl", "status").splitlines()]
-    assert [line["number"] for line in lines if "lanes" in line] == [number, number + 1]
-    checks = [c for c in json.loads(desk.run("-o", "json", "doctor")[1])["checks"] if c["check"] == "replay"]
-    assert [(c["of"], c["result"]) for c in checks] == [(f"job {number}, orders", "warn"), (f"job {number}, payments", "warn"), (f"job {number + 1}, orders", "warn")]
-    assert "no worker of group ledger serves it" in checks[0]["found"] and "has no source" in checks[1]["found"]
-    for job in (number, number + 1):
-        desk.ok("replay", "cancel", str(job), "--reason", "x")
-    assert desk.json("status")["jobs"] == []
-
-
-def test_a_failed_message_of_a_job_says_so(desk):
-    desk.publish(10)
-    number = desk.start()
-    lane = desk.book("SELECT lane FROM txb.job_lane WHERE topic = 'orders'")[0][0]
-    failed = desk.book("""INSERT INTO txb.failed (side, state, source, group_name, topic, partition, "offset", key, id, type, payload, attempts, error, place, holds)
-                          VALUES ('consumer', 'dead', 'shop', 'ledger', 'orders', %s, 4, 'k1', txb.uuid_v7(), 'made', '1', 8, 'account is closed', 0, true)
-                          RETURNING number""", -lane)[0][0]
-    desk.book("UPDATE txb.consumer_offset SET failed = 1, consumed = 1 WHERE partition = %s", -lane)
-    listed = desk.json("failed", "list", "--group", "ledger")["messages"]
-    assert [(m["number"], m["partition"], m["job"]) for m in listed] == [(failed, None, number)]
-    assert f"orders, job {number}" in desk.ok("failed", "list", "--group", "ledger")
-    text = desk.ok("failed", "show", str(failed), "--group", "ledger")
-    assert re.search(rf"^  job +{number}$", text, re.M) and re.search(r"^  number +4$", text, re.M)
-    assert "partition" not in text and not re.search(rf"(?<!\w){-lane}\b", text), "an id may have -1 in it"
-    shown = desk.json("failed", "show", str(failed), "--group", "ledger")
-    assert (shown["partition"], shown["job"], shown["offset"]) == (None, number, 4)
-    assert "1 failed; open: 1 dead" in desk.ok("replay", "show", str(number))
-    desk.ok("replay", "cancel", str(number), "--reason", "x")
-    assert [j["number"] for j in desk.json("status")["jobs"]] == [number], "what it left is not out of sight"
-    assert "failed messages" not in desk.ok("status", "--timeout", "9").split("JOB")[0]
-
-
 def test_what_a_job_brings_can_not_reach_the_terminal(desk):
     desk.publish(10)
     number = str(desk.start("--name", ESCAPES, "--reason", ESCAPES, "--key", ESCAPES, "--type", ESCAPES))
