@@ -193,10 +193,11 @@ static enum txb_rc edit_many(const struct txb_cli *cli, const struct txb_failed_
 static enum txb_rc edit(const struct txb_cli *cli, const struct txb_failed_choice *choice, const struct wish *wish,
                         int *code_out, struct txb_error *err) {
   if (wish->editor && choice->count > 1)
-    return REFUSE(err,
-                  "an editor takes one message, and %zu are meant: give --payload-file, --set-header, --unset-header or "
-                  "--content-type for all of them",
-                  choice->count);
+    return REFUSE(
+        err,
+        "an editor takes one message, and %zu are meant: give --payload-file, --set-header, --unset-header or "
+        "--content-type for all of them",
+        choice->count);
   if (choice->is_job || choice->count > 1)
     return edit_many(cli, choice, wish, code_out, err);
   json_t *results = json_array();

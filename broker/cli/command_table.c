@@ -147,7 +147,8 @@ const struct txb_command txb_commands[] = {
                 "lease, what is held. Per group and "
                 "partition: position, lag, and what stalls it. Replay jobs with their lanes. Per group and source: "
                 "failed messages by state, what is "
-                "due, the key that is held longest; jobs about failed messages that are not over. Shows what it can reach, and says what it can't.",
+                "due, the key that is held longest; jobs about failed messages that are not over. Shows what it can "
+                "reach, and says what it can't.",
      .examples = "  txbroker --config txbroker.json status\n  txbroker --config txbroker.json status -o json | jq "
                  "'.sources[].backlog'\n"},
     {.name = "config",
@@ -289,10 +290,11 @@ const struct txb_command txb_commands[] = {
      .summary = "copy failed messages to a topic, and leave them as they are",
      .options = txb_failed_copy_options,
      .run = txb_cmd_failed_copy,
-     .details = "Takes numbers or a filter, which without --state means the open ones. The copies go through the outbox "
-                "of that database, in the order of their keys, with key, payload, headers and id of the messages; its "
-                "relay publishes them. The header txb-replayed counts how often a message was sent round, at most 10 "
-                "times. More than 500 of a filter are a job, as with retry.",
+     .details =
+         "Takes numbers or a filter, which without --state means the open ones. The copies go through the outbox "
+         "of that database, in the order of their keys, with key, payload, headers and id of the messages; its "
+         "relay publishes them. The header txb-replayed counts how often a message was sent round, at most 10 "
+         "times. More than 500 of a filter are a job, as with retry.",
      .examples = "  txbroker --config txbroker.json failed copy --error-group 5ad31c80 --to-topic transfers-aside "
                  "--yes\n"},
     {.name = "failed jobs",

@@ -30,8 +30,8 @@ static void show_progress(const struct txb_cli *cli, const json_t *job) {
 
 static void print_json(const struct txb_cli *cli, const json_t *job) {
   json_t *document =
-      json_pack("{s:o, s:I, s:s, s:I, s:I, s:I, s:O}", "action", json_sprintf("failed %s", words_of(job)->verb),
-                "job", txb_failed_integer(job, "number"), "state", txb_failed_text(job, "state"), "matched",
+      json_pack("{s:o, s:I, s:s, s:I, s:I, s:I, s:O}", "action", json_sprintf("failed %s", words_of(job)->verb), "job",
+                txb_failed_integer(job, "number"), "state", txb_failed_text(job, "state"), "matched",
                 txb_failed_integer(job, "messages"), "changed", txb_failed_integer(job, "done"), "skipped",
                 txb_failed_integer(job, "skipped"), "refused", json_object_get(job, "refused"));
   txb_failed_print_json(cli, document);
@@ -40,9 +40,8 @@ static void print_json(const struct txb_cli *cli, const json_t *job) {
 
 static void report(const struct txb_cli *cli, const json_t *job) {
   if (cli->output == TXB_OUTPUT_TEXT)
-    txb_print("%s %" JSON_INTEGER_FORMAT " of %" JSON_INTEGER_FORMAT " messages\n",
-              words_of(job)->many, txb_failed_integer(job, "done"),
-              txb_failed_integer(job, "messages"));
+    txb_print("%s %" JSON_INTEGER_FORMAT " of %" JSON_INTEGER_FORMAT " messages\n", words_of(job)->many,
+              txb_failed_integer(job, "done"), txb_failed_integer(job, "messages"));
   else
     print_json(cli, job);
   txb_failed_say_refused(json_object_get(job, "refused"), (size_t)txb_failed_integer(job, "skipped"));
@@ -144,9 +143,9 @@ enum txb_rc txb_failed_job_begin(const struct txb_cli *cli, const struct txb_fai
   if (cli->output == TXB_OUTPUT_TEXT) {
     print_begun(cli, &begun, detached);
   } else if (detached) {
-    json_t *document = json_pack("{s:s, s:I, s:s, s:I, s:b}", "action", cli->args.command->name, "job",
-                                 (json_int_t)begun.number, "state", "running", "matched", (json_int_t)begun.messages,
-                                 "served", begun.served);
+    json_t *document =
+        json_pack("{s:s, s:I, s:s, s:I, s:b}", "action", cli->args.command->name, "job", (json_int_t)begun.number,
+                  "state", "running", "matched", (json_int_t)begun.messages, "served", begun.served);
     txb_failed_print_json(cli, document);
     json_decref(document);
   }

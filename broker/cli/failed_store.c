@@ -215,9 +215,9 @@ static json_t *id_or_null(const struct txb_pg_result *rows, int row, int column)
 
 /* "done", "state", "why" from a column on; of an edit also "new_number" and "new_id". */
 static json_t *result_of_row(const struct txb_pg_result *rows, int row, int column, int64_t number, bool edited) {
-  json_t *result = json_pack("{s:I, s:b, s:o, s:o}", "number", (json_int_t)number, "done",
-                             txb_pg_bool(rows, row, column), "state", text_or_null(rows, row, column + 1), "why",
-                             text_or_null(rows, row, column + 2));
+  json_t *result =
+      json_pack("{s:I, s:b, s:o, s:o}", "number", (json_int_t)number, "done", txb_pg_bool(rows, row, column), "state",
+                text_or_null(rows, row, column + 1), "why", text_or_null(rows, row, column + 2));
   if (edited) {
     bool none = txb_pg_is_null(rows, row, column + 3);
     (void)json_object_set_new(result, "new_number",
@@ -296,9 +296,8 @@ enum txb_rc txb_failed_job_start(struct txb_pg *pg, const struct txb_failed_deci
   add_json(&params, d->changes);
   txb_pg_add_text(&params, txb_slice_text(d->to_topic));
   TXB_TRY(txb_failed_ask(pg, &job_start_statement, &params, "txb_admin", &row, err));
-  *out = (struct txb_failed_begun){.number = txb_pg_int8(row, 0, 0),
-                                   .messages = txb_pg_int8(row, 0, 1),
-                                   .served = txb_pg_bool(row, 0, 2)};
+  *out = (struct txb_failed_begun){
+      .number = txb_pg_int8(row, 0, 0), .messages = txb_pg_int8(row, 0, 1), .served = txb_pg_bool(row, 0, 2)};
   return TXB_OK;
 }
 

@@ -13,7 +13,8 @@ static const struct txb_pg_statement holds_statement = {"cli_status_holds", txb_
 static const struct txb_pg_statement failed_statement = {"cli_status_failed", txb_text_cli_status_failed};
 static const struct txb_pg_statement failed_key_statement = {"cli_status_failed_key", txb_text_cli_status_failed_key};
 static const struct txb_pg_statement jobs_statement = {"cli_status_jobs", txb_text_cli_status_jobs};
-static const struct txb_pg_statement failed_jobs_statement = {"cli_status_failed_jobs", txb_text_cli_status_failed_jobs};
+static const struct txb_pg_statement failed_jobs_statement = {"cli_status_failed_jobs",
+                                                              txb_text_cli_status_failed_jobs};
 static const struct txb_pg_statement groups_statement = {"cli_status_groups", txb_text_cli_status_groups};
 
 /* ---- cells to JSON --------------------------------------------------------------------------------------- */

@@ -307,9 +307,10 @@ static void print_failed_job(struct txb_table *table, const json_t *job) {
 }
 
 static void print_failed_jobs(const struct txb_status *status, const struct txb_cli *cli) {
-  static const struct txb_column columns[] = {{"FAILED JOB", TXB_RIGHT}, {"WHAT", TXB_LEFT},     {"GROUP", TXB_LEFT},
-                                              {"CHANGED", TXB_RIGHT},    {"SKIPPED", TXB_RIGHT}, {"AGE", TXB_RIGHT},
-                                              {"ROLE", TXB_LEFT},        {"PERSON", TXB_LEFT},   {"GOES ON BY", TXB_LEFT}};
+  static const struct txb_column columns[] = {
+      {"FAILED JOB", TXB_RIGHT}, {"WHAT", TXB_LEFT},     {"GROUP", TXB_LEFT},
+      {"CHANGED", TXB_RIGHT},    {"SKIPPED", TXB_RIGHT}, {"AGE", TXB_RIGHT},
+      {"ROLE", TXB_LEFT},        {"PERSON", TXB_LEFT},   {"GOES ON BY", TXB_LEFT}};
   struct txb_table table;
   const json_t *job;
   size_t i;
