@@ -1,6 +1,7 @@
 /* status: where everything stands. Shows what can be reached, and says what can't. */
 #include <string.h>
 
+#include "broker/cli/failed.h"
 #include "broker/cli/migrate.h"
 #include "broker/cli/status.h"
 #include "broker/cli/targets.h"
@@ -132,16 +133,16 @@ static void print_lines(const struct txb_cli *cli, const struct txb_status *stat
   const json_t *item;
   size_t i;
   json_array_foreach(status->sources, i, item) {
-    txb_print_json(cli, item);
+    txb_failed_print_json(cli, item);
   }
   json_array_foreach(status->groups, i, item) {
-    txb_print_json(cli, item);
+    txb_failed_print_json(cli, item);
   }
   json_array_foreach(status->jobs, i, item) {
-    txb_print_json(cli, item);
+    txb_failed_print_json(cli, item);
   }
   json_array_foreach(status->failed_jobs, i, item) {
-    txb_print_json(cli, item);
+    txb_failed_print_json(cli, item);
   }
 }
 
@@ -167,7 +168,7 @@ int txb_cmd_status(struct txb_cli *cli) {
   else if (cli->output == TXB_OUTPUT_JSONL)
     print_lines(cli, &status);
   else
-    txb_print_json(cli, status.document);
+    txb_failed_print_json(cli, status.document);
   json_decref(status.document);
   txb_targets_fini(&targets);
   return status.code;

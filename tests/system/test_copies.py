@@ -4,6 +4,7 @@ import pytest
 from confluent_kafka import Producer
 
 from txbtest import process
+from txbtest.program import command
 from txbtest.verify import murmur2_partition, read_topic
 
 TABLES = """
@@ -202,3 +203,35 @@ def test_doctor_notices_dead_letters_that_nobody_relays(systems, postgres, kafka
     assert check["result"] == ("ok" if served else "warn") and letters in check["found"]
     assert ("no relay has ever served" in check["found"]) != served
     assert found["topic", letters]["result"] == ("ok" if served else "fail")
+
+
+def test_failed_messages_copied_by_command_are_what_came_and_stay(systems, postgres, kafka):
+    """`failed copy`: by a job of a group's workers, through the outbox of its database; the group that applies what failed afterwards knows the copies."""
+    system = prepare(systems, postgres, kafka)
+    aside = kafka.create_topic(f"{system.name}.aside", 2)
+    failing = {b"\xff\x00": (b"fails", {"X-Odd": b"\xff\xfe", "none": None}), b"a": (b"fails", {**EVENT, "ce_id": b"order-7", "ce_time": b"2026-01-31T12:00:00Z"}),
+               b"b": (b"dead", {})}
+    system.worker(worker=worker_of(system, attempts_max=1))
+    send(system, [(key, value, headers) for key, (value, headers) in failing.items()])
+    wait(system, lambda: counters(system) == (0, 0, 3))
+    uri = system.target_postgres.uri(system.bank.target)
+    code, _, err = command("-d", uri, "failed", "copy", "--group", system.group, "--to-topic", aside, "--yes")
+    assert code == 1 and "no relay has ever served this database" in err
+    relay_target(system)
+    wait(system, lambda: query(system, "SELECT 1 FROM txb.relay"))
+    code, out, err = command("-d", uri, "failed", "copy", "--group", system.group, "--to-topic", aside, "--detach", "--yes")
+    assert code == 0 and "3 messages; workers run it." in out, out + err
+    wait(system, lambda: query(system, "SELECT state, done FROM txb.failed_job") == [("done", 3)])
+    wait(system, lambda: sum(end - first for first, end in kafka.ends(aside).values()) == 3)
+    originals = {r.key: r.headers for r in read_topic(system.brokers, system.bank.topics[0])}
+    for record in read_topic(system.brokers, aside):
+        headers = dict(record.headers)
+        assert record.value == failing[record.key][0] and headers.pop("txb-replayed") == b"1"
+        assert {name: value for name, value in headers.items() if name in originals[record.key]} == dict(originals[record.key])
+    assert query(system, "SELECT state, count(*) FROM txb.failed GROUP BY state") == [("dead", 3)]
+    query(system, "CREATE OR REPLACE FUNCTION bank.keep(m txb.message) RETURNS txb.outcome LANGUAGE sql AS 'SELECT txb.ok()'")
+    assert command("-d", uri, "failed", "retry", "--group", system.group, "--yes")[0] == 0
+    wait(system, lambda: counters(system) == (3, 0, 0))
+    code, out, err = command("-d", uri, "failed", "copy", "--group", system.group, "--state", "any", "--to-topic", system.bank.topics[0], "--yes")
+    assert code == 0, err
+    wait(system, lambda: counters(system) == (3, 3, 0))
