@@ -75,6 +75,28 @@ def test_workers_finish_the_job_of_a_command_that_was_killed(failed):
     assert seen(system, "late") == [] and counters(system)[:2] == (MESSAGES + 1, MESSAGES)
 
 
+def test_workers_finish_an_edit_of_many_and_apply_the_editions_once(failed):
+    system, sets = failed, ["--set-header", "mended=yes"]
+    query(system, "ALTER TABLE bank.seen ADD COLUMN mended text")
+    query(system, """CREATE OR REPLACE FUNCTION bank.see(m txb.message) RETURNS txb.outcome LANGUAGE plpgsql AS $$ BEGIN
+        INSERT INTO bank.seen (key, id, mended) VALUES (txb.key_text(m.key), m.id, m.headers ->> 'mended'); RETURN txb.ok(); END $$""")
+    with system.target_postgres.session(system.bank.target, autocommit=False) as holder, holder.cursor() as cursor:
+        cursor.execute("SELECT 1 FROM txb.failed WHERE number = (SELECT max(number) FROM txb.failed) FOR UPDATE")
+        running = subprocess.Popen([binary(), "-d", uri(system), "failed", "edit", "--group", system.group, "--yes", *sets])
+        process.wait_for(lambda: query(system, "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"),
+                         "a step to wait", 60)
+        running.kill()
+        running.wait(60)
+        query(system, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'txbroker failed edit' AND datname = current_database()")
+        holder.rollback()
+    workers(system, 2)
+    wait(system, lambda: states(system) == {"resolved": 2 * MESSAGES}, deadline_s=120)
+    assert (job(system)["state"], job(system)["verb"], job(system)["done"]) == ("done", "edit", MESSAGES)
+    assert query(system, "SELECT count(*), count(DISTINCT key), count(DISTINCT id), count(mended) FROM bank.seen WHERE number IS NULL") == [(MESSAGES,) * 4]
+    assert query(system, "SELECT count(*) FROM bank.seen AS s JOIN txb.failed AS f ON f.id = s.id WHERE f.replaced_by IS NOT NULL") == [(0,)]
+    assert counters(system) == (MESSAGES, MESSAGES, 0, 0)
+
+
 def test_commands_and_workers_at_one_job_decide_about_each_message_once(failed):
     system = failed
     code, out, err = command("-d", uri(system), "-o", "json", "failed", "retry", "--group", system.group, "--yes", "--detach")
