@@ -87,8 +87,9 @@ static enum txb_rc configure(const struct txb_kafka_consumer_options *o, rd_kafk
   for (size_t i = 0; i < TXB_ARRAY_SIZE(fixed); i++)
     TXB_TRY(txb_kafka_conf_set(conf, fixed[i][0], fixed[i][1], err));
   TXB_TRY(txb_kafka_conf_set(conf, "group.id", o->group, err));
-  if (o->topics != NULL)
-    TXB_TRY(configure_member(o, conf, err));
+  /* A reader is told of a topic that is not there soon: it did not just make it. */
+  TXB_TRY(o->topics != NULL ? configure_member(o, conf, err)
+                            : txb_kafka_conf_set(conf, "topic.metadata.propagation.max.ms", "5000", err));
   TXB_TRY(txb_kafka_conf_set_int(conf, "max.poll.interval.ms", POLL_INTERVAL_MS, err));
   TXB_TRY(txb_kafka_conf_set_int(conf, "queued.min.messages",
                                  o->topics != NULL ? FETCH_QUEUE_MESSAGES : READER_QUEUE_MESSAGES, err));

@@ -358,7 +358,9 @@ static void tell_short(struct topic_reader *r, int64_t now_us) {
   struct txb_error news;
   if (now_us < r->short_us)
     return;
-  r->short_us = INT64_MAX;
+  r->short_us = r->in_trouble ? now_us + SHORT_US : INT64_MAX; /* while brokers are away that says enough */
+  if (r->in_trouble)
+    return;
   (void)TXB_FAIL_FROM(&news, TXB_REFUSED, TXB_ORIGIN_KAFKA,
                       "%s partition %d can be read up to offset %" PRId64 ", and the job reads up to %" PRId64
                       ": a transaction is open there, or the topic was made anew or truncated",

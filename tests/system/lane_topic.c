@@ -183,7 +183,9 @@ int main(int argc, char **argv) {
     fail("lane_topic BROKERS CLUSTER TOPIC PARTITION ...");
   txb_buffer_init(&keys);
   txb_buffer_init(&types);
-  const struct txb_kafka_cluster cluster = {.brokers = argv[1], .client_id = "lane_topic"};
+  /* A topic that was not there is looked for soon. */
+  static const char *const kafka_options[] = {"topic.metadata.refresh.interval.ms", "500", NULL};
+  const struct txb_kafka_cluster cluster = {.brokers = argv[1], .options = kafka_options, .client_id = "lane_topic"};
   const struct txb_lane_reader_options options = {.topic = argv[3],
                                                   .lane = 7,
                                                   .keys = array_of(argv + 5, "k", BYTEA_OID, &keys),
