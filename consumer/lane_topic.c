@@ -51,6 +51,7 @@ struct topic_reader {
   bool fetching, paused;
   bool started;                     /* the consumer fetches */
   bool probing, probed;             /* it is asked for the message below (W9); it was, or there is none to ask for */
+  bool doubted;                     /* brokers were away since: what is back may be another topic by the same name */
   struct txb_lane_last last, given; /* that was run before; that was given since, -1: none */
   int64_t seq_to;
   int64_t next_seq;   /* the first offset that was not looked at */
@@ -103,7 +104,7 @@ static void note_well(struct topic_reader *r) {
 
 static void disconnect(struct topic_reader *r) {
   txb_kafka_consumer_close(txb_steal(r->consumer));
-  r->started = r->probing = r->probed = r->drained = false;
+  r->started = r->probing = r->probed = r->doubted = r->drained = false;
 }
 
 /* Nothing is lost: what was not read yet is asked for again. */
@@ -125,7 +126,7 @@ static void reader_bound(struct txb_lane_reader *reader, int64_t seq_to, bool wh
 static void begin(struct topic_reader *r, int64_t offset) {
   drop_held(r);
   r->fetching = true;
-  r->paused = r->started = r->probing = r->probed = r->tell_end = r->tell_range = false;
+  r->paused = r->started = r->probing = r->probed = r->doubted = r->tell_end = r->tell_range = false;
   r->next_seq = r->given_next = offset;
   r->given.seq = r->end_seq = r->told_end = -1;
   r->vain_records = r->vain_bytes = 0;
@@ -229,6 +230,15 @@ static bool differs(struct topic_reader *r, const struct txb_record *record) {
   return memcmp(&event.id, &last->id, sizeof last->id) != 0;
 }
 
+/* Brokers are back: the probe comes once more, before anything that they say is believed. */
+static bool begins_again(struct topic_reader *r) {
+  bool again = r->doubted;
+  if (again)
+    r->started = r->probing = r->probed = false;
+  r->doubted = false;
+  return again;
+}
+
 static void count_vain(struct topic_reader *r, const struct txb_record *record) {
   r->vain_records++;
   r->vain_bytes += (int64_t)(record->key.size + record->value.size);
@@ -242,6 +252,8 @@ static enum txb_rc on_record(struct topic_reader *r, const struct txb_record *re
   struct txb_event event;
   TXB_TRY(check_cluster(r, err));
   note_well(r);
+  if (begins_again(r))
+    return TXB_OK;
   if (differs(r, record)) {
     note_range(r, 0, -1); /* nothing of what was read is there */
     return TXB_OK;
@@ -272,6 +284,8 @@ static enum txb_rc on_record(struct topic_reader *r, const struct txb_record *re
  * read. What lies right below it, and was not given, are ends of transactions, and what was aborted or compacted away. */
 static void on_end(struct topic_reader *r, int64_t offset) {
   note_well(r);
+  if (begins_again(r))
+    return;
   if (r->probing)
     probe_over(r, offset);
   if (!r->started || offset < r->next_seq)
@@ -299,6 +313,7 @@ static enum txb_rc on_down(struct topic_reader *r, const struct txb_kafka_notice
   if (txb_kafka_consumer_cluster_id(r->consumer)[0] != '\0')
     TXB_TRY(check_cluster(r, err)); /* what another one says about a topic is beside the point */
   note_trouble(r, &n->err);
+  r->doubted = true;
   return TXB_OK;
 }
 
@@ -318,9 +333,8 @@ static enum txb_rc on_notice(struct topic_reader *r, struct txb_kafka_notice *n,
     return on_range(r, err);
   case TXB_KAFKA_DOWN:
     return on_down(r, n, err);
-  case TXB_KAFKA_UP: /* what came back may be another topic by the same name */
+  case TXB_KAFKA_UP:
     note_well(r);
-    r->started = r->probing = r->probed = false;
     return TXB_OK;
   case TXB_KAFKA_ASSIGNED:
   case TXB_KAFKA_REVOKED:

@@ -301,6 +301,23 @@ def test_brokers_that_are_away_are_told_and_it_goes_on_when_they_are_back(reader
         assert reader.offsets() == list(range(6000)) and late.offsets() == list(range(10))
 
 
+def test_a_topic_made_anew_while_brokers_were_away_is_told_and_nothing_of_it_read(readers):
+    with Kafka() as kafka:
+        topic = make_topic(kafka)
+        produce(kafka, topic, plain(range(10)))
+        reader = readers(kafka, topic)
+        reader.tell("bound 40 0", "fetch 0")
+        reader.wait("end", offset=10)
+        kafka.kill9()
+        reader.wait("trouble")
+        kafka.start()
+        kafka.delete_topic(topic)
+        kafka.create_topic(topic, 2)
+        produce(kafka, topic, plain(range(100, 140)))
+        assert reader.wait("range") == {"kind": "range", "low": 0, "high": -1}
+        assert reader.offsets() == list(range(10))
+
+
 def test_a_rate_holds_back_and_can_be_lifted(readers, kafka):
     topic = make_topic(kafka)
     produce(kafka, topic, plain(range(5000)))
