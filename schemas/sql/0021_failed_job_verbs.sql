@@ -353,8 +353,8 @@ BEGIN
   ELSIF f.side = 'outbox' AND NOT f.kept AND NOT EXISTS (SELECT FROM txb.outbox AS o WHERE o.seq = f.seq) THEN
     why := 'is not kept any more: its payload was in a partition of the outbox that was dropped';
   ELSIF before >= txb.replay_count_max() THEN
-    why := format('was copied or replayed to a topic %s times already, and %s are allowed: it goes round in a circle',
-                  before, txb.replay_count_max());
+    why := format('was copied or replayed to a topic %s times already, and %s are allowed, since it may go in a circle: let '
+                  'it begin anew with failed edit --unset-header txb-replayed', before, txb.replay_count_max());
   ELSE
     IF f.origin IS NOT NULL THEN -- a copy that Kafka refused: of the message, not of its stand-ins
       f.source := f.origin ->> 'source';
