@@ -2,6 +2,9 @@
  * valid JSON. */
 #include "common/json_place.h"
 
+#include <stdio.h>
+#include <string.h>
+
 #define DEPTH_MAX 64
 
 struct cursor {
@@ -119,4 +122,62 @@ struct txb_slice txb_json_span(struct txb_slice text, const struct txb_json_step
   const char *from = c.at;
   skip_value(&c);
   return txb_slice_of(from, (size_t)(c.at - from));
+}
+
+enum txb_rc txb_json_parse(const struct txb_json_document *document, json_t **out, struct txb_error *err) {
+  json_error_t problem;
+  json_t *root = json_loadb(document->text.data, document->text.size, JSON_REJECT_DUPLICATES, &problem);
+  if (root == NULL) {
+    /* What follows " near " is a piece of the file: it could be a password. */
+    char *near = strstr(problem.text, " near ");
+    if (near != NULL)
+      *near = '\0';
+    char *option = strstr(problem.text, " without JSON_ALLOW_NUL"); /* jansson's advice to who calls it */
+    if (option != NULL)
+      *option = '\0';
+    return TXB_FAIL_FROM(err, TXB_REFUSED, TXB_ORIGIN_USAGE, "%s:%d:%d: not valid JSON: %s", document->name,
+                         problem.line, problem.column, problem.text);
+  }
+  *out = root;
+  return TXB_OK;
+}
+
+void txb_json_describe(const struct txb_json_document *document, const struct txb_json_step *path, size_t depth,
+                       char out[TXB_JSON_WHERE_SIZE]) {
+  char keys[TXB_JSON_WHERE_SIZE / 2] = "";
+  size_t used = 0;
+  for (size_t i = 0; i < depth && used < sizeof(keys); i++) {
+    int n = path[i].key == NULL ? snprintf(keys + used, sizeof(keys) - used, "[%zu]", path[i].index)
+                                : snprintf(keys + used, sizeof(keys) - used, "%s%s", i == 0 ? "" : ".", path[i].key);
+    used += n < 0 ? 0 : (size_t)n;
+  }
+  int line = 0; /* of the nearest thing around it, where the key is written with escapes */
+  for (size_t i = depth; i > 0 && line == 0; i--)
+    line = txb_json_line(document->text, path, i);
+  if (depth == 0)
+    (void)snprintf(out, TXB_JSON_WHERE_SIZE, "%s:1", document->name);
+  else if (line > 0)
+    (void)snprintf(out, TXB_JSON_WHERE_SIZE, "%s:%d: %s", document->name, line, keys);
+  else
+    (void)snprintf(out, TXB_JSON_WHERE_SIZE, "%s: %s", document->name, keys);
+}
+
+const char *txb_json_kind_name(const json_t *value) {
+  switch (json_typeof(value)) {
+  case JSON_OBJECT:
+    return "an object";
+  case JSON_ARRAY:
+    return "an array";
+  case JSON_STRING:
+    return "a string";
+  case JSON_INTEGER:
+  case JSON_REAL:
+    return "a number";
+  case JSON_TRUE:
+  case JSON_FALSE:
+    return "true or false";
+  case JSON_NULL:
+    return "null";
+  }
+  return "something else";
 }

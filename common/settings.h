@@ -198,4 +198,8 @@ void txb_settings_print_help(struct txb_buffer *out);
 void txb_settings_mask_uri(const char *uri, struct txb_buffer *out);
 const char *txb_setting_from_name(enum txb_setting_from from); /* "default", "file", "environment", "flag" */
 
+/* Kafka's rule for the name of a topic: what is wrong with the text ("must have 1 to 249 characters"), static; NULL:
+ * nothing. */
+const char *txb_topic_name_problem(const char *text);
+
 #endif

@@ -16,52 +16,9 @@
 #include "common/settings_internal.h"
 
 #define REFUSE(err, ...) TXB_FAIL_FROM((err), TXB_REFUSED, TXB_ORIGIN_USAGE, __VA_ARGS__)
-#define WHERE_SIZE       400
 #define FILE_BYTES_MAX   (1024 * 1024)
 
 /* ---- file ------------------------------------------------------------------------------------------------ */
-
-struct document {
-  const char *name; /* of the file */
-  struct txb_slice text;
-};
-
-/* "txbroker.json:12: workers[0].handler.kind"; the line is left out when it can't be found. */
-static void describe(const struct document *document, const struct txb_json_step *path, size_t depth,
-                     char out[WHERE_SIZE]) {
-  char keys[WHERE_SIZE / 2] = "";
-  size_t used = 0;
-  for (size_t i = 0; i < depth && used < sizeof(keys); i++) {
-    int n = path[i].key == NULL ? snprintf(keys + used, sizeof(keys) - used, "[%zu]", path[i].index)
-                                : snprintf(keys + used, sizeof(keys) - used, "%s%s", i == 0 ? "" : ".", path[i].key);
-    used += n < 0 ? 0 : (size_t)n;
-  }
-  int line = txb_json_line(document->text, path, depth);
-  if (line > 0)
-    (void)snprintf(out, WHERE_SIZE, "%s:%d: %s", document->name, line, keys);
-  else
-    (void)snprintf(out, WHERE_SIZE, "%s: %s", document->name, keys);
-}
-
-static const char *kind_name(const json_t *value) {
-  switch (json_typeof(value)) {
-  case JSON_OBJECT:
-    return "an object";
-  case JSON_ARRAY:
-    return "an array";
-  case JSON_STRING:
-    return "a string";
-  case JSON_INTEGER:
-  case JSON_REAL:
-    return "a number";
-  case JSON_TRUE:
-  case JSON_FALSE:
-    return "true or false";
-  case JSON_NULL:
-    return "null";
-  }
-  return "something else";
-}
 
 /* A scalar as the text that a flag would have. */
 static enum txb_rc scalar_text(const json_t *value, const char *where, struct txb_buffer *out, struct txb_error *err) {
@@ -74,20 +31,20 @@ static enum txb_rc scalar_text(const json_t *value, const char *where, struct tx
   else if (json_is_real(value))
     txb_buffer_addf(out, "%.15g", json_real_value(value));
   else
-    return REFUSE(err, "%s: must be a string, a number, true or false, not %s", where, kind_name(value));
+    return REFUSE(err, "%s: must be a string, a number, true or false, not %s", where, txb_json_kind_name(value));
   return txb_buffer_check(out, err);
 }
 
 static enum txb_rc put_client(void *entry, const struct txb_section *section, const struct txb_setting *setting,
                               json_t *value, const char *where, struct txb_error *err) {
   if (!json_is_object(value))
-    return REFUSE(err, "%s: must be an object of names and values, not %s", where, kind_name(value));
+    return REFUSE(err, "%s: must be an object of names and values, not %s", where, txb_json_kind_name(value));
   const char *name;
   json_t *item;
   json_object_foreach(value, name, item) {
     struct txb_buffer text;
     txb_buffer_init(&text);
-    char at[WHERE_SIZE + 100];
+    char at[TXB_JSON_WHERE_SIZE + 100];
     (void)snprintf(at, sizeof(at), "%s: %.90s", where, name);
     enum txb_rc rc = scalar_text(item, at, &text, err);
     if (rc == TXB_OK)
@@ -101,7 +58,7 @@ static enum txb_rc put_client(void *entry, const struct txb_section *section, co
 
 static enum txb_rc list_text(const json_t *value, const char *where, struct txb_buffer *out, struct txb_error *err) {
   if (!json_is_array(value))
-    return REFUSE(err, "%s: must be an array of strings, not %s", where, kind_name(value));
+    return REFUSE(err, "%s: must be an array of strings, not %s", where, txb_json_kind_name(value));
   for (size_t i = 0; i < json_array_size(value); i++) {
     const json_t *item = json_array_get(value, i);
     if (!json_is_string(item) || strchr(json_string_value(item), ',') != NULL)
@@ -117,13 +74,13 @@ static enum txb_rc check_kind(const struct txb_setting *setting, const json_t *v
   switch (setting->type) {
   case TXB_SETTING_TEXT:
   case TXB_SETTING_CHOICE:
-    return json_is_string(value) ? TXB_OK : REFUSE(err, "%s: must be a string, not %s", where, kind_name(value));
+    return json_is_string(value) ? TXB_OK : REFUSE(err, "%s: must be a string, not %s", where, txb_json_kind_name(value));
   case TXB_SETTING_INTEGER:
     if (json_is_real(value))
       return REFUSE(err, "%s: must be a whole number, not %.15g", where, json_real_value(value));
-    return json_is_integer(value) ? TXB_OK : REFUSE(err, "%s: must be a whole number, not %s", where, kind_name(value));
+    return json_is_integer(value) ? TXB_OK : REFUSE(err, "%s: must be a whole number, not %s", where, txb_json_kind_name(value));
   case TXB_SETTING_BOOLEAN:
-    return json_is_boolean(value) ? TXB_OK : REFUSE(err, "%s: must be true or false, not %s", where, kind_name(value));
+    return json_is_boolean(value) ? TXB_OK : REFUSE(err, "%s: must be true or false, not %s", where, txb_json_kind_name(value));
   case TXB_SETTING_LIST:
   case TXB_SETTING_MAP:
     return TXB_OK;
@@ -155,13 +112,13 @@ static bool is_prefix(const struct txb_section *section, const char *prefix) {
 }
 
 /* One object of a section; `prefix` is "handler" while inside it, else "". path[depth] is free for the key. */
-static enum txb_rc load_object(const struct document *document, void *entry, const struct txb_section *section,
+static enum txb_rc load_object(const struct txb_json_document *document, void *entry, const struct txb_section *section,
                                const char *prefix, json_t *object, struct txb_json_step *path, size_t depth,
                                struct txb_error *err) {
-  char where[WHERE_SIZE];
-  describe(document, path, depth, where);
+  char where[TXB_JSON_WHERE_SIZE];
+  txb_json_describe(document, path, depth, where);
   if (!json_is_object(object))
-    return REFUSE(err, "%s: must be an object, not %s", where, kind_name(object));
+    return REFUSE(err, "%s: must be an object, not %s", where, txb_json_kind_name(object));
   const char *name;
   json_t *value;
   json_object_foreach(object, name, value) {
@@ -170,27 +127,27 @@ static enum txb_rc load_object(const struct document *document, void *entry, con
     path[depth] = (struct txb_json_step){.key = name};
     const struct txb_setting *setting = txb_settings_key(section, key);
     if (setting != NULL) {
-      describe(document, path, depth + 1, where);
+      txb_json_describe(document, path, depth + 1, where);
       TXB_TRY(put_json(entry, section, setting, value, where, err));
     } else if (*prefix == '\0' && is_prefix(section, key)) {
       TXB_TRY(load_object(document, entry, section, key, value, path, depth + 1, err));
     } else {
-      describe(document, path, depth + 1, where);
+      txb_json_describe(document, path, depth + 1, where);
       return txb_settings_unknown_key(section, key, where, err);
     }
   }
   return TXB_OK;
 }
 
-static enum txb_rc load_list(const struct document *document, struct txb_settings *s, const struct txb_section *section,
+static enum txb_rc load_list(const struct txb_json_document *document, struct txb_settings *s, const struct txb_section *section,
                              json_t *list, struct txb_json_step *path, struct txb_error *err) {
-  char where[WHERE_SIZE];
-  describe(document, path, 1, where);
+  char where[TXB_JSON_WHERE_SIZE];
+  txb_json_describe(document, path, 1, where);
   if (!json_is_array(list))
-    return REFUSE(err, "%s: must be an array of objects, not %s", where, kind_name(list));
+    return REFUSE(err, "%s: must be an array of objects, not %s", where, txb_json_kind_name(list));
   for (size_t i = 0; i < json_array_size(list); i++) {
     path[1] = (struct txb_json_step){.index = i};
-    describe(document, path, 2, where);
+    txb_json_describe(document, path, 2, where);
     void *entry;
     TXB_TRY(txb_settings_append(s, section, where, &entry, err));
     TXB_TRY(load_object(document, entry, section, "", json_array_get(list, i), path, 2, err));
@@ -198,18 +155,18 @@ static enum txb_rc load_list(const struct document *document, struct txb_setting
   return TXB_OK;
 }
 
-static enum txb_rc load_document(struct txb_settings *s, const struct document *document, json_t *root,
+static enum txb_rc load_document(struct txb_settings *s, const struct txb_json_document *document, json_t *root,
                                  struct txb_error *err) {
   if (!json_is_object(root))
-    return REFUSE(err, "%s: must be a JSON object of sections, not %s", document->name, kind_name(root));
+    return REFUSE(err, "%s: must be a JSON object of sections, not %s", document->name, txb_json_kind_name(root));
   const char *name;
   json_t *value;
   json_object_foreach(root, name, value) {
     struct txb_json_step path[5] = {{.key = name}};
     const struct txb_section *section = txb_settings_section(name);
     if (section == NULL) {
-      char where[WHERE_SIZE];
-      describe(document, path, 1, where);
+      char where[TXB_JSON_WHERE_SIZE];
+      txb_json_describe(document, path, 1, where);
       return txb_settings_unknown_section(name, where, err);
     }
     if (section->list)
@@ -222,19 +179,9 @@ static enum txb_rc load_document(struct txb_settings *s, const struct document *
 
 enum txb_rc txb_settings_load_json(struct txb_settings *s, const char *name, const char *text, size_t size,
                                    struct txb_error *err) {
-  json_error_t problem;
-  json_t *root = json_loadb(text, size, JSON_REJECT_DUPLICATES, &problem);
-  if (root == NULL) {
-    /* What follows " near " is a piece of the file: it could be a password. */
-    char *near = strstr(problem.text, " near ");
-    if (near != NULL)
-      *near = '\0';
-    char *option = strstr(problem.text, " without JSON_ALLOW_NUL"); /* jansson's advice to who calls it */
-    if (option != NULL)
-      *option = '\0';
-    return REFUSE(err, "%s:%d:%d: not valid JSON: %s", name, problem.line, problem.column, problem.text);
-  }
-  struct document document = {name, txb_slice_of(text, size)};
+  struct txb_json_document document = {name, txb_slice_of(text, size)};
+  json_t *root;
+  TXB_TRY(txb_json_parse(&document, &root, err));
   enum txb_rc rc = load_document(s, &document, root, err);
   json_decref(root);
   return rc;

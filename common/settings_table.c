@@ -31,7 +31,7 @@ static const char *check_group_name(const char *text) {
   return size == 0 || size > 255 ? "must have 1 to 255 characters" : check_letters(text);
 }
 
-static const char *check_topic_name(const char *text) {
+const char *txb_topic_name_problem(const char *text) {
   size_t size = strlen(text);
   if (strcmp(text, ".") == 0 || strcmp(text, "..") == 0)
     return "must not be \".\" or \"..\"";
@@ -265,7 +265,7 @@ static const struct txb_setting group_settings[] = {
     {.key = "topics",
      .type = TXB_SETTING_LIST,
      .offset = GROUP(topics),
-     .check = check_topic_name,
+     .check = txb_topic_name_problem,
      .required = true,
      .sample = "[\"transfers\"]",
      .help = "Topics that it consumes."},
@@ -436,7 +436,7 @@ static const struct txb_setting group_settings[] = {
     {.key = "retry.dead_letter_topic",
      .type = TXB_SETTING_TEXT,
      .offset = GROUP(retry_dead_letter_topic),
-     .check = check_topic_name,
+     .check = txb_topic_name_problem,
      .help =
          "A message that becomes dead is copied into this topic, with the error in its headers, through the outbox of "
          "the group's database: a relay must serve that. None of the group's own topics."},
