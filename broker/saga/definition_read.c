@@ -320,10 +320,12 @@ static void read_step(struct txb_saga_reader *r, json_t *value, struct txb_saga_
     return;
   bool nested = json_object_get(value, "saga") != NULL;
   check_way(r, value, nested);
-  if (kind_known && nested && out->kind == TXB_SAGA_STEP_RESERVE)
+  if (kind_known && nested && out->kind == TXB_SAGA_STEP_RESERVE) {
+    r->graph_broken = true;
     txb_saga_complain(r, "a step that is a saga can't be reserve: make it compensatable, pivot or retriable");
-  else if (kind_known)
+  } else if (kind_known) {
     check_operations(r, value, nested);
+  }
 }
 
 /* ---- the whole --------------------------------------------------------------------------------------------- */

@@ -114,7 +114,7 @@ static size_t take_character(struct txb_slice rest, char shown[4], size_t *shown
   memcpy(shown, rest.data, *shown_size);
   if (size == 0 || first < 0x20 || first == 0x7F)
     shown[0] = ' ';
-  /* C1 controls, and what turns the direction of what follows. */
+  /* The second set of controls, U+0080 to U+009F. */
   bool c1 = size == 2 && first == 0xC2 && ((const unsigned char *)rest.data)[1] < 0xA0;
   if (c1) {
     shown[0] = ' ';

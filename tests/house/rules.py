@@ -10,7 +10,8 @@ from pathlib import Path
 
 LAYERS = ["common", "outbox", "consumer", "broker"]
 # Text files made at build time (cmake/TxbEmbed.cmake), and the lowest layer that may include each.
-EMBEDDED = {"outbox_sql.h": "outbox", "consumer_sql.h": "consumer", "migrations.h": "broker", "cli_sql.h": "broker"}
+EMBEDDED = {"outbox_sql.h": "outbox", "consumer_sql.h": "consumer", "migrations.h": "broker", "json_schemas.h": "broker",
+            "cli_sql.h": "broker"}
 # Who may see the clients' own types. The public headers name PGconn, and so must the code right behind them.
 NATIVE = {
     "libpq-fe.h": ["common/pg*.[ch]", "include/txbroker/outbox.h", "include/txbroker/consumer.h", "outbox/append.[ch]",
