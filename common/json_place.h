@@ -28,7 +28,8 @@ enum { TXB_JSON_WHERE_SIZE = 400 };
 
 /* The document's value, the caller's. TXB_REFUSED, an error of usage with line and column, when it is not valid JSON or
  * an object holds a key twice; the message holds nothing of the file: that could be a password. */
-enum txb_rc txb_json_parse(const struct txb_json_document *document, json_t **out, struct txb_error *err) TXB_MUST_CHECK;
+enum txb_rc txb_json_parse(const struct txb_json_document *document, json_t **out,
+                           struct txb_error *err) TXB_MUST_CHECK;
 /* "txbroker.json:12: workers[0].handler.kind"; a key that is written with escapes has the line of what it stands in, and
  * the line is left out when that can't be found either. Depth 0 is the whole: "txbroker.json:1". */
 void txb_json_describe(const struct txb_json_document *document, const struct txb_json_step *path, size_t depth,

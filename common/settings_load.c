@@ -74,13 +74,16 @@ static enum txb_rc check_kind(const struct txb_setting *setting, const json_t *v
   switch (setting->type) {
   case TXB_SETTING_TEXT:
   case TXB_SETTING_CHOICE:
-    return json_is_string(value) ? TXB_OK : REFUSE(err, "%s: must be a string, not %s", where, txb_json_kind_name(value));
+    return json_is_string(value) ? TXB_OK
+                                 : REFUSE(err, "%s: must be a string, not %s", where, txb_json_kind_name(value));
   case TXB_SETTING_INTEGER:
     if (json_is_real(value))
       return REFUSE(err, "%s: must be a whole number, not %.15g", where, json_real_value(value));
-    return json_is_integer(value) ? TXB_OK : REFUSE(err, "%s: must be a whole number, not %s", where, txb_json_kind_name(value));
+    return json_is_integer(value) ? TXB_OK
+                                  : REFUSE(err, "%s: must be a whole number, not %s", where, txb_json_kind_name(value));
   case TXB_SETTING_BOOLEAN:
-    return json_is_boolean(value) ? TXB_OK : REFUSE(err, "%s: must be true or false, not %s", where, txb_json_kind_name(value));
+    return json_is_boolean(value) ? TXB_OK
+                                  : REFUSE(err, "%s: must be true or false, not %s", where, txb_json_kind_name(value));
   case TXB_SETTING_LIST:
   case TXB_SETTING_MAP:
     return TXB_OK;
@@ -139,8 +142,9 @@ static enum txb_rc load_object(const struct txb_json_document *document, void *e
   return TXB_OK;
 }
 
-static enum txb_rc load_list(const struct txb_json_document *document, struct txb_settings *s, const struct txb_section *section,
-                             json_t *list, struct txb_json_step *path, struct txb_error *err) {
+static enum txb_rc load_list(const struct txb_json_document *document, struct txb_settings *s,
+                             const struct txb_section *section, json_t *list, struct txb_json_step *path,
+                             struct txb_error *err) {
   char where[TXB_JSON_WHERE_SIZE];
   txb_json_describe(document, path, 1, where);
   if (!json_is_array(list))

@@ -125,7 +125,8 @@ static void make_rules(struct txb_saga_reader *r) {
   if (!add_confirms(d, add_actions(d))) {
     r->graph_broken = true;
     txb_saga_enter_key(r, "steps");
-    txb_saga_complain(r, "more than %d operations: a reserve step counts twice, for its try and its confirm; a step may "
+    txb_saga_complain(r,
+                      "more than %d operations: a reserve step counts twice, for its try and its confirm; a step may "
                       "itself be a saga",
                       TXB_SAGA_STEPS_MAX);
     txb_saga_leave(r);
@@ -164,10 +165,11 @@ struct use {
 };
 
 static enum txb_rc refuse_own_output(const struct txb_saga_reference *ref, struct txb_error *err) {
-  return TXB_FAIL(err, TXB_REFUSED,
-                  "%.*s is what the step itself gives: its participant's barrier hands it to the handler that undoes it; "
-                  "leave it out",
-                  txb_saga_path_shown(ref), (const char *)ref->path.data);
+  return TXB_FAIL(
+      err, TXB_REFUSED,
+      "%.*s is what the step itself gives: its participant's barrier hands it to the handler that undoes it; "
+      "leave it out",
+      txb_saga_path_shown(ref), (const char *)ref->path.data);
 }
 
 /* Whether what is read is there by then: its step is before the reader, near or far. */

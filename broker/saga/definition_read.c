@@ -394,11 +394,10 @@ static void saga_steps(struct txb_saga_reader *r, json_t *value) {
 }
 
 static const struct key saga_keys[] = {
-    {"name", true, saga_name},           {"version", true, saga_version},
-    {"description", false, saga_description}, {"input", false, saga_input},
-    {"output", false, saga_output},      {"output_schema", false, saga_output_schema},
-    {"deadline", false, saga_deadline},  {"locks", false, saga_locks},
-    {"reply_topic", false, saga_reply_topic}, {"steps", true, saga_steps},
+    {"name", true, saga_name},          {"version", true, saga_version}, {"description", false, saga_description},
+    {"input", false, saga_input},       {"output", false, saga_output},  {"output_schema", false, saga_output_schema},
+    {"deadline", false, saga_deadline}, {"locks", false, saga_locks},    {"reply_topic", false, saga_reply_topic},
+    {"steps", true, saga_steps},
 };
 
 void txb_saga_read_definition(struct txb_saga_reader *r) {

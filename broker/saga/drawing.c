@@ -229,8 +229,8 @@ static const char *escape_mermaid(char c) {
   static const struct {
     char c;
     const char *as;
-  } escapes[] = {{'"', "#quot;"}, {'#', "#35;"}, {'&', "#amp;"},  {'<', "#lt;"},  {'>', "#gt;"},
-                 {'`', "#96;"},   {'*', "#42;"}, {'\\', "#92;"}};
+  } escapes[] = {{'"', "#quot;"}, {'#', "#35;"}, {'&', "#amp;"}, {'<', "#lt;"},
+                 {'>', "#gt;"},   {'`', "#96;"}, {'*', "#42;"},  {'\\', "#92;"}};
   for (size_t i = 0; i < TXB_ARRAY_SIZE(escapes); i++)
     if (escapes[i].c == c)
       return escapes[i].as;
@@ -286,9 +286,9 @@ static void add_arrows(const struct drawing *g, const char *arrow, const char *e
 static const char *colour_of(const char *state) {
   static const struct {
     const char *begin, *colour;
-  } colours[] = {{"idle", "white"},          {"skipped", "whitesmoke"}, {"running", "lightblue"},
-                 {"settling", "lightblue"},  {"done", "palegreen"},     {"refused", "lightsalmon"},
-                 {"never", "whitesmoke"},    {"compensating", "khaki"}, {"compensated", "wheat"},
+  } colours[] = {{"idle", "white"},         {"skipped", "whitesmoke"}, {"running", "lightblue"},
+                 {"settling", "lightblue"}, {"done", "palegreen"},     {"refused", "lightsalmon"},
+                 {"never", "whitesmoke"},   {"compensating", "khaki"}, {"compensated", "wheat"},
                  {"stuck", "tomato"}};
   for (size_t i = 0; state != NULL && i < TXB_ARRAY_SIZE(colours); i++)
     if (strncmp(state, colours[i].begin, strlen(colours[i].begin)) == 0)

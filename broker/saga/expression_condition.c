@@ -57,8 +57,9 @@ static bool take_mark(struct parser *p, const char *mark) {
 }
 
 static enum txb_rc enter(struct parser *p) {
-  return ++p->depth > TXB_SAGA_CONDITION_DEPTH_MAX ? refuse_here(p, "more than 32 parentheses and nots within each other")
-                                                   : TXB_OK;
+  return ++p->depth > TXB_SAGA_CONDITION_DEPTH_MAX
+             ? refuse_here(p, "more than 32 parentheses and nots within each other")
+             : TXB_OK;
 }
 
 /* ---- operands ---------------------------------------------------------------------------------------------- */
@@ -99,9 +100,8 @@ static enum txb_rc take_number(struct parser *p, struct operand *out) {
 static enum txb_rc take_path(struct parser *p, bool decides, struct operand *out) {
   const char *end, *problem = txb_saga_path_read(p->at, &out->reference, &end);
   if (problem != NULL)
-    return refuse_here(p, txb_saga_is_word(*p->at)
-                              ? problem
-                              : "a path, a number, a 'text', true, false, null, not or '(' is wanted");
+    return refuse_here(
+        p, txb_saga_is_word(*p->at) ? problem : "a path, a number, a 'text', true, false, null, not or '(' is wanted");
   p->at = end;
   out->is_path = true;
   if (p->visit != NULL)
@@ -195,8 +195,7 @@ static bool fits(enum comparison how, int order) {
   return false;
 }
 
-static enum txb_rc compare(const struct parser *p, const json_t *a, enum comparison how, const json_t *b,
-                           bool *out) {
+static enum txb_rc compare(const struct parser *p, const json_t *a, enum comparison how, const json_t *b, bool *out) {
   if (how == EQUAL || how == UNEQUAL)
     *out = fits(how, are_equal(a, b) ? 0 : 1);
   else if (json_is_null(a) || json_is_null(b))
@@ -229,8 +228,7 @@ static enum txb_rc decide_alone(const struct parser *p, const struct operand *o,
   return TXB_OK;
 }
 
-static enum txb_rc compare_with(struct parser *p, struct operand *left, enum comparison how, bool decides,
-                                bool *out) {
+static enum txb_rc compare_with(struct parser *p, struct operand *left, enum comparison how, bool decides, bool *out) {
   struct operand right;
   enum txb_rc rc = take_operand(p, decides, &right);
   if (rc == TXB_OK && decides)

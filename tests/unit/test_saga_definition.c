@@ -9,33 +9,33 @@
 #include "json_schemas.h"
 
 static const char trip[] =
-    "{\n"                                                                                                     /* 1 */
-    "  \"name\": \"trip\",\n"                                                                                 /* 2 */
-    "  \"version\": 3,\n"                                                                                     /* 3 */
-    "  \"description\": \"A flight, a hotel, one payment.\",\n"                                               /* 4 */
-    "  \"input\": {\"type\": \"object\"},\n"                                                                  /* 5 */
-    "  \"output\": {\"flight\": \"{steps.flight.output.id}\", \"paper\": \"{steps.paper.output.id?}\"},\n"    /* 6 */
-    "  \"output_schema\": {\"type\": \"object\"},\n"                                                          /* 7 */
-    "  \"deadline\": \"5m\",\n"                                                                               /* 8 */
-    "  \"locks\": [\"account:{input.from}\", \"trips\"],\n"                                                   /* 9 */
-    "  \"reply_topic\": \"trips.done\",\n"                                                                    /* 10 */
-    "  \"steps\": [\n"                                                                                        /* 11 */
-    "    {\"name\": \"flight\", \"topic\": \"flights\", \"type\": \"book\", \"kind\": \"compensatable\",\n"   /* 12 */
-    "     \"timeout\": \"30s\",\n"                                                                            /* 13 */
-    "     \"retry\": {\"attempts\": 7, \"first\": \"100ms\", \"factor\": 3, \"cap\": \"2h\"},\n"              /* 14 */
-    "     \"compensation\": {\"type\": \"unbook\", \"input\": {\"who\": \"{input.who}\"}}},\n"                /* 15 */
-    "    {\"name\": \"hotel\", \"topic\": \"hotels\", \"type\": \"hold\", \"kind\": \"reserve\",\n"           /* 16 */
-    "     \"after\": [],\n"                                                                                   /* 17 */
-    "     \"confirm\": {\"type\": \"take\", \"input\": \"{steps.hotel.output.room}\"},\n"                     /* 18 */
-    "     \"cancel\": {\"type\": \"release\"}},\n"                                                            /* 19 */
-    "    {\"name\": \"payment\", \"topic\": \"payments\", \"type\": \"pay\", \"kind\": \"pivot\",\n"          /* 20 */
-    "     \"after\": [\"flight\", \"hotel\"],\n"                                                              /* 21 */
-    "     \"input\": {\"sum\": [\"{steps.flight.output.price}\"], \"for\": \"trip {saga.id}\"}},\n"           /* 22 */
-    "    {\"name\": \"paper\", \"kind\": \"retriable\",\n"                                                    /* 23 */
-    "     \"when\": \"input.paper and steps.flight.output.price > 10\",\n"                                    /* 24 */
-    "     \"saga\": {\"name\": \"print\", \"version\": 2}}\n"                                                 /* 25 */
-    "  ]\n"                                                                                                   /* 26 */
-    "}\n";                                                                                                    /* 27 */
+    "{\n"                                                                                                   /* 1 */
+    "  \"name\": \"trip\",\n"                                                                               /* 2 */
+    "  \"version\": 3,\n"                                                                                   /* 3 */
+    "  \"description\": \"A flight, a hotel, one payment.\",\n"                                             /* 4 */
+    "  \"input\": {\"type\": \"object\"},\n"                                                                /* 5 */
+    "  \"output\": {\"flight\": \"{steps.flight.output.id}\", \"paper\": \"{steps.paper.output.id?}\"},\n"  /* 6 */
+    "  \"output_schema\": {\"type\": \"object\"},\n"                                                        /* 7 */
+    "  \"deadline\": \"5m\",\n"                                                                             /* 8 */
+    "  \"locks\": [\"account:{input.from}\", \"trips\"],\n"                                                 /* 9 */
+    "  \"reply_topic\": \"trips.done\",\n"                                                                  /* 10 */
+    "  \"steps\": [\n"                                                                                      /* 11 */
+    "    {\"name\": \"flight\", \"topic\": \"flights\", \"type\": \"book\", \"kind\": \"compensatable\",\n" /* 12 */
+    "     \"timeout\": \"30s\",\n"                                                                          /* 13 */
+    "     \"retry\": {\"attempts\": 7, \"first\": \"100ms\", \"factor\": 3, \"cap\": \"2h\"},\n"            /* 14 */
+    "     \"compensation\": {\"type\": \"unbook\", \"input\": {\"who\": \"{input.who}\"}}},\n"              /* 15 */
+    "    {\"name\": \"hotel\", \"topic\": \"hotels\", \"type\": \"hold\", \"kind\": \"reserve\",\n"         /* 16 */
+    "     \"after\": [],\n"                                                                                 /* 17 */
+    "     \"confirm\": {\"type\": \"take\", \"input\": \"{steps.hotel.output.room}\"},\n"                   /* 18 */
+    "     \"cancel\": {\"type\": \"release\"}},\n"                                                          /* 19 */
+    "    {\"name\": \"payment\", \"topic\": \"payments\", \"type\": \"pay\", \"kind\": \"pivot\",\n"        /* 20 */
+    "     \"after\": [\"flight\", \"hotel\"],\n"                                                            /* 21 */
+    "     \"input\": {\"sum\": [\"{steps.flight.output.price}\"], \"for\": \"trip {saga.id}\"}},\n"         /* 22 */
+    "    {\"name\": \"paper\", \"kind\": \"retriable\",\n"                                                  /* 23 */
+    "     \"when\": \"input.paper and steps.flight.output.price > 10\",\n"                                  /* 24 */
+    "     \"saga\": {\"name\": \"print\", \"version\": 2}}\n"                                               /* 25 */
+    "  ]\n"                                                                                                 /* 26 */
+    "}\n";                                                                                                  /* 27 */
 
 static struct txb_saga_definition *d;
 static struct txb_error err;
@@ -146,7 +146,7 @@ Test(saga_definition, durations_have_a_unit_and_an_end) {
   } good[] = {{"1500ms", 1500}, {"30s", 30000}, {"5m", 300000}, {"2h", 7200000}, {"365d", INT64_C(31536000000)}};
   for (size_t i = 0; i < sizeof good / sizeof good[0]; i++)
     cr_assert(txb_saga_duration_parse(good[i].text, &ms) && ms == good[i].ms, "%s", good[i].text);
-  static const char *const bad[] = {"",    "s",    "5",     "0s",  "-5s", "+5s",
+  static const char *const bad[] = {"",    "s",    "5",    "0s", "-5s",  "+5s",
                                     "5 s", "1.5s", "366d", "5S", "5sec", "99999999999999999999ms"};
   for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
     cr_assert_not(txb_saga_duration_parse(bad[i], &ms), "%s", bad[i]);
@@ -165,8 +165,7 @@ Test(saga_definition, what_is_no_json_is_refused_with_line_and_column) {
 }
 
 Test(saga_definition, unknown_keys_are_refused_with_the_nearest_known_one) {
-  refuses_with("\"deadline\"", "\"deadlin\"",
-               "trip.json:8: deadlin: unknown key \"deadlin\"; did you mean deadline?");
+  refuses_with("\"deadline\"", "\"deadlin\"", "trip.json:8: deadlin: unknown key \"deadlin\"; did you mean deadline?");
   refuses_with("\"timeout\"", "\"time_out\"", "trip.json:13: steps[0].time_out: unknown key \"time_out\"; did you");
   refuses_with("\"attempts\": 7", "\"attemps\": 7", "trip.json:14: steps[0].retry.attemps: unknown key \"attemps\"");
   refuses_with("\"type\": \"release\"", "\"type\": \"release\", \"topic\": \"x\"",
@@ -182,7 +181,8 @@ Test(saga_definition, missing_keys_are_refused_with_the_object_that_misses_them)
   refuses("{\"name\": \"a\", \"version\": 1}", "trip.json:1: steps is missing");
   refuses_with("\"name\": \"payment\", ", "", "trip.json:20: steps[2]: name is missing");
   refuses_with(", \"kind\": \"pivot\"", "", "trip.json:20: steps[2]: kind is missing");
-  refuses_with("\"topic\": \"payments\", ", "", "trip.json:20: steps[2]: topic is missing: a step needs topic and type, or");
+  refuses_with("\"topic\": \"payments\", ", "",
+               "trip.json:20: steps[2]: topic is missing: a step needs topic and type, or");
   refuses_with("\"type\": \"pay\", ", "", "trip.json:20: steps[2]: type is missing");
   refuses_with("{\"type\": \"release\"}", "{}", "trip.json:19: steps[1].cancel: type is missing");
   refuses_with("\"name\": \"print\", ", "", "trip.json:25: steps[3].saga: name is missing");
@@ -195,15 +195,19 @@ Test(saga_definition, values_of_another_kind_are_refused) {
   refuses_with("\"version\": 3", "\"version\": 2147483648", "version: must be a whole number from 1 to 2147483647");
   refuses_with("\"A flight, a hotel, one payment.\"", "[]", "trip.json:4: description: must be a string, not an array");
   refuses_with("\"input\": {\"type\": \"object\"}", "\"input\": true", "trip.json:5: input: must be a JSON Schema");
-  refuses_with("\"output_schema\": {\"type\": \"object\"}", "\"output_schema\": []", "trip.json:7: output_schema: must");
+  refuses_with("\"output_schema\": {\"type\": \"object\"}", "\"output_schema\": []",
+               "trip.json:7: output_schema: must");
   refuses_with("[\"account:{input.from}\", \"trips\"]", "\"x\"", "trip.json:9: locks: must be an array of strings");
   refuses_with("\"trips\"]", "7]", "trip.json:9: locks[1]: must be a string, not a number");
   refuses_with("\"trips\"]", "\"\"]", "trip.json:9: locks[1]: a lock needs a name");
-  refuses_with("[\"flight\", \"hotel\"]", "\"flight\"", "trip.json:21: steps[2].after: must be an array of steps' names");
+  refuses_with("[\"flight\", \"hotel\"]", "\"flight\"",
+               "trip.json:21: steps[2].after: must be an array of steps' names");
   refuses_with("[\"flight\", \"hotel\"]", "[null]", "trip.json:21: steps[2].after[0]: must be a string, not null");
   refuses_with("\"input.paper and steps.flight.output.price > 10\"", "true", "trip.json:24: steps[3].when: must be a");
-  refuses_with("{\"type\": \"release\"}", "\"release\"", "trip.json:19: steps[1].cancel: must be an object, not a string");
-  refuses_with("\"factor\": 3", "\"factor\": 1.5", "trip.json:14: steps[0].retry.factor: must be a whole number from 1 to 10");
+  refuses_with("{\"type\": \"release\"}", "\"release\"",
+               "trip.json:19: steps[1].cancel: must be an object, not a string");
+  refuses_with("\"factor\": 3", "\"factor\": 1.5",
+               "trip.json:14: steps[0].retry.factor: must be a whole number from 1 to 10");
   refuses_with("\"attempts\": 7", "\"attempts\": 0", "steps[0].retry.attempts: must be a whole number from 1 to 1000");
   refuses("{\"name\": \"a\", \"version\": 1, \"steps\": {}}", "steps: must be an array of steps, not an object");
   refuses("{\"name\": \"a\", \"version\": 1, \"steps\": []}", "steps: a saga has 1 to 64 steps");
@@ -287,7 +291,8 @@ Test(saga_definition, unknown_steps_in_after_are_refused) {
 Test(saga_definition, what_cant_be_run_safely_is_refused_by_the_steps_name) {
   refuses_with("\"after\": [],", "\"after\": [\"hotel\"],",
                "trip.json:16: steps[1]: step hotel comes after itself: a cycle; change its after or its kind");
-  refuses_with("\"timeout\": \"30s\"", "\"after\": [\"payment\"]", "trip.json:12: steps[0]: step flight comes after itself");
+  refuses_with("\"timeout\": \"30s\"", "\"after\": [\"payment\"]",
+               "trip.json:12: steps[0]: step flight comes after itself");
   refuses_with("\"after\": [\"flight\", \"hotel\"]", "\"after\": [\"flight\"]",
                "trip.json:20: steps[2]: step payment can't be compensated, and does not come after all steps that can");
   refuses_with("  ]\n}", ", {\"name\": \"x\", \"topic\": \"t\", \"type\": \"y\", \"kind\": \"pivot\"}]}",
@@ -337,32 +342,39 @@ Test(saga_definition, a_saga_has_64_steps_at_most) {
 /* ---- references --------------------------------------------------------------------------------- */
 
 Test(saga_definition, templates_and_conditions_that_cant_be_read_are_refused) {
-  refuses_with("{input.who}", "{input.who", "trip.json:15: steps[0].compensation.input.who: \"{input.who\": a '}' must follow");
-  refuses_with("\"trip {saga.id}\"", "\"trip {saga.ids}\"", "trip.json:22: steps[2].input.for: \"{saga.ids}\": of the saga");
+  refuses_with("{input.who}", "{input.who",
+               "trip.json:15: steps[0].compensation.input.who: \"{input.who\": a '}' must follow");
+  refuses_with("\"trip {saga.id}\"", "\"trip {saga.ids}\"",
+               "trip.json:22: steps[2].input.for: \"{saga.ids}\": of the saga");
   refuses_with("price > 10", "price = 10", "trip.json:24: steps[3].when: condition \"input.paper");
   refuses_with("{input.from}", "{input from}", "trip.json:9: locks[0]: \"{input from}\": a '}' must follow");
-  refuses_with("{steps.flight.output.id}", "{steps.flight.id}", "trip.json:6: output.flight: \"{steps.flight.id}\": a step's");
+  refuses_with("{steps.flight.output.id}", "{steps.flight.id}",
+               "trip.json:6: output.flight: \"{steps.flight.id}\": a step's");
 }
 
 Test(saga_definition, outputs_of_unknown_steps_are_refused) {
   refuses_with("{steps.flight.output.price}", "{steps.flihgt.output.price}",
-               "trip.json:22: steps[2].input.sum[0]: steps.flihgt.output.price: there is no step \"flihgt\"; did you mean flight?");
+               "trip.json:22: steps[2].input.sum[0]: steps.flihgt.output.price: there is no step \"flihgt\"; did you "
+               "mean flight?");
   refuses_with("steps.flight.output.price > 10", "steps.x.output.price > 10",
                "trip.json:24: steps[3].when: steps.x.output.price: there is no step \"x\"");
-  refuses_with("{steps.flight.output.id}", "{steps.x.output.id?}", "trip.json:6: output.flight: steps.x.output.id: there is no step");
+  refuses_with("{steps.flight.output.id}", "{steps.x.output.id?}",
+               "trip.json:6: output.flight: steps.x.output.id: there is no step");
 }
 
 Test(saga_definition, outputs_of_steps_that_are_not_before_are_refused) {
-  refuses_with("\"after\": [],", "\"after\": [], \"input\": \"{steps.flight.output?}\",",
-               "trip.json:17: steps[1].input: steps.flight.output: step flight is not before step hotel; name it in after");
+  refuses_with(
+      "\"after\": [],", "\"after\": [], \"input\": \"{steps.flight.output?}\",",
+      "trip.json:17: steps[1].input: steps.flight.output: step flight is not before step hotel; name it in after");
   refuses_with("\"timeout\": \"30s\"", "\"input\": \"{steps.payment.output.x}\"",
                "trip.json:13: steps[0].input: steps.payment.output.x: step payment is not before step flight");
   refuses_with("{steps.hotel.output.room}", "{steps.paper.output.x?}",
                "trip.json:18: steps[1].confirm.input: steps.paper.output.x: step paper is not before step hotel");
   refuses_with("\"after\": [],", "\"when\": \"steps.hotel.output.x\",\n\"after\": [],",
                "trip.json:17: steps[1].when: steps.hotel.output.x is what step hotel itself gives");
-  refuses_with("{input.who}", "{steps.hotel.output}",
-               "trip.json:15: steps[0].compensation.input.who: steps.hotel.output: step hotel is not before step flight");
+  refuses_with(
+      "{input.who}", "{steps.hotel.output}",
+      "trip.json:15: steps[0].compensation.input.who: steps.hotel.output: step hotel is not before step flight");
   /* A confirm is behind all that may refuse. */
   accepts(with("{steps.hotel.output.room}", "{steps.payment.output.x} {steps.flight.output.y}"));
 }
@@ -371,7 +383,8 @@ Test(saga_definition, outputs_of_steps_that_may_be_skipped_need_a_question_mark)
   refuses_with("{steps.paper.output.id?}", "{steps.paper.output.id}",
                "trip.json:6: output.paper: steps.paper.output.id: step paper has a when, and may be skipped; write "
                "steps.paper.output.id?");
-  refuses_with("\"timeout\": \"30s\"", "\"when\": \"input.x\"", "trip.json:6: output.flight: steps.flight.output.id: step");
+  refuses_with("\"timeout\": \"30s\"", "\"when\": \"input.x\"",
+               "trip.json:6: output.flight: steps.flight.output.id: step");
   const char *late = ", {\"name\": \"x\", \"topic\": \"t\", \"type\": \"y\", \"kind\": \"retriable\",\n"
                      " \"when\": \"steps.paper.output.x == 1\"}]}";
   refuses_with("  ]\n}", late, "trip.json:27: steps[4].when: steps.paper.output.x: step paper has a when");
@@ -382,9 +395,10 @@ Test(saga_definition, outputs_of_steps_that_may_be_skipped_need_a_question_mark)
 }
 
 Test(saga_definition, what_undoes_a_step_must_not_read_its_output) {
-  refuses_with("{input.who}", "{steps.flight.output.id?}",
-               "trip.json:15: steps[0].compensation.input.who: steps.flight.output.id is what the step itself gives: its "
-               "participant's barrier hands it to the handler");
+  refuses_with(
+      "{input.who}", "{steps.flight.output.id?}",
+      "trip.json:15: steps[0].compensation.input.who: steps.flight.output.id is what the step itself gives: its "
+      "participant's barrier hands it to the handler");
   refuses_with("{\"type\": \"release\"}", "{\"type\": \"release\", \"input\": \"{steps.hotel.output.room}\"}",
                "trip.json:19: steps[1].cancel.input: steps.hotel.output.room is what the step itself gives");
 }
@@ -459,8 +473,7 @@ static void knows_all(const json_t *object, size_t count, const char *prefix, co
   cr_assert_eq(json_object_size(properties), count, "the schema has %zu keys for %s", json_object_size(properties),
                prefix);
   cr_assert(json_is_false(json_object_get(object, "additionalProperties")));
-  json_object_foreach(properties, key, value)
-    knows(prefix, key, suffix);
+  json_object_foreach(properties, key, value) knows(prefix, key, suffix);
 }
 
 /* How many keys the reader has is told here a second time: one that is added must be added to the schema. */

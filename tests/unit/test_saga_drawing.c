@@ -129,11 +129,11 @@ static const char *chain(int count) {
   static char text[64 * 300];
   size_t used = (size_t)snprintf(text, sizeof text, "{\"name\": \"a\", \"version\": 1, \"steps\": [");
   for (int i = 0; i < count; i++)
-    used += (size_t)snprintf(text + used, sizeof text - used,
-                             "%s{\"name\": \"a-step-whose-name-is-as-long-as-a-name-can-be-%02d-------------\", " COMMAND
-                             "\"kind\": \"compensatable\", " UNDO ", \"when\": \"input.%s and input.%s\"}",
-                             i == 0 ? "" : ",", i, "a-path-that-is-rather-long",
-                             "\xc3\xa4\xc3\xa4\xc3\xa4.\xc3\xa4\xc3\xa4\xc3\xa4");
+    used += (size_t)snprintf(
+        text + used, sizeof text - used,
+        "%s{\"name\": \"a-step-whose-name-is-as-long-as-a-name-can-be-%02d-------------\", " COMMAND
+        "\"kind\": \"compensatable\", " UNDO ", \"when\": \"input.%s and input.%s\"}",
+        i == 0 ? "" : ",", i, "a-path-that-is-rather-long", "\xc3\xa4\xc3\xa4\xc3\xa4.\xc3\xa4\xc3\xa4\xc3\xa4");
   (void)snprintf(text + used, sizeof text - used, "]}");
   return text;
 }

@@ -8,11 +8,12 @@ static json_t *context;
 static struct txb_error err;
 
 static void setup(void) {
-  context = json_loads("{\"input\": {\"n\": 3, \"big\": 9007199254740993, \"real\": 0.1, \"text\": \"ab\", \"no\": false,"
-                       "  \"yes\": true, \"nil\": null, \"list\": [1, {\"x\": \"deep\"}], \"object\": {\"a-b\": 1}},"
-                       " \"steps\": {\"a\": {\"output\": {\"id\": 7}}, \"b-1\": {\"output\": null}},"
-                       " \"saga\": {\"id\": \"0190\", \"name\": \"trip\"}}",
-                       0, NULL);
+  context =
+      json_loads("{\"input\": {\"n\": 3, \"big\": 9007199254740993, \"real\": 0.1, \"text\": \"ab\", \"no\": false,"
+                 "  \"yes\": true, \"nil\": null, \"list\": [1, {\"x\": \"deep\"}], \"object\": {\"a-b\": 1}},"
+                 " \"steps\": {\"a\": {\"output\": {\"id\": 7}}, \"b-1\": {\"output\": null}},"
+                 " \"saga\": {\"id\": \"0190\", \"name\": \"trip\"}}",
+                 0, NULL);
   cr_assert_not_null(context);
 }
 
@@ -146,9 +147,8 @@ static enum txb_rc note(void *arg, const struct txb_saga_reference *r, struct tx
   (void)e;
   char *out = arg;
   size_t used = strlen(out);
-  (void)snprintf(out + used, 200 - used, "%d:%.*s:%.*s%s ", (int)r->root, (int)r->path.size,
-                 (const char *)r->path.data, (int)r->step.size, r->step.data == NULL ? "" : (const char *)r->step.data,
-                 r->optional ? "?" : "");
+  (void)snprintf(out + used, 200 - used, "%d:%.*s:%.*s%s ", (int)r->root, (int)r->path.size, (const char *)r->path.data,
+                 (int)r->step.size, r->step.data == NULL ? "" : (const char *)r->step.data, r->optional ? "?" : "");
   return TXB_OK;
 }
 
