@@ -43,7 +43,7 @@ class Desk:
 
     def produce(self, topic, count, partition=0, at_ms=START_MS, step_ms=1000, key="k%d", **headers):
         """Foreign messages, numbered; returns nothing before all are there."""
-        producer = Producer({"bootstrap.servers": self.kafka.brokers, "linger.ms": 5, "log_level": 0})
+        producer = Producer({"bootstrap.servers": self.kafka.brokers, "linger.ms": 5, "log_level": 0, "queue.buffering.max.messages": 1_000_000})
         for n in range(count):
             producer.produce(topic, f"{n}", None if key is None else key % (n % 3) if isinstance(key, str) else key, partition,
                              timestamp=at_ms + n * step_ms, headers=headers or None)
