@@ -7,7 +7,7 @@ import threading
 import uuid
 
 import pytest
-from confluent_kafka import Consumer, Producer
+from confluent_kafka import Consumer, Producer, TopicPartition
 
 from txbtest import process
 from txbtest.kafka import Kafka
@@ -226,6 +226,39 @@ def test_what_retention_took_is_told_with_what_is_there(readers, kafka):
     reader.tell(f"bound {high + 3} 0", f"last 5 {uuid.uuid4()} {high}")  # the message below is gone, and that is no reason
     reader.wait("end", offset=high + 3)
     assert reader.offsets() == [high, high + 1, high + 2]
+
+
+def remaining(kafka, topic, end):
+    """The offsets of partition 0 that compaction has left."""
+    consumer = Consumer({"bootstrap.servers": kafka.brokers, "group.id": "lane-topic-test", "enable.partition.eof": True})
+    consumer.assign([TopicPartition(topic, 0, 0)])
+    left = []
+    while True:
+        message = consumer.poll(30)
+        assert message is not None
+        if message.error() or message.offset() >= end:
+            consumer.close()
+            return left
+        left.append(message.offset())
+
+
+def test_a_range_whose_last_messages_were_compacted_away_ends_all_the_same(readers):
+    with Kafka({"log.cleaner.backoff.ms": 200}) as kafka:
+        topic = make_topic(kafka, cleanup_policy="compact", segment_ms=100, min_cleanable_dirty_ratio="0.001", min_compaction_lag_ms=0)
+        produce(kafka, topic, [("kept", "0", None)] + [(f"gone{n}", str(n), None) for n in range(1, 50)])
+
+        def compacted():
+            produce(kafka, topic, [(f"gone{n}", "again", None) for n in range(1, 50)])  # supersede them, and roll the segment
+            return remaining(kafka, topic, 50) == [0]
+
+        process.wait_for(compacted, lambda: f"compaction: {remaining(kafka, topic, 50)}", 120, every_s=0.3)
+        reader = readers(kafka, topic)
+        reader.tell("bound 50 0", "fetch 0")
+        reader.wait("end", offset=50, more=False)
+        assert reader.offsets() == [0]
+        reader.tell("bound 50 0", f"last 20 {uuid.uuid4()} 21")  # the message below is compacted away: nothing to compare with
+        reader.wait("end", offset=50, more=False)
+        assert reader.offsets() == [0]
 
 
 def test_a_topic_that_ends_before_the_position_is_told(readers, kafka):

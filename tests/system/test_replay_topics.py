@@ -36,12 +36,12 @@ def groups(request, world):
         group.stop()
 
 
-def fill(group, count, first=0, keys=50):
+def fill(group, count, first=0, keys=50, partitions=None):
     """A foreign producer's messages, without any header. Returns them with the ids that whoever reads the topic finds."""
     kafka, topic = group.system.kafka, group.topics[0]
     producer = Producer({"bootstrap.servers": kafka.brokers, "acks": "all", "linger.ms": 5, "queue.buffering.max.messages": 200_000})
     for n in range(first, first + count):
-        producer.produce(topic, json.dumps({"n": n}), key=f"k{n % keys}", partition=n % keys % group.system.partitions)
+        producer.produce(topic, json.dumps({"n": n}), key=f"k{n % keys}", partition=n % keys % (partitions or group.system.partitions))
     assert producer.flush(60) == 0
     total = sum(end for _, end in kafka.ends(topic).values())
     code, out, err = command("-b", kafka.brokers, "tail", topic, "--from", "beginning", "-n", str(total))
@@ -103,6 +103,19 @@ def test_what_the_live_worker_applied_is_duplicate_all_of_it(groups, tally):
     group.worker(batch_messages=500)
     job.wait("done")
     assert job.counts() == (COUNT, 0, COUNT, 0)
+    report = group.check(expected)
+    assert report, report
+
+
+def test_more_partitions_than_a_worker_holds_at_once_are_read_one_after_the_other(groups, world):
+    group = groups(start="nowhere", topics=[world.kafka.create_topic("replay_topics.wide", 20)])
+    expected = fill(group, 2000, partitions=20)
+    group.register("end")
+    job = TopicJob(group)
+    assert len(job.lanes) == 20
+    group.worker()
+    job.wait("done")
+    assert job.counts() == (2000, 2000, 0, 0)
     report = group.check(expected)
     assert report, report
 
