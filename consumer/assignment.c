@@ -79,6 +79,16 @@ void txb_worker_drop_message(void *context, void *ref) {
 
 /* ---- notices --------------------------------------------------------------------------------- */
 
+/* The texts are static, so the pointer tells. */
+void txb_worker_tell_problem(struct txb_worker_place *place, const struct txb_worker_message *m) {
+  if (m->event.problem == NULL || m->event.problem == place->told_problem)
+    return;
+  txb_log(TXB_LOG_WARN, TXB_MSG("malformed CloudEvent, taken as a foreign message: its producer should be corrected"),
+          TXB_F("topic", place->topic), TXB_FI("partition", place->partition), TXB_FI("offset", m->record.offset),
+          TXB_F("problem", m->event.problem));
+  place->told_problem = m->event.problem;
+}
+
 static enum txb_rc on_record(txb_worker_t *w, struct txb_kafka_notice *n, struct txb_error *err) {
   struct txb_worker_message *m = NULL;
   if (!w->places[n->place].used) { /* left, and not yet given back */
@@ -95,14 +105,7 @@ static enum txb_rc on_record(txb_worker_t *w, struct txb_kafka_notice *n, struct
                                 .id = m->event.id,
                                 .size = (int64_t)(n->record.key.size + n->record.value.size) + RECORD_OVERHEAD,
                                 .ref = m};
-  /* Told once, not for each message of a producer that does it wrong: the texts are static, so the pointer tells. */
-  struct txb_worker_place *place = &w->places[n->place];
-  if (m->event.problem != NULL && m->event.problem != place->told_problem) {
-    txb_log(TXB_LOG_WARN, TXB_MSG("malformed CloudEvent, taken as a foreign message: its producer should be corrected"),
-            TXB_F("topic", n->topic), TXB_FI("partition", n->partition), TXB_FI("offset", n->offset),
-            TXB_F("problem", m->event.problem));
-    place->told_problem = m->event.problem;
-  }
+  txb_worker_tell_problem(&w->places[n->place], m);
   rc = txb_worker_core_record(&w->core, n->place, &r, txb_clock_steady_us(), err);
   if (rc != TXB_OK)
     txb_worker_drop_message(NULL, m);

@@ -476,6 +476,7 @@ static enum txb_rc on_record(txb_worker_t *w, int slot, struct txb_lane_notice *
                                 .id = m->event.id,
                                 .size = n->size,
                                 .ref = n->message};
+  txb_worker_tell_problem(&w->places[slot], m);
   enum txb_rc rc = txb_worker_core_record(&w->core, slot, &r, txb_clock_steady_us(), err);
   if (rc != TXB_OK)
     txb_lane_message_release(n->message);

@@ -275,6 +275,8 @@ enum txb_rc txb_worker_tell_kafka(txb_worker_t *w, const struct txb_worker_actio
 enum txb_rc txb_worker_only_fatal(enum txb_rc rc, const struct txb_error *error) TXB_MUST_CHECK;
 void txb_worker_places_fini(txb_worker_t *w);
 void txb_worker_drop_message(void *context, void *ref);
+/* What is malformed in a message: told once, not for each one of a producer that does it wrong. */
+void txb_worker_tell_problem(struct txb_worker_place *place, const struct txb_worker_message *m);
 
 /* ---- operation.c ---- */
 bool txb_worker_is_database_action(enum txb_worker_action_kind kind);

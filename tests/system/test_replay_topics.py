@@ -143,6 +143,21 @@ def test_what_the_handler_sees_of_a_record_is_where_it_lies(groups):
     assert [(note.partition, note.offset, note.key) for note in group.notes()] == [(-next(iter(job.lanes)), offset, "k1") for offset in range(5, 9)]
 
 
+def test_what_is_malformed_is_told_as_live_workers_do(groups):
+    group = groups(start="nowhere")
+    producer = Producer({"bootstrap.servers": group.system.kafka.brokers})
+    for n in range(3):
+        producer.produce(group.topics[0], json.dumps({"n": n}), key="k", partition=0, headers=[("ce_id", b"x%d" % n), ("ce_source", b"s"), ("ce_type", b"t")])
+    assert producer.flush(60) == 0
+    group.register("end")
+    job = TopicJob(group)
+    worker = group.worker()
+    job.wait("done")
+    told = worker.wait_line(r"malformed CloudEvent.*offset=(\d+).*ce_specversion is missing")
+    assert told[1] == "0" and worker.text().count("malformed CloudEvent") == 1
+    assert job.counts() == (3, 3, 0, 0)
+
+
 def test_a_topic_made_anew_under_a_job_stops_it(groups, world):
     group = groups(start="nowhere")
     topic = group.topics[0]
