@@ -240,6 +240,13 @@ Test(saga_definition, an_unknown_kind_is_refused_with_the_nearest) {
                "trip.json:20: steps[2].kind: must be compensatable, pivot, retriable or reserve; did you mean pivot?");
 }
 
+Test(saga_definition, a_kind_that_cant_be_read_is_not_guessed) {
+  refuses("{\"name\": \"a\", \"version\": 1, \"steps\": [\n"
+          "{\"name\": \"x\", \"topic\": \"t\", \"type\": \"y\", \"kind\": \"pivot\"},\n"
+          "{\"name\": \"z\", \"topic\": \"t\", \"type\": \"y\", \"kind\": \"retriabel\"}]}",
+          "trip.json:3: steps[1].kind: must be compensatable, pivot, retriable or reserve; did you mean retriable?");
+}
+
 /* ---- what belongs to a kind --------------------------------------------------------------------- */
 
 Test(saga_definition, missing_and_superfluous_operations_are_refused) {

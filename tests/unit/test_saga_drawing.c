@@ -170,6 +170,27 @@ Test(saga_drawing, no_line_of_text_is_longer_than_80_characters_and_none_is_cut_
   cr_assert_not_null(strstr(text, "\n64  "));
 }
 
+Test(saga_drawing, characters_are_counted_not_bytes) {
+  char description[2 * 200 + 1] = "", text[1000], wanted[1000];
+  for (int i = 0; i < 200; i++)
+    memcpy(description + 2 * i, "\xc3\xa4", 2);
+  (void)snprintf(text, sizeof text,
+                 "{\"name\": \"a\", \"version\": 1, \"description\": \"%s\","
+                 " \"steps\": [{\"name\": \"x\", " COMMAND "\"kind\": \"pivot\"}]}",
+                 description);
+  (void)snprintf(wanted, sizeof wanted, "saga a, version 1\n%.160s\n%.160s\n%.80s\n\n 1  x: pivot\n", description,
+                 description, description);
+  draws(text, TXB_SAGA_DRAWING_TEXT, NULL, wanted);
+}
+
+Test(saga_drawing, a_confirm_has_no_condition_of_its_own) {
+  draws("{\"name\": \"a\", \"version\": 1, \"steps\": [{\"name\": \"x\", " COMMAND
+        "\"kind\": \"reserve\", \"when\": \"input.x\","
+        " \"confirm\": {\"type\": \"c\"}, \"cancel\": {\"type\": \"d\"}}]}",
+        TXB_SAGA_DRAWING_TEXT, NULL,
+        "saga a, version 1\n\n 1  x: reserve; if input.x\n 2    x (confirm): retriable; after x\n");
+}
+
 Test(saga_drawing, formats_have_names) {
   enum txb_saga_drawing how = TXB_SAGA_DRAWING_TEXT;
   cr_assert(txb_saga_drawing_of("mermaid", &how) && how == TXB_SAGA_DRAWING_MERMAID);

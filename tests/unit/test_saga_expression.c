@@ -2,6 +2,8 @@
 #include "broker/saga/expression.h"
 
 #include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static json_t *context;
@@ -110,6 +112,36 @@ Test(saga_expression, a_filled_template_shares_nothing_with_its_context) {
   json_decref(filled);
   json_decref(from);
   gives("\"{input.list[1].x}\"", "\"deep\"");
+}
+
+/* What the allocator of jansson does next. */
+static int allocations_left;
+
+static void *scarce(size_t size) {
+  return allocations_left-- > 0 ? malloc(size) : NULL;
+}
+
+Test(saga_expression, every_lack_of_memory_is_an_error) {
+  json_t *from =
+      json_loads("{\"a\": [\"{input.list}\", \"x {input.n}\", 1.5], \"b\": {\"c\": \"{input.object}\"}}", 0, NULL);
+  enum txb_rc rc = TXB_FATAL;
+  int failures = 0;
+  cr_assert_not_null(from);
+  for (; rc != TXB_OK && failures < 200; failures++) {
+    json_t *filled = NULL;
+    bool holds;
+    allocations_left = failures;
+    json_set_alloc_funcs(scarce, free);
+    rc = txb_saga_template_fill(from, context, &filled, &err);
+    allocations_left = 0;
+    enum txb_rc condition = txb_saga_condition_holds("'a' == 'a'", context, &holds, &err);
+    json_set_alloc_funcs(malloc, free);
+    cr_assert(rc == TXB_OK ? filled != NULL : rc == TXB_FATAL && filled == NULL);
+    cr_assert(condition == TXB_FATAL);
+    json_decref(filled);
+  }
+  cr_assert(rc == TXB_OK && failures > 10);
+  json_decref(from);
 }
 
 static void is_no_template(const char *text, const char *message) {
