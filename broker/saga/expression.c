@@ -144,7 +144,7 @@ static enum txb_rc fill_text(const json_t *template, const json_t *context, json
 
 static enum txb_rc fill_array(const json_t *template, const json_t *context, json_t *filled, struct txb_error *err) {
   for (size_t i = 0; i < json_array_size(template); i++) {
-    json_t *item;
+    json_t *item = NULL;
     TXB_TRY(txb_saga_template_fill(json_array_get(template, i), context, &item, err));
     if (json_array_append_new(filled, item) != 0)
       return no_memory(err);
@@ -165,7 +165,7 @@ static enum txb_rc fill_object(const json_t *template, const json_t *context, js
   const char *name;
   json_t *member;
   json_object_foreach(unconst(template), name, member) {
-    json_t *item;
+    json_t *item = NULL;
     TXB_TRY(txb_saga_template_fill(member, context, &item, err));
     if (json_object_set_new(filled, name, item) != 0)
       return no_memory(err);
