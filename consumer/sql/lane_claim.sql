@@ -6,4 +6,4 @@ SELECT w.waits, l.lane, l.job, l.topic, l.source, l.seq_to, l.position, l.run, l
        w.decides, l.cluster_id, l.from_partition, l.to_topic
   FROM (SELECT CASE WHEN $6 THEN txb.group_waits($1) ELSE false END AS waits,
                txb.failed_job_open($1) AS decides) AS w
-  LEFT JOIN LATERAL txb.lane_claim($1, $2, $3, $4, $5) AS l ON true
+  LEFT JOIN LATERAL txb.lane_claim($1, $2, $3, $4, $5, copies => true) AS l ON true

@@ -13,6 +13,6 @@ SELECT r.epoch, r.instance, r.checkpoint,
             THEN coalesce(pg_catalog.pg_sequence_last_value('txb.outbox_seq_seq'::pg_catalog.regclass), 0) ELSE 0 END,
        pg_catalog.current_setting('transaction_isolation'),
        CASE WHEN $2 AND NOT pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_current_wal_insert_lsn()::text END,
-       EXISTS (SELECT FROM txb.relay_decision AS d WHERE d.source = $1)
+       EXISTS (SELECT FROM txb.relay_decision AS d WHERE d.of_source = $1)
   FROM (VALUES (1)) AS one (row)
   LEFT JOIN txb.relay AS r ON r.source = $1

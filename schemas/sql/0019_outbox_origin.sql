@@ -8,6 +8,8 @@
 --   txb.replay_count_max() returns int                  more often than that nothing is: who copies refuses it
 --   txb.group_register(group_name text, dead_letter_topic text) returns void
 --       a worker that begins says where its group's dead messages are copied to; null: nowhere
+--   txb.group_registered(group_name text) returns table (dead_letter_topic text, since timestamptz)
+--       what is in force by that; no row: no worker has told anything but the default
 --   txb.outbox_served() returns boolean                 whether a relay has ever served this outbox
 --
 -- An ordinary intent says what its message is to be, and the relay adds the rest. A copy has been a message before, maybe
@@ -25,6 +27,86 @@
 -- the publishing side like any other (R5).
 
 SET LOCAL ROLE txb_owner;
+
+-- ---- relays of before -----------------------------------------------------------------------------------------------
+
+-- They would publish a copy as an ordinary intent, under its stand-ins. The first statement of each poll asks this table
+-- for `source`: since it isn't called so any more, no relay of before reads another intent once this has committed, and
+-- each ends with the line that the schema is of another version. A poll under way is waited for.
+ALTER TABLE txb.relay_decision RENAME COLUMN source TO of_source;
+
+CREATE OR REPLACE FUNCTION txb.outbox_decide(number bigint, action text, payload bytea, content_type text, headers jsonb, who text,
+                                  reason text) RETURNS text
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp SET lock_timeout = '5s'
+AS $$
+DECLARE
+  f txb.failed;
+  edition bigint;
+BEGIN
+  IF action IS NULL OR action NOT IN ('retry', 'edit', 'discard') THEN
+    RAISE EXCEPTION 'txb.outbox_decide: action is %, one of retry, edit and discard is needed', coalesce(action, 'null')
+      USING ERRCODE = '22023';
+  END IF;
+  SELECT * INTO f FROM txb.failed AS o WHERE o.number = outbox_decide.number AND o.side = 'outbox';
+  IF f.number IS NULL THEN
+    RETURN 'is no failed message of an outbox';
+  END IF;
+  -- Only what is dead is locked: a record that is being published is the relay's, which would wait for whoever looks.
+  IF f.state = 'dead' THEN
+    SELECT * INTO f FROM txb.failed AS o WHERE o.number = outbox_decide.number FOR UPDATE SKIP LOCKED;
+    IF f.number IS NULL THEN -- only then a block of its own: each is a subtransaction, and a command has hundreds
+      BEGIN
+        SELECT * INTO f FROM txb.failed AS o WHERE o.number = outbox_decide.number FOR UPDATE;
+      EXCEPTION WHEN lock_not_available THEN
+        RAISE EXCEPTION 'somebody has been deciding about message % for more than five seconds: nothing was changed; '
+                        'try again', outbox_decide.number USING ERRCODE = '55P03';
+      END;
+    END IF;
+  END IF;
+  IF f.state <> 'dead' THEN
+    RETURN txb.outbox_not_dead(f);
+  END IF;
+  IF action = 'edit' THEN
+    edition := txb.outbox_edition(f, payload, content_type, headers);
+    INSERT INTO txb.failed_history (number, event, state, who, error)
+    VALUES (f.number, 'edit', 'resolved', outbox_decide.who, outbox_decide.reason),
+           (edition, 'edited', 'retrying', outbox_decide.who, outbox_decide.reason);
+  ELSE
+    UPDATE txb.failed AS o
+       SET state = CASE action WHEN 'retry' THEN 'retrying' ELSE 'discarded' END,
+           resolution = CASE action WHEN 'discard' THEN 'discarded' END,
+           holds = o.holds AND action = 'retry', updated_at = clock_timestamp()
+     WHERE o.number = f.number;
+    INSERT INTO txb.failed_history (number, event, state, who, error)
+    VALUES (f.number, action, CASE action WHEN 'retry' THEN 'retrying' ELSE 'discarded' END, outbox_decide.who,
+            outbox_decide.reason);
+  END IF;
+  IF f.key IS NOT NULL OR action <> 'discard' THEN
+    INSERT INTO txb.relay_decision (of_source, failed_id, topic, key)
+    VALUES (f.source, coalesce(edition, f.number), f.topic, convert_from(f.key, 'UTF8'));
+  END IF;
+  RETURN NULL;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION txb.relay_decisions_take(source text, epoch bigint, instance uuid)
+RETURNS TABLE (topic text, key text)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
+AS $$
+BEGIN
+  PERFORM txb.relay_fence('txb.relay_decisions_take', relay_decisions_take.source, relay_decisions_take.epoch,
+                          relay_decisions_take.instance);
+  RETURN QUERY
+  WITH taken AS (
+    DELETE FROM txb.relay_decision AS d
+     WHERE d.number IN (SELECT n.number FROM txb.relay_decision AS n WHERE n.of_source = relay_decisions_take.source
+                         ORDER BY n.number LIMIT 5000)
+    RETURNING d.topic, d.key)
+  SELECT DISTINCT CASE WHEN t.key IS NOT NULL THEN t.topic END, t.key FROM taken AS t;
+END
+$$;
+
+-- ---- what a copy has ------------------------------------------------------------------------------------------------
 
 ALTER TABLE txb.outbox ADD COLUMN origin jsonb;
 COMMENT ON COLUMN txb.outbox.origin IS
@@ -236,6 +318,14 @@ $$;
 COMMENT ON FUNCTION txb.group_register(text, text) IS
   'Where the dead messages of a group are copied to; null: nowhere. The last worker that began is right';
 
+CREATE FUNCTION txb.failed_dead_target(f txb.failed) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, txb, pg_temp
+AS $$
+  SELECT g.dead_letter_topic FROM txb.consumer_group AS g WHERE g.group_name = f.group_name
+$$;
+COMMENT ON FUNCTION txb.failed_dead_target(txb.failed) IS
+  'The topic into which a message of a group is copied when it becomes dead; null: none';
+
 -- A trigger, since a message becomes dead in several places and none may be forgotten: set aside as dead at once
 -- (failed_add), at its last attempt (retry_settle), condemned for what it has killed (failed_condemn). The copy is
 -- written in the transaction that makes it dead: a crash before its COMMIT leaves neither, after it both, and the relay
@@ -244,11 +334,14 @@ CREATE FUNCTION txb.failed_dead() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
 AS $$
 DECLARE
-  target text := (SELECT g.dead_letter_topic FROM txb.consumer_group AS g WHERE g.group_name = NEW.group_name);
+  target text := txb.failed_dead_target(NEW);
+  -- Of an earlier death, of a copy that came back: what is not told of this one must not show.
+  headers jsonb := NEW.headers - ARRAY['txb-group', 'txb-topic', 'txb-partition', 'txb-offset', 'txb-failed', 'txb-attempts',
+                                       'txb-error-class', 'txb-error-sqlstate', 'txb-error', 'txb-dead-at'];
 BEGIN
   IF target IS NOT NULL THEN
     PERFORM txb.outbox_copy(
-      target, NEW.id, NEW.source, NEW.key, NEW.type, NEW."time", NEW.payload, NEW.content_type, NEW.headers,
+      target, NEW.id, NEW.source, NEW.key, NEW.type, NEW."time", NEW.payload, NEW.content_type, headers,
       jsonb_strip_nulls(jsonb_build_object(
         'txb-group', NEW.group_name, 'txb-topic', NEW.topic, 'txb-partition', NEW.partition::text,
         'txb-offset', NEW."offset"::text, 'txb-failed', NEW.number::text, 'txb-attempts', NEW.attempts::text,
@@ -269,6 +362,14 @@ COMMENT ON TRIGGER failed_dead ON txb.failed IS 'A copy for the group''s dead-le
 COMMENT ON TRIGGER failed_dead_later ON txb.failed IS
   'A copy for the group''s dead-letter topic: each time that it becomes dead';
 
+CREATE FUNCTION txb.group_registered(group_name text) RETURNS TABLE (dead_letter_topic text, since timestamptz)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
+AS $$
+  SELECT g.dead_letter_topic, g.registered_at FROM txb.consumer_group AS g WHERE g.group_name = group_registered.group_name
+$$;
+COMMENT ON FUNCTION txb.group_registered(text) IS
+  'Where the dead messages of a group are copied to, and since when; no row: nowhere, and no worker ever said otherwise';
+
 CREATE FUNCTION txb.outbox_served() RETURNS boolean
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
 RETURN EXISTS (SELECT FROM txb.relay AS r WHERE r.epoch > 0);
@@ -278,7 +379,7 @@ COMMENT ON FUNCTION txb.outbox_served() IS
 REVOKE ALL ON TYPE txb.consumer_group FROM PUBLIC;
 GRANT SELECT ON txb.consumer_group TO txb_reader;
 GRANT EXECUTE ON FUNCTION txb.group_register(text, text) TO txb_worker;
-GRANT EXECUTE ON FUNCTION txb.outbox_served() TO txb_relay, txb_worker, txb_reader, txb_admin;
+GRANT EXECUTE ON FUNCTION txb.group_registered(text), txb.outbox_served() TO txb_relay, txb_worker, txb_reader, txb_admin;
 GRANT EXECUTE ON FUNCTION txb.replay_count(jsonb), txb.replay_count_max() TO txb_worker, txb_reader, txb_admin;
 
 RESET ROLE;

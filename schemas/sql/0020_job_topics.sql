@@ -247,7 +247,7 @@ BEGIN
     RETURN;
   END IF;
   IF (j).to_topic IS NOT NULL THEN
-    IF NOT EXISTS (SELECT FROM txb.relay) THEN
+    IF NOT txb.outbox_served() THEN
       problem := 'no relay has served this database: intents written here would not be published';
       hint := 'Configure this database as a source, and start its relay.';
     END IF;
@@ -416,8 +416,12 @@ COMMENT ON FUNCTION txb.job_document(txb.job) IS
 
 -- ---- what a worker does ---------------------------------------------------------------------------------------------
 
+-- Workers of before know neither lanes of Kafka nor such that go to a topic: they would run the handler, with the number
+-- of an outbox. They go on calling this, without the last parameter, and are given none of those, neither to read nor for
+-- what failed in them; those who know them say so.
 DROP FUNCTION txb.lane_claim(text, text, uuid, bigint, int);
-CREATE FUNCTION txb.lane_claim(group_name text, owner text, instance uuid, lease_ms bigint, lanes_max int)
+CREATE FUNCTION txb.lane_claim(group_name text, owner text, instance uuid, lease_ms bigint, lanes_max int,
+                               copies boolean DEFAULT false)
 RETURNS TABLE (lane int, job bigint, topic text, source text, seq_to bigint, "position" bigint, run bigint,
                rate_max bigint, keys bytea[], types text[], time_from timestamptz, time_to timestamptz,
                then_live boolean, wants_pass boolean, job_lowest bigint, job_left int, pin text, cluster_id text,
@@ -452,7 +456,7 @@ BEGIN
   now_is := clock_timestamp();
   touched := ARRAY(
     SELECT l.lane FROM txb.job_lane AS l JOIN txb.job AS j ON j.number = l.job
-     WHERE j.group_name = lane_claim.group_name
+     WHERE j.group_name = lane_claim.group_name AND (copies OR (j.to_topic IS NULL AND j.cluster_id IS NULL))
        AND (l.instance = lane_claim.instance OR ((l.instance IS NULL OR l.lease_until <= now_is)
             AND ((NOT l.done AND j.state = 'running')
                  OR l.lane IN (SELECT -f.partition FROM txb.failed AS f -- once, not for each lane that ever was
@@ -520,19 +524,19 @@ BEGIN
    ORDER BY l.lane;
 END
 $$;
-COMMENT ON FUNCTION txb.lane_claim(text, text, uuid, bigint, int) IS
+COMMENT ON FUNCTION txb.lane_claim(text, text, uuid, bigint, int, boolean) IS
   'Renews the leases of a worker''s lanes and takes free ones up to lanes_max; returns all that it may serve from now on. '
   'What is not returned is not its own any more. Ends lanes and jobs that are read to their end. rate_max is the lane''s '
   'share; wants_pass: call txb.lane_pass; job_lowest: where the hindmost of the job''s lanes stands that are not done, of '
   'which there are job_left: retention must leave what lies above, by a pin of that name in the source. With a cluster_id '
   'there is no source: the lane reads from_partition there, and its numbers are offsets. to_topic: write there, instead of '
-  'running the handler';
+  'running the handler. Lanes with either of the two only for who knows them: copies';
 
 REVOKE ALL ON TYPE txb.job_range FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
   txb.job_start(text, text, text, text[], bytea[], text[], timestamptz, timestamptz, bigint, bigint, boolean, boolean,
                 bigint, text, text, text[], int[], bigint[], bigint[], text, text, int[])
 TO txb_admin;
-GRANT EXECUTE ON FUNCTION txb.lane_claim(text, text, uuid, bigint, int) TO txb_worker;
+GRANT EXECUTE ON FUNCTION txb.lane_claim(text, text, uuid, bigint, int, boolean) TO txb_worker;
 
 RESET ROLE;

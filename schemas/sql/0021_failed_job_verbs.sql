@@ -311,7 +311,7 @@ BEGIN
   IF problem IS NOT NULL THEN
     RAISE EXCEPTION '%; nothing was copied', problem USING ERRCODE = '22023';
   END IF;
-  IF NOT EXISTS (SELECT FROM txb.relay) THEN
+  IF NOT txb.outbox_served() THEN
     RAISE EXCEPTION 'no relay has ever served this database: copies written here would not be published; configure it as a '
                     'source and start its relay' USING ERRCODE = '55000';
   END IF;
@@ -353,8 +353,9 @@ BEGIN
   ELSIF f.side = 'outbox' AND NOT f.kept AND NOT EXISTS (SELECT FROM txb.outbox AS o WHERE o.seq = f.seq) THEN
     why := 'is not kept any more: its payload was in a partition of the outbox that was dropped';
   ELSIF before >= txb.replay_count_max() THEN
-    why := format('was copied or replayed to a topic %s times already, and %s are allowed, since it may go in a circle: let '
-                  'it begin anew with failed edit --unset-header txb-replayed', before, txb.replay_count_max());
+    why := format('was copied or replayed to a topic %s times already, and %s are allowed, since it may go in a circle: leave '
+                  'it; or, knowing that it becomes a new message for every reader, edit it first: failed edit '
+                  '--unset-header txb-replayed', before, txb.replay_count_max());
   ELSE
     IF f.origin IS NOT NULL THEN -- a copy that Kafka refused: of the message, not of its stand-ins
       f.source := f.origin ->> 'source';

@@ -23,6 +23,14 @@ $$;
 COMMENT ON FUNCTION txb.lane_honours(int) IS
   'Whether a partition is a lane that honours what live partitions hold: its messages go to the group''s handler';
 
+-- Nor is it a death of the group's.
+CREATE OR REPLACE FUNCTION txb.failed_dead_target(f txb.failed) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, txb, pg_temp
+AS $$
+  SELECT g.dead_letter_topic FROM txb.consumer_group AS g
+   WHERE g.group_name = f.group_name AND (f.partition >= 0 OR txb.lane_honours(f.partition))
+$$;
+
 CREATE OR REPLACE FUNCTION txb.live_keys_version(group_name text, topic text, partition int) RETURNS bigint
 LANGUAGE sql STABLE SET search_path = pg_catalog, txb, pg_temp
 AS $$
@@ -124,29 +132,42 @@ BEGIN
 END
 $$;
 
+-- Only what a lane has taken goes there, so whoever may not run it now (the job is cancelled, another one owns it) can't
+-- write: batch_open is only ever true in the transaction that opened the batch, or the retry.
+--
 -- The loop guard is here and not at the start of a job: only the messages know how often they went round.
 CREATE FUNCTION txb.job_republish(messages txb.message[]) RETURNS SETOF txb.outcome
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
 AS $$
 DECLARE
   target text;
+  owner_group text;
+  is_open boolean;
   m txb.message;
   count int;
 BEGIN
   IF coalesce(cardinality(messages), 0) = 0 THEN
     RETURN;
   END IF;
-  SELECT j.to_topic INTO target FROM txb.job_lane AS l JOIN txb.job AS j ON j.number = l.job
+  SELECT j.to_topic, j.group_name, c.batch_open INTO target, owner_group, is_open
+    FROM txb.job_lane AS l
+    JOIN txb.job AS j ON j.number = l.job
+    JOIN txb.consumer_offset AS c ON c.group_name = j.group_name AND c.topic = l.topic AND c.partition = -l.lane
    WHERE l.lane = -(messages[1]).partition;
   IF target IS NULL THEN
     RAISE EXCEPTION 'txb.job_republish: partition % is no lane of a job that goes to a topic', (messages[1]).partition
       USING ERRCODE = '22023';
+  ELSIF NOT is_open THEN
+    PERFORM txb.batch_not_open('txb.job_republish', owner_group, (messages[1]).topic, (messages[1]).partition);
+  ELSIF EXISTS (SELECT FROM unnest(messages) AS o WHERE o.partition IS DISTINCT FROM (messages[1]).partition) THEN
+    RAISE EXCEPTION 'txb.job_republish: messages of more than one partition' USING ERRCODE = '22023';
   END IF;
   FOREACH m IN ARRAY messages LOOP
     count := txb.replay_count(m.headers);
     IF count >= txb.replay_count_max() THEN
       RETURN NEXT txb.dead(format('it was replayed %s times already, and more is refused, since it may go in a circle: '
-                                  'discard it, or let it begin anew: failed edit --set-header txb-replayed=0', count));
+                                  'discard it; or, knowing that it becomes a new message for every reader, failed edit '
+                                  '--set-header txb-replayed=0', count));
     ELSE
       PERFORM txb.outbox_copy(target, m.id, m.source, m.key, m.type, m."time", m.payload, m.content_type, m.headers,
                               jsonb_build_object('txb-replayed', (count + 1)::text));

@@ -73,13 +73,14 @@ def register(session, topic="t", partitions=2):
     )
 
 
-def claim(session, instance=ONE, lanes_max=10, owner="w1", group="g"):
+def claim(session, instance=ONE, lanes_max=10, owner="w1", group="g", copies=True):
     """The rows, as dictionaries."""
     names = (
         "lane job topic source seq_to position run rate_max keys types time_from time_to then_live wants_pass "
         "job_lowest job_left pin cluster_id from_partition to_topic"
     ).split()
-    rows = session.do("SELECT * FROM txb.lane_claim(%s, %s, %s, %s, %s)", group, owner, instance, LEASE_MS, lanes_max)
+    given = [group, owner, instance, LEASE_MS, lanes_max] + [True] * copies  # workers of before tell five
+    rows = session.do(f"SELECT * FROM txb.lane_claim({', '.join(['%s'] * len(given))})", *given)
     return [dict(zip(names, row)) for row in rows]
 
 

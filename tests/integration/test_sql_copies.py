@@ -78,6 +78,12 @@ def test_no_limit_of_intents_binds_a_copy_but_topic_and_id(db):
         db.root.do("INSERT INTO txb.scheduled (due, id, topic, type, payload) VALUES (now(), txb.uuid_v7(), 't', 'm', %s)", b"x" * 1_000_001)
 
 
+def test_a_relay_of_before_reads_nothing_any_more(db):
+    """What it asks first of all, in each of its polls; it takes the answer for a schema of another version, and ends."""
+    with refused("42703", "d.source"):
+        db.session("relay").do("SELECT EXISTS (SELECT FROM txb.relay_decision AS d WHERE d.source = 'bank')")
+
+
 def test_a_rolled_back_copy_was_never_there(db):
     session = db.session(transaction=True)
     copy(session)
@@ -200,7 +206,7 @@ class Group:
     def register(self, topic):
         self.worker.do("SELECT txb.group_register('g', %s)", topic)
 
-    def fail(self, state="dead", error="no account 7", error_class="error", sqlstate="P0001", key=b"\xff", id_=None, attempts=3, end="COMMIT"):
+    def fail(self, state="dead", error="no account 7", error_class="error", sqlstate="P0001", key=b"\xff", id_=None, attempts=3, end="COMMIT", headers=None):
         """One message set aside; its number."""
         session, offset = self.worker, self.next
         session.do("BEGIN")
@@ -210,7 +216,7 @@ class Group:
         session.do(
             "SELECT txb.failed_add('g', 't', 0, %s::bigint[], %s::uuid[], '{shop}', %s::bytea[], '{made}', %s::timestamptz[], %s::bytea[], '{text/plain}',"
             " %s::jsonb[], %s::text[], %s::int[], '{0}', '{true}', %s::text[], %s::text[], %s::text[], 'h', 'w')",
-            *([offset], [id_], [key], [AT], [b"body"], ['{"H": null}'], [state], [attempts], [error_class], [sqlstate], [error]),
+            *([offset], [id_], [key], [AT], [b"body"], [json.dumps(headers or {"H": None})], [state], [attempts], [error_class], [sqlstate], [error]),
         )
         session.do("SELECT txb.batch_close('g', 't', 0, 0, 0, 1)")
         session.do(end)
@@ -246,6 +252,15 @@ def test_a_message_that_is_dead_at_once_is_copied_with_its_error(db):
     assert headers == {
         "H": None, "txb-group": "g", "txb-topic": "t", "txb-partition": "0", "txb-offset": "0", "txb-failed": str(number), "txb-attempts": "3",
         "txb-error-class": "error", "txb-error-sqlstate": "P0001", "txb-error": "no account 7"}
+
+
+def test_what_an_earlier_death_told_does_not_show(db):
+    """A copy that came back, and dies anew without a SQLSTATE."""
+    group = Group(db)
+    group.fail(sqlstate=None, headers={"txb-error-sqlstate": "22012", "txb-error": "old", "txb-dead-at": "2020-01-01T00:00:00Z", "txb-replayed": "2", "n": "1"})
+    headers = group.copies()[0][2]
+    assert "txb-error-sqlstate" not in headers and headers["txb-error"] == "no account 7" and headers["txb-dead-at"] > "2021"
+    assert (headers["txb-replayed"], headers["n"]) == ("2", "1")
 
 
 def test_an_error_is_cut_and_what_there_is_not_is_left_out(db):
@@ -323,6 +338,9 @@ def test_the_last_worker_that_began_is_right(db):
     db.session("worker").do("SELECT txb.group_register('other', 'elsewhere')")
     group.register("new")
     group.fail()
+    look = "SELECT dead_letter_topic, since = (SELECT registered_at FROM txb.consumer_group WHERE group_name = 'g') FROM txb.group_registered('g')"
+    assert db.session("reader").do(look) == [("new", True)]
+    assert db.session("worker").do("SELECT * FROM txb.group_registered('nobody')") == []
     group.register(None)
     group.fail()
     assert [c[1] for c in group.copies()] == ["new"]

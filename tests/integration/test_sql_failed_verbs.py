@@ -19,7 +19,7 @@ def admin(db):
 
 @pytest.fixture
 def relayed(db):
-    db.root.do("INSERT INTO txb.relay (source, event_source) VALUES ('shop', 'urn:shop')")
+    db.root.do("INSERT INTO txb.relay (source, event_source, epoch) VALUES ('shop', 'urn:shop', 1)")
 
 
 def edit(session, numbers, changes, reason="typo"):
@@ -204,7 +204,7 @@ def test_a_message_that_goes_round_in_a_circle_is_copied_no_more(db, admin, rela
     rows = copy(admin, last, over)
     assert rows[0][:2] == (last, True) and outbox(db)[0][6] == {"txb-replayed": str(most)}
     assert rows[1][3] == (f"was copied or replayed to a topic {most} times already, and {most} are allowed, since it may go in a circle: "
-                          "let it begin anew with failed edit --unset-header txb-replayed")
+                          "leave it; or, knowing that it becomes a new message for every reader, edit it first: failed edit --unset-header txb-replayed")
     done = step(admin, start(admin, "copy", to_topic="aside")[0])
     assert (done["done"], done["skipped"], done["refused"][0]["number"]) == (1, 1, over) and len(outbox(db)) == 2
 

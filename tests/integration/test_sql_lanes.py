@@ -3,8 +3,9 @@
 import uuid
 
 import pytest
-from jobstest import ONE, TWO, Part, aside, claim, counters, failed, lanes, moved, register, start
-from sqltest import ROOT, migrations, refused
+from jobstest import ONE, RETRY_OPEN, TWO, Part, aside, claim, counters, failed, lanes, moved, register, start, start_kafka
+from sqltest import ROOT, V7, migrations, refused
+from test_sql_failed import item
 
 
 @pytest.fixture
@@ -434,3 +435,72 @@ def test_a_discarded_message_of_a_forced_run_is_forgotten_in_that_run_only(db, l
     forced.batch(10, aside(4, id=OLD))
     db.session("admin").do("SELECT txb.failed_discard(ARRAY(SELECT number FROM txb.failed), 'hal', 'x')")
     assert db.root.do("SELECT run, message_id FROM txb.inbox") == [(forced.run, OLD)]
+
+
+# -- lanes that go to a topic, and workers that don't know them -------------------------------------
+
+COPY = ("SELECT count(*) FROM txb.job_republish(ARRAY(SELECT ROW('bank', %s, 't', p, 1, 'k', 'made', now(), 'x', NULL, NULL, 1)::txb.message "
+        "FROM unnest(%s::int[]) AS p))")
+
+
+@pytest.fixture
+def to_topic(db, live):
+    """The lane of a job that writes to a topic."""
+    db.root.do("INSERT INTO txb.relay (source, epoch) VALUES ('here', 1)")
+    return lane_of(db, live, to_topic="copies")
+
+
+def test_a_worker_of_before_is_given_no_lane_whose_messages_it_would_run(db, live):
+    db.root.do("INSERT INTO txb.relay (source, epoch) VALUES ('here', 1)")
+    register(db.root, "u")
+    register(db.root, "v")
+    numbers = [start(db.root, topics=["t"], to_topic="copies")[0], start_kafka(db.root, ("u", 0, 0, 9))[0], start(db.root, topics=["v"])[0]]
+    old, new = db.session("worker"), db.session("worker")
+    assert [row["job"] for row in claim(old, lanes_max=1, copies=False)] == numbers[2:], "and the others don't count as its own"
+    assert [row["job"] for row in claim(old, lanes_max=3, copies=False)] == numbers[2:]
+    assert [row["job"] for row in claim(new, TWO)] == numbers[:2]
+    part = Part(new, -claim(new, TWO)[0]["lane"], "t", TWO)
+    part.keys()
+    part.batch(10, aside(9, b"a"))
+    db.root.do("SELECT txb.job_cancel(%s, 'hal', 'enough')", numbers[0])
+    db.root.do("UPDATE txb.failed SET next_attempt_at = now() - interval '1 s'")
+    db.root.do("UPDATE txb.job_lane SET lease_until = now() - interval '1 s' WHERE instance = %s", TWO)
+    assert [row["job"] for row in claim(old, copies=False)] == numbers[2:], "not for what failed there either"
+    assert numbers[0] in [row["job"] for row in claim(new, TWO)]
+
+
+def test_messages_go_to_a_topic_only_within_a_batch_of_their_lane(db, to_topic):
+    session = to_topic.session
+    with refused("TXB03", "txb.job_republish: no batch of group \"g\" is open"):
+        session.do(COPY, V7, [to_topic.partition])
+    db.root.do("SELECT txb.job_cancel((SELECT max(number) FROM txb.job), 'hal', 'enough')")
+    with refused("TXB03", "txb.job_republish: no batch"):
+        session.do(COPY, V7, [to_topic.partition])
+    assert db.root.one("SELECT count(*) FROM txb.outbox") == 0
+
+
+def test_a_batch_and_a_retry_of_a_lane_write_to_its_topic(db, to_topic):
+    session = to_topic.session
+    to_topic.open(10, 1).finish()
+    assert session.do(COPY, V7, [to_topic.partition]) == [(1,)]
+    with refused("22023", "more than one partition"):
+        session.do(COPY, V7, [to_topic.partition, 0])
+    session.do("ROLLBACK")
+    to_topic.batch(10, aside(9, b"a"))
+    db.root.do("UPDATE txb.failed SET next_attempt_at = now() - interval '1 s'")
+    to_topic.mark()
+    with refused("TXB03", "txb.job_republish: no batch"):
+        session.do(COPY, V7, [to_topic.partition])
+    session.do("BEGIN")
+    session.do(RETRY_OPEN, "t", to_topic.partition, to_topic.epoch, to_topic.marked_version)
+    assert session.do(COPY, V7, [to_topic.partition]) == [(1,)]
+    session.do("ROLLBACK")
+
+
+@pytest.mark.parametrize("copies", [True, False])
+def test_what_dies_on_its_way_to_a_topic_is_no_dead_message_of_the_group(db, live, copies):
+    db.root.do("INSERT INTO txb.relay (source, epoch) VALUES ('here', 1)")
+    db.root.do("SELECT txb.group_register('g', 'letters')")
+    lane = lane_of(db, live, to_topic="copies" if copies else None)
+    lane.batch(10, item(offset=9, key=b"K", state="dead", holds=True, attempts=1, error_class="dead", error="a circle"))
+    assert db.root.do("SELECT topic FROM txb.outbox") == ([] if copies else [("letters",)])

@@ -321,7 +321,7 @@ def test_a_consumer_group_is_a_filter_too(desk):
 def test_nothing_that_was_planted_runs(desk, server):
     """Whoever may create in schema public can make functions that fit better than the server's own."""
     number, other, third, fourth = (desk.add(key=key) for key in "kxyz")
-    desk.do("INSERT INTO txb.relay (source) VALUES ('shop')")
+    desk.do("INSERT INTO txb.relay (source, epoch) VALUES ('shop', 1)")
     desk.do(PLANTED)
     for args in (["failed", "list", "--text", "closed", "--older-than", "0s"], ["failed", "list", "--group-by", "error"], ["failed", "show", str(number)],
                  ["failed", "retry", str(number)], ["failed", "edit", str(number), "--set-header", "a=b"], ["failed", "copy", str(other), "--to-topic", "aside"],

@@ -51,7 +51,7 @@ def test_failed_messages_are_copied_to_a_topic(desk):
     numbers = [desk.add(key=f"k{n}", payload=b"%d" % n) for n in range(2)] + [desk.add("held", key="k0", payload=b"2")]
     closed = desk.add("resolved", key="z", payload=b"3")
     desk.refused(FAILED, ["no relay has ever served this database", "start its relay"], "failed", "copy", str(numbers[0]), "--to-topic", "aside")
-    desk.do("INSERT INTO txb.relay (source) VALUES ('shop')")
+    desk.do("INSERT INTO txb.relay (source, epoch) VALUES ('shop', 1)")
     before = desk.contents()[0]
     assert "would copy 3 messages: 1 held, 2 dead" in desk.ok("failed", "copy", "--topic", "transfers", "--to-topic", "aside", "--dry-run") and copies(desk) == []
     assert desk.ok("failed", "copy", str(closed), "--to-topic", "other") == f"message {closed} is copied\n"
@@ -70,7 +70,7 @@ def test_failed_messages_are_copied_to_a_topic(desk):
 
 def test_many_copies_are_a_job_that_is_killed_and_finished(server, desk):
     numbers = [desk.add(key=f"a{n}", payload=b"%d" % n) for n in range(600)]
-    desk.do("INSERT INTO txb.relay (source) VALUES ('shop')")
+    desk.do("INSERT INTO txb.relay (source, epoch) VALUES ('shop', 1)")
     with server.session(desk.database, autocommit=False) as holder, holder.cursor() as cursor:
         cursor.execute("SELECT 1 FROM txb.failed WHERE number = %s FOR UPDATE", (numbers[550],))
         running = subprocess.Popen([binary(), "-d", desk.uri, "failed", "copy", "--state", "dead", "--to-topic", "aside", "--yes"])

@@ -244,7 +244,7 @@ def test_the_same_name_finds_its_job_also_when_the_topic_has_grown_and_kafka_is_
     taken = ["the name \"nightly\" is taken by a job that says something else", f"replay show {number}"]
     for other in (("--partition", "0"), ("--topic", desk.orders), ("--to", "2025-06-15T15:06:42Z"), ("--key", "k1"), ("--to-topic", "copies")):
         desk.refused(FAILED, taken, *again, *other)
-    desk.book("INSERT INTO txb.relay (source, highest, watermark) VALUES ('here', 1, 1)")
+    desk.book("INSERT INTO txb.relay (source, highest, watermark, epoch) VALUES ('here', 1, 1, 1)")
     desk.book("SELECT txb.publish(%s, 'k', 'made', '1')", desk.orders)
     desk.refused(FAILED, taken, "--database", desk.postgres.uri(desk.ledger), "replay", "start", "--group", "ledger", "--yes", "--name", "nightly", "--source", "here")
 
@@ -277,7 +277,7 @@ def test_a_job_into_a_topic_wants_a_relay_of_the_groups_database(desk):
     desk.produce(desk.archive, 5)
     line = ("replay", "start", "--group", "ledger", "--kafka", "--yes", "--topic", desk.archive, "--to-topic", desk.archive)
     desk.refused(FAILED, ["intents written here would not be published", "start its relay"], *line)
-    desk.book("INSERT INTO txb.relay (source) VALUES ('here')")
+    desk.book("INSERT INTO txb.relay (source, epoch) VALUES ('here', 1)")
     answer = desk.json(*line)
     number = str(answer["number"])
     assert answer["to_topic"] == desk.archive and desk.lanes(number) == [(desk.archive, 0, 0, 5)], "it ends where it began to write"
@@ -287,7 +287,7 @@ def test_a_job_into_a_topic_wants_a_relay_of_the_groups_database(desk):
 
 
 def test_an_outbox_may_go_to_a_topic(desk):
-    desk.book("INSERT INTO txb.relay (source, highest, watermark) VALUES ('here', 3, 3)")
+    desk.book("INSERT INTO txb.relay (source, highest, watermark, epoch) VALUES ('here', 3, 3, 1)")
     desk.book("SELECT txb.publish('any', 'k', 'made', '1') FROM generate_series(1, 3)")
     here = ("--database", desk.postgres.uri(desk.ledger), "--source", "here", "--topic", "any", "--to-topic", "copies")
     text = desk.ok("replay", "plan", "--group", "ledger", *here)
