@@ -235,6 +235,28 @@ static enum txb_rc check_jobs(struct txb_doctor *d, struct txb_pg *pg, struct tx
   return TXB_OK;
 }
 
+static enum txb_rc served(struct txb_pg *pg, const char *group, struct txb_pg_result **row_out, struct txb_error *err) {
+  struct txb_pg_params params;
+  txb_pg_params_init(&params);
+  txb_pg_add_text(&params, txb_slice_text(group));
+  enum txb_rc rc = txb_pg_query(pg, &served_statement, &params, row_out, err);
+  txb_pg_params_fini(&params);
+  return rc;
+}
+
+/* The last worker that began has told its topic: that one is in force, whatever is configured now. */
+static void check_in_force(struct txb_doctor *d, const struct txb_group_settings *group,
+                           const struct txb_pg_result *row) {
+  const char *wanted = group->retry_dead_letter_topic, *used = txb_pg_text(row, 0, 1), *since = txb_pg_text(row, 0, 2);
+  if (wanted == used || (wanted != NULL && used != NULL && strcmp(wanted, used) == 0))
+    return;
+  txb_doctor_add(d, TXB_HEALTH_WARN, "dead letters in force", group->group,
+                 "restart the group's workers with this configuration, all of them",
+                 "dead messages are copied to %s%s%s; configured is %s", used != NULL ? used : "no topic",
+                 since != NULL ? ", as a worker told at " : "", since != NULL ? since : "",
+                 wanted != NULL ? wanted : "none");
+}
+
 /* A group's dead messages are copied through this database's outbox. */
 static enum txb_rc check_dead_letters(struct txb_doctor *d, struct txb_pg *pg, const struct txb_status_target *target,
                                       struct txb_error *err) {
@@ -242,10 +264,13 @@ static enum txb_rc check_dead_letters(struct txb_doctor *d, struct txb_pg *pg, c
   for (size_t i = 0; i < s->workers.count; i++) {
     TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *row = NULL;
     const struct txb_group_settings *group = txb_settings_group(s, i);
-    if (group->retry_dead_letter_topic == NULL || strcmp(group->database, target->uri) != 0)
+    if (strcmp(group->database, target->uri) != 0)
+      continue;
+    TXB_TRY(served(pg, group->group, &row, err));
+    check_in_force(d, group, row);
+    if (group->retry_dead_letter_topic == NULL)
       continue;
     (void)json_object_set_new(d->topics, group->retry_dead_letter_topic, json_string(group->group));
-    TXB_TRY(txb_pg_query(pg, &served_statement, NULL, &row, err));
     if (txb_pg_bool(row, 0, 0))
       txb_doctor_add(d, TXB_HEALTH_OK, "dead letters", group->group, NULL, "copied to %s",
                      group->retry_dead_letter_topic);

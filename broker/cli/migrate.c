@@ -6,13 +6,18 @@
 #include <string.h>
 
 #include "broker/cli/cli.h"
+#include "broker/cli/safe_text.h"
 #include "cli_sql.h"
+#include "common/clock.h"
 #include "common/loop.h"
 #include "migrations.h"
 
 #define SERVER_VERSION_MIN 140000
 #define LOCK_TRIES         50
 #define LOCK_PAUSE_US      (100 * 1000)
+#define TURN_PAUSE_US      (1000 * 1000) /* for who waited behind a migration that gave way */
+#define TELL_US            (3 * 1000 * 1000)
+#define TELL_AGAIN_US      (30 * 1000 * 1000)
 
 #define REFUSE(err, ...) TXB_FAIL_FROM((err), TXB_REFUSED, TXB_ORIGIN_USAGE, __VA_ARGS__)
 #define UNSAFE(err, ...) TXB_FAIL_FROM((err), TXB_REFUSED, TXB_ORIGIN_SAFETY, __VA_ARGS__)
@@ -24,6 +29,7 @@ static const struct txb_pg_statement table_statement = {"cli_migration_table", t
 static const struct txb_pg_statement list_statement = {"cli_migration_list", txb_text_cli_migration_list};
 static const struct txb_pg_statement hash_statement = {"cli_migration_hash", txb_text_cli_migration_hash};
 static const struct txb_pg_statement record_statement = {"cli_migration_record", txb_text_cli_migration_record};
+static const struct txb_pg_statement holder_statement = {"cli_migration_holder", txb_text_cli_migration_holder};
 static const struct txb_pg_statement target_statement = {"cli_grant_target", txb_text_cli_grant_target};
 static const struct txb_pg_statement outbox_statement = {"cli_partition_make", txb_text_cli_partition_make};
 static const struct txb_pg_statement inbox_statement = {"cli_inbox_partition_make", txb_text_cli_inbox_partition_make};
@@ -159,10 +165,11 @@ static enum txb_rc apply_inside(struct txb_pg *pg, const struct txb_embedded_fil
 }
 
 /* One migration in one transaction. A crash before its COMMIT leaves nothing of it; after it, it is recorded. */
-static enum txb_rc apply(struct txb_pg *pg, const struct txb_embedded_file *file, struct txb_error *err) {
+static enum txb_rc apply_once(struct txb_pg *pg, const struct txb_embedded_file *file, struct txb_error *err) {
   /* What a migration names is the server's own, whatever somebody has made in schema public: init runs as a superuser,
    * and what is bound here is called with the rights of txb_owner ever after. */
-  TXB_TRY(txb_pg_script(pg, "BEGIN; SET LOCAL search_path = pg_catalog, pg_temp", err));
+  TXB_TRY(
+      txb_pg_script(pg, "BEGIN; SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL lock_timeout = '200ms'", err));
   enum txb_rc rc = apply_inside(pg, file, err);
   if (rc == TXB_OK)
     return TXB_OK;
@@ -175,6 +182,44 @@ static enum txb_rc apply(struct txb_pg *pg, const struct txb_embedded_file *file
         "init needs a user that may create roles and schemas (a superuser, or CREATEROLE and CREATE on the database)");
   (void)txb_error_prefix(err, "migration %s", file->name);
   return rc;
+}
+
+static enum txb_rc tell_holder(struct txb_pg *pg, const struct txb_embedded_file *file, struct txb_error *err) {
+  TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *row = NULL;
+  TXB_TRY(txb_pg_query(pg, &holder_statement, NULL, &row, err));
+  if (txb_pg_rows(row) == 0) {
+    txb_say("%s: migration %s waits for its turn at locks that others have", txb_pg_name(pg), file->name);
+    return TXB_OK;
+  }
+  char pid[100] = "roll it back, or commit it";
+  TXB_CLEANUP(txb_buffer_fini) struct txb_buffer who = {0};
+  txb_safe_add(&who, txb_slice_text(txb_pg_text(row, 0, 0)), 0, TXB_SAFE_LINE);
+  TXB_TRY(txb_buffer_check(&who, err));
+  if (txb_pg_int4(row, 0, 1) != 0)
+    (void)snprintf(pid, sizeof(pid), "end its transaction, or SELECT pg_terminate_backend(%d)", txb_pg_int4(row, 0, 1));
+  txb_say(
+      "%s: migration %s waits for a lock; the longest has one %s: %s. Nobody waits behind this; it goes on by itself",
+      txb_pg_name(pg), file->name, txb_buffer_text(&who), pid);
+  return TXB_OK;
+}
+
+/* A migration that waits for a lock on a table has everybody wait behind it who comes to the table. So it waits for a
+ * moment only, leaves nothing, lets them through and begins again, as long as it takes. */
+static enum txb_rc apply(struct txb_pg *pg, const struct txb_embedded_file *file, struct txb_error *err) {
+  int64_t tell_us = txb_clock_steady_us() + TELL_US;
+  for (;;) {
+    enum txb_rc rc = apply_once(pg, file, err);
+    if (rc == TXB_OK || !txb_pg_is_usable(pg))
+      return rc;
+    if (strcmp(err->sqlstate, "55P03") != 0 && strcmp(err->sqlstate, "40P01") != 0)
+      return rc;
+    *err = (struct txb_error){.rc = TXB_OK};
+    if (txb_clock_steady_us() >= tell_us) {
+      TXB_TRY(tell_holder(pg, file, err));
+      tell_us = txb_clock_steady_us() + TELL_AGAIN_US;
+    }
+    (void)txb_pause(-1, TURN_PAUSE_US);
+  }
 }
 
 /* Calls a function that makes partitions until it has nothing left to make; its short lock_timeout makes it give way

@@ -1,9 +1,11 @@
 """The commands as people use them: init twice at once, publish and tail, status and doctor with servers missing, dev and demo with everything private."""
 
 import contextlib
+import hashlib
 import itertools
 import json
 import os
+import pathlib
 import re
 import signal
 import socket
@@ -82,6 +84,39 @@ def test_init_says_that_another_one_is_under_way(postgres, directory):
         assert program.running()
         holder.execute("SELECT pg_advisory_unlock_all()")
         assert program.wait_exit() == 0
+
+
+SQL = pathlib.Path(__file__).parents[2] / "schemas" / "sql"
+
+
+def migrate_up_to(postgres, database, version):
+    """As an older program left it."""
+    postgres.create_database(database)
+    with postgres.session(database) as connection, connection.cursor() as cursor:
+        for path in sorted(SQL.glob("[0-9]*.sql"))[:version]:
+            cursor.execute("BEGIN")
+            cursor.execute(path.read_text())
+            cursor.execute("INSERT INTO txb.schema_migration (version, name, sha256) VALUES (%s, %s, %s)",
+                           (int(path.name[:4]), path.name, hashlib.sha256(path.read_bytes()).hexdigest()))
+            cursor.execute("COMMIT")
+        cursor.execute("SELECT txb.partition_make(1000, 2)")
+
+
+def test_init_lets_publishers_through_while_one_of_them_keeps_it_waiting(postgres, directory):
+    migrate_up_to(postgres, "init_waits", 18)
+    publish = "INSERT INTO txb.outbox (topic, type) VALUES ('t', 'made')"
+    with postgres.session("init_waits", autocommit=False) as first, postgres.session("init_waits") as second, first.cursor() as one, second.cursor() as other:
+        one.execute("SET application_name = 'a till'")
+        one.execute(publish)
+        program = Program("init", ["-d", postgres.uri("init_waits"), "init"], directory)
+        program.wait_line(rf"migration 0019_outbox_origin.sql waits for a lock.*process {first.get_backend_pid()}, application \"a till\".*pg_terminate_backend")
+        other.execute("SET statement_timeout = '60s'")  # what waits behind an init that waits never ends
+        for _ in range(20):
+            other.execute(publish)
+        assert program.running()
+        first.commit()
+        assert program.wait_exit() == 0
+    assert postgres.value("init_waits", "SELECT count(*) FROM txb.outbox WHERE origin IS NULL") == 21
 
 
 def messages(kafka, topic):

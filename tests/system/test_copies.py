@@ -205,6 +205,24 @@ def test_doctor_notices_dead_letters_that_nobody_relays(systems, postgres, kafka
     assert found["topic", letters]["result"] == ("ok" if served else "fail")
 
 
+def test_doctor_tells_which_dead_letter_topic_is_in_force(systems, postgres, kafka):
+    """The one that a worker has told, until workers begin with another one."""
+    from test_commands import checks  # pylint: disable=import-outside-toplevel
+
+    system = prepare(systems, postgres, kafka)
+    old, new = f"{system.name}.old", f"{system.name}.new"
+
+    def found(topic):
+        return checks(system.config(name="doctor", worker=worker_of(system, **({"dead_letter_topic": topic} if topic else {}))))[1].get(("dead letters in force", system.group))
+
+    assert found(None) is None and "copied to no topic; configured is" in found(new)["found"]
+    query(system, "SELECT txb.group_register(%s, %s)", system.group, old)
+    assert found(old) is None
+    for topic in (new, None):
+        check = found(topic)
+        assert check["result"] == "warn" and f"copied to {old}, as a worker told at 20" in check["found"] and f"configured is {topic or 'none'}" in check["found"]
+
+
 def test_failed_messages_copied_by_command_are_what_came_and_stay(systems, postgres, kafka):
     """`failed copy`: by a job of a group's workers, through the outbox of its database; the group that applies what failed afterwards knows the copies."""
     system = prepare(systems, postgres, kafka)
