@@ -104,7 +104,9 @@ static void print_started(const struct txb_cli *cli, const struct txb_replay_wis
   if (existed)
     txb_print("job %" PRId64 " of that name is there already: nothing was started\n", number);
   else
-    txb_print("job %" PRId64 " is started; a running worker of group %s takes it\n", number, wish->group);
+    txb_print("job %" PRId64 " is started; a running worker of group %s takes it%s%s\n", number, wish->group,
+              wish->to_topic != NULL ? ", and writes its messages to the outbox for topic " : "",
+              wish->to_topic != NULL ? wish->to_topic : "");
   txb_print("  %s --follow\n", txb_buffer_text(&text));
   txb_buffer_fini(&text);
 }
@@ -181,6 +183,7 @@ static enum txb_rc go_lanes(const struct txb_cli *cli, struct both *both, const 
   if (wish->dry_run)
     return txb_replay_topics_plan(cli, both->consumer, wish, times, lanes, err);
   TXB_TRY(txb_replay_topics_remembered(cli, both->consumer, wish, lanes, err));
+  TXB_TRY(txb_replay_topics_warn(cli, both->consumer, wish, lanes, err));
   TXB_TRY(ask(wish, times, lanes, &yes, err));
   if (yes)
     return start_lanes(cli, both, wish, times, lanes, err);
@@ -195,6 +198,8 @@ static enum txb_rc go_kafka(const struct txb_cli *cli, struct both *both, const 
   struct txb_replay_lanes lanes;
   TXB_TRY(txb_replay_range_times(both->consumer, wish, &times, err));
   bool again = job->number > 0 && job->kafka && !wish->dry_run;
+  if (!again)
+    TXB_TRY(txb_replay_check_target(cli, wish, err));
   enum txb_rc rc = again ? txb_replay_topics_again(both->consumer, job->number, wish, &lanes, err)
                          : txb_replay_topics_read(cli, wish, &times, &lanes, err);
   if (rc == TXB_OK)
@@ -218,9 +223,12 @@ static enum txb_rc go(const struct txb_cli *cli, struct both *both, const struct
   if (job.number > 0 && !job.kafka && !wish->dry_run)
     return start_again(cli, both, wish, &job, err);
   TXB_TRY(txb_replay_range_read(both->source, wish, &range, err));
+  TXB_TRY(txb_replay_check_topics(both->source, wish, &range, err));
+  TXB_TRY(txb_replay_check_target(cli, wish, err));
   if (wish->dry_run)
     return txb_replay_plan(cli, both->consumer, both->source, wish, &range, err);
   TXB_TRY(txb_replay_range_remembered(both->consumer, both->source, wish, &range, err));
+  TXB_TRY(txb_replay_range_warn(both->consumer, both->source, wish, &range, err));
   TXB_TRY(ask(wish, &range, NULL, &yes, err));
   if (yes)
     return start(cli, both, wish, &range, err);

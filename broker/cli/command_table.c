@@ -337,7 +337,10 @@ const struct txb_command txb_commands[] = {
      .details = "Takes what `replay start` takes, counts what it means, and changes nothing: messages by topic, type "
                 "and key, what the group has applied already, what waits behind held keys, what is left out. With "
                 "--kafka it reads the range, at most some 100,000 messages of it, and says when that is an estimate.",
-     .examples = "  txbroker --config txbroker.json replay plan --group ledger --from 2026-01-31T12:00:00Z\n"},
+     .examples =
+         "  txbroker --config txbroker.json replay plan --group ledger --from 2026-01-31T12:00:00Z\n"
+         "  txbroker --config txbroker.json replay plan --group ledger --kafka --topic orders --from 2026-01-31\n"
+         "  txbroker --config txbroker.json replay plan --group ledger --kafka --topic orders --to-topic orders-2\n"},
     {.name = "replay start",
      .summary = "run a range of an outbox or a topic again, as a job",
      .options = txb_replay_start_options,

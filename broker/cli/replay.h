@@ -4,6 +4,7 @@
  *   replay_wish.c     what plan and start were asked for, as far as the command line and the configuration tell
  *   replay_range.c    the numbers of the source that this means
  *   replay_topics.c   the offsets of Kafka that this means
+ *   replay_check.c    what stands against it
  *   replay_store.c    what the consuming database is asked
  *   replay_print.c    a job, its lanes, its progress
  */
@@ -72,6 +73,12 @@ enum txb_rc txb_replay_horizon(struct txb_pg *consumer, int64_t *wall_us_out, st
 enum txb_rc txb_replay_range_remembered(struct txb_pg *consumer, struct txb_pg *source,
                                         const struct txb_replay_wish *wish, const struct txb_replay_range *range,
                                         struct txb_error *err) TXB_MUST_CHECK;
+/* A copy that is older than an inbox remembers is refused by its group: says so where the range begins before that. */
+enum txb_rc txb_replay_range_warn(struct txb_pg *consumer, struct txb_pg *source, const struct txb_replay_wish *wish,
+                                  const struct txb_replay_range *range, struct txb_error *err) TXB_MUST_CHECK;
+void txb_replay_warn_old(int64_t horizon_us);
+void txb_replay_topics_param(struct txb_pg_params *params, const struct txb_replay_wish *wish);
+void txb_replay_number_param(struct txb_pg_params *params, bool has, int64_t number);
 /* Adds what every question about the range takes: $1 source, $2 $3 numbers, $4 topics, $5 keys, $6 types, $7 $8 times. Without keys
  * or types their arrays are empty. */
 void txb_replay_range_params(struct txb_pg_params *params, const struct txb_replay_wish *wish,
@@ -104,10 +111,32 @@ typedef enum txb_rc (*txb_replay_visit)(void *arg, size_t lane, const struct txb
                                         struct txb_error *err);
 enum txb_rc txb_replay_topics_each(const struct txb_cli *cli, const struct txb_replay_lanes *lanes,
                                    txb_replay_visit visit, void *arg, struct txb_error *err) TXB_MUST_CHECK;
-/* As txb_replay_range_remembered, by the first message of each lane. */
+/* Whether --key and --type mean it: bytes are compared, as lanes do. */
+bool txb_replay_is_meant(const struct txb_replay_wish *wish, const struct txb_record *record,
+                         const struct txb_event *event);
+/* As txb_replay_range_remembered and txb_replay_range_warn, by the first message of each lane that is meant; where none
+ * is among the first ones, nothing is said of that lane. */
+enum txb_rc txb_replay_topics_warn(const struct txb_cli *cli, struct txb_pg *consumer,
+                                   const struct txb_replay_wish *wish, const struct txb_replay_lanes *lanes,
+                                   struct txb_error *err) TXB_MUST_CHECK;
 enum txb_rc txb_replay_topics_remembered(const struct txb_cli *cli, struct txb_pg *consumer,
                                          const struct txb_replay_wish *wish, const struct txb_replay_lanes *lanes,
                                          struct txb_error *err) TXB_MUST_CHECK;
+
+/* ---- what stands against it (replay_check.c) -------------------------------------------------------------- */
+/* --to-topic must be there, so far as there are brokers to ask. TXB_REFUSED (usage). */
+enum txb_rc txb_replay_check_target(const struct txb_cli *cli, const struct txb_replay_wish *wish,
+                                    struct txb_error *err) TXB_MUST_CHECK;
+/* For --to-topic the range of an outbox must hold something of each topic. TXB_REFUSED (usage). */
+enum txb_rc txb_replay_check_topics(struct txb_pg *source, const struct txb_replay_wish *wish,
+                                    const struct txb_replay_range *range, struct txb_error *err) TXB_MUST_CHECK;
+/* Sets would_refuse, what `replay start` would say as things are, and remembers_since, of the inbox. */
+enum txb_rc txb_replay_refusal(const struct txb_cli *cli, struct txb_pg *consumer, struct txb_pg *source,
+                               const struct txb_replay_wish *wish, const struct txb_replay_range *range,
+                               const struct txb_replay_lanes *lanes, json_t *document,
+                               struct txb_error *err) TXB_MUST_CHECK;
+void txb_replay_print_refusal(const json_t *document);
+void txb_replay_print_forgotten(const struct txb_replay_wish *wish, const json_t *document);
 
 /* ---- the servers (replay_store.c) ------------------------------------------------------------------------- */
 /* The consuming database that a job's number belongs to: --database, that of --group, or the only one of all groups. */
@@ -127,6 +156,8 @@ enum txb_rc txb_replay_named(struct txb_pg *consumer, const char *name, struct t
 enum txb_rc txb_replay_start(struct txb_pg *consumer, const struct txb_replay_wish *wish,
                              const struct txb_replay_range *range, const struct txb_replay_lanes *lanes,
                              int64_t *number_out, bool *existed_out, struct txb_error *err) TXB_MUST_CHECK;
+/* Of an outbox (lanes NULL) the four lists are empty. */
+void txb_replay_lanes_params(struct txb_pg_params *params, const struct txb_replay_lanes *lanes);
 /* Of these ids: adds how many the group has applied, and how many are older than its inbox remembers. */
 enum txb_rc txb_replay_ask_inbox(struct txb_pg *consumer, const char *group, const struct txb_uuid *ids, size_t count,
                                  int64_t *known, int64_t *forgotten, struct txb_error *err) TXB_MUST_CHECK;

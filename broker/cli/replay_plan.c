@@ -66,7 +66,8 @@ static enum txb_rc look_into_inbox(struct plan *p, struct txb_error *err) {
   int64_t known = 0, forgotten = 0, seen = 0;
   struct txb_replay_range rest = p->range;
   char text[80];
-  for (int rows = p->wish->to_topic != NULL ? 0 : PAGE_ROWS; rows == PAGE_ROWS;) {
+  bool asks = p->wish->to_topic == NULL || txb_failed_text(p->document, "remembers_since") != NULL;
+  for (int rows = asks ? PAGE_ROWS : 0; rows == PAGE_ROWS;) {
     TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *ids = NULL;
     struct txb_pg_params params;
     txb_pg_params_init(&params);
@@ -84,7 +85,8 @@ static enum txb_rc look_into_inbox(struct plan *p, struct txb_error *err) {
     txb_progress(p->cli, text);
   }
   txb_progress(p->cli, NULL);
-  (void)json_object_set_new(p->document, "known", p->wish->forced ? json_integer(0) : json_integer(known));
+  bool applies = !p->wish->forced && p->wish->to_topic == NULL;
+  (void)json_object_set_new(p->document, "known", json_integer(applies ? known : 0));
   bool matters = !p->wish->forced && !p->wish->then_live;
   (void)json_object_set_new(p->document, "forgotten", json_integer(matters ? forgotten : 0));
   return TXB_OK;
@@ -217,10 +219,12 @@ static void print_text(const struct plan *p) {
   txb_replay_plan_line(d, "behind_held", "wait behind keys that failed messages hold");
   txb_replay_plan_line(d, "circling", TXB_REPLAY_CIRCLING);
   txb_replay_plan_line(d, "edited", "come as they were edited after Kafka had refused them");
-  txb_replay_plan_line(d, "forgotten",
-                       "are older than the inbox remembers: `replay start` refuses them without --force");
+  txb_replay_print_forgotten(p->wish, d);
   txb_replay_plan_line(d, "discarded", "more are left out: they were discarded");
-  txb_replay_plan_line(d, "waiting", "more are left out: they are not published yet, and come through Kafka");
+  txb_replay_plan_line(d, "waiting",
+                       p->wish->to_topic != NULL
+                           ? "more are left out: they are not published yet, and are not copied"
+                           : "more are left out: they are not published yet, and come through Kafka");
   txb_replay_plan_counts(p->cli, json_object_get(d, "by_topic"), "TOPIC", 0);
   txb_replay_plan_counts(p->cli, json_object_get(d, "by_type"), "TYPE", 0);
   txb_replay_plan_counts(p->cli, json_object_get(d, "by_key"), "KEY", txb_failed_integer(d, "key_count"));
@@ -233,6 +237,7 @@ static void print_text(const struct plan *p) {
     txb_print("it will stop before number %" PRId64
               ", which waits for a decision: `txbroker failed list --source %s` shows it\n",
               p->range.waits_from, p->wish->source);
+  txb_replay_print_refusal(d);
 }
 
 enum txb_rc txb_replay_plan(const struct txb_cli *cli, struct txb_pg *consumer, struct txb_pg *source,
@@ -242,7 +247,9 @@ enum txb_rc txb_replay_plan(const struct txb_cli *cli, struct txb_pg *consumer, 
   if (wish->then_live)
     p.range.seq_to = range->watermark + 1;
   p.document = txb_replay_plan_document(wish, &p.range);
-  enum txb_rc rc = count(&p, err);
+  enum txb_rc rc = txb_replay_refusal(cli, consumer, source, wish, range, NULL, p.document, err);
+  if (rc == TXB_OK)
+    rc = count(&p, err);
   if (rc == TXB_OK)
     rc = look_into_inbox(&p, err);
   if (rc == TXB_OK) {

@@ -160,6 +160,11 @@ static void open_states(const json_t *job, struct txb_buffer *out) {
   json_decref(states);
 }
 
+/* No handler applies what goes to a topic. */
+static const char *done_word(const json_t *job) {
+  return txb_failed_text(job, "to_topic") != NULL ? "written" : "applied";
+}
+
 static void print_progress(const json_t *job) {
   static const struct txb_replay_progress none;
   struct txb_replay_progress now;
@@ -169,8 +174,8 @@ static void print_progress(const json_t *job) {
   txb_replay_progress_text(&now, &none, txb_failed_integer(job, "run_ms"), &text);
   txb_print("\n%s\n", txb_buffer_text(&text));
   txb_buffer_clear(&text);
-  txb_buffer_addf(&text, "%" PRId64 " applied, %" PRId64 " duplicate, %" PRId64 " failed", now.applied, now.duplicate,
-                  now.failed);
+  txb_buffer_addf(&text, "%" PRId64 " %s, %" PRId64 " duplicate, %" PRId64 " failed", now.applied, done_word(job),
+                  now.duplicate, now.failed);
   if (now.moved > 0)
     txb_buffer_addf(&text, ", %" PRId64 " behind keys that failed messages hold", now.moved);
   struct txb_buffer states;
@@ -217,11 +222,11 @@ void txb_replay_source_cell(struct txb_table *table, const json_t *job) {
 }
 
 void txb_replay_print_lanes(const struct txb_cli *cli, const json_t *job, int indent) {
-  static const struct txb_column columns[] = {
-      {"LANE", TXB_RIGHT},     {"TOPIC", TXB_LEFT},   {"POSITION", TXB_RIGHT}, {"END", TXB_RIGHT},
-      {"STATE", TXB_LEFT},     {"PASS", TXB_RIGHT},   {"APPLIED", TXB_RIGHT},  {"DUPLICATE", TXB_RIGHT},
-      {"FAILED", TXB_RIGHT},   {"BEHIND", TXB_RIGHT}, {"OWNER", TXB_LEFT},     {"LEASE", TXB_RIGHT},
-      {"LAST ERROR", TXB_LEFT}};
+  const char *done = txb_failed_text(job, "to_topic") != NULL ? "WRITTEN" : "APPLIED";
+  const struct txb_column columns[] = {
+      {"LANE", TXB_RIGHT}, {"TOPIC", TXB_LEFT},  {"POSITION", TXB_RIGHT},  {"END", TXB_RIGHT},    {"STATE", TXB_LEFT},
+      {"PASS", TXB_RIGHT}, {done, TXB_RIGHT},    {"DUPLICATE", TXB_RIGHT}, {"FAILED", TXB_RIGHT}, {"BEHIND", TXB_RIGHT},
+      {"OWNER", TXB_LEFT}, {"LEASE", TXB_RIGHT}, {"LAST ERROR", TXB_LEFT}};
   static const char *const numbers[] = {"passes", "applied", "duplicate", "failed", "moved"};
   struct txb_table table;
   const json_t *lane;
@@ -316,11 +321,21 @@ static void kind_cell(struct txb_table *table, const json_t *job) {
   txb_buffer_fini(&text);
 }
 
+/* Of all these jobs. */
+static const char *done_title(const json_t *jobs) {
+  size_t copies = 0, i;
+  const json_t *job;
+  json_array_foreach(jobs, i, job) {
+    copies += txb_failed_text(job, "to_topic") != NULL;
+  }
+  return copies == 0 ? "APPLIED" : copies == json_array_size(jobs) ? "WRITTEN" : "APPLIED OR WRITTEN";
+}
+
 void txb_replay_print_table(const struct txb_cli *cli, const json_t *jobs, int indent) {
-  static const struct txb_column columns[] = {{"JOB", TXB_RIGHT},    {"NAME", TXB_LEFT},     {"STATE", TXB_LEFT},
-                                              {"GROUP", TXB_LEFT},   {"SOURCE", TXB_LEFT},   {"TOPICS", TXB_LEFT},
-                                              {"DONE", TXB_RIGHT},   {"APPLIED", TXB_RIGHT}, {"DUPLICATE", TXB_RIGHT},
-                                              {"FAILED", TXB_RIGHT}, {"KIND", TXB_LEFT},     {"AGE", TXB_RIGHT}};
+  const struct txb_column columns[] = {
+      {"JOB", TXB_RIGHT},       {"NAME", TXB_LEFT},    {"STATE", TXB_LEFT}, {"GROUP", TXB_LEFT},
+      {"SOURCE", TXB_LEFT},     {"TOPICS", TXB_LEFT},  {"DONE", TXB_RIGHT}, {done_title(jobs), TXB_RIGHT},
+      {"DUPLICATE", TXB_RIGHT}, {"FAILED", TXB_RIGHT}, {"KIND", TXB_LEFT},  {"AGE", TXB_RIGHT}};
   struct txb_table table;
   struct txb_replay_progress p;
   const json_t *job;

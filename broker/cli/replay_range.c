@@ -22,7 +22,7 @@ struct outbox {
   int64_t lowest, watermark; /* lowest 0: it is empty */
 };
 
-static void add_topics(struct txb_pg_params *params, const struct txb_replay_wish *wish) {
+void txb_replay_topics_param(struct txb_pg_params *params, const struct txb_replay_wish *wish) {
   txb_pg_array_begin(params, TXB_OID_TEXT);
   for (size_t i = 0; i < wish->topic_count; i++)
     txb_pg_array_bytes(params, txb_slice_text(wish->topics[i]));
@@ -40,7 +40,7 @@ static enum txb_rc look(struct txb_pg *pg, const struct txb_replay_wish *w, stru
   struct txb_pg_params params;
   txb_pg_params_init(&params);
   txb_pg_add_text(&params, txb_slice_text(w->source));
-  add_topics(&params, w);
+  txb_replay_topics_param(&params, w);
   TXB_TRY(txb_failed_ask(pg, &range_statement, &params, "txb_admin", &row, err));
   if (txb_pg_rows(row) == 0)
     return REFUSE(err,
@@ -59,16 +59,36 @@ static const char *time_of(const struct txb_replay_bound *bound) {
   return bound->is_time ? bound->text : NULL;
 }
 
+static enum txb_rc ask_times(struct txb_pg *pg, const char *from, const char *to, struct txb_pg_result **out,
+                             struct txb_error *err) {
+  struct txb_pg_params params;
+  txb_pg_params_init(&params);
+  txb_pg_add_text(&params, txb_slice_text(from));
+  txb_pg_add_text(&params, txb_slice_text(to));
+  return txb_failed_ask(pg, &times_statement, &params, "txb_reader", out, err);
+}
+
+/* What the server says names no option. */
+static enum txb_rc check_time(struct txb_pg *pg, const struct txb_replay_wish *w, const char *option,
+                              const struct txb_replay_bound *bound, struct txb_error *err) {
+  TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *row = NULL;
+  if (!bound->is_time)
+    return TXB_OK;
+  enum txb_rc rc = ask_times(pg, bound->text, NULL, &row, err);
+  if (rc != TXB_REFUSED || (strncmp(err->sqlstate, "22", 2) != 0))
+    return rc;
+  return REFUSE(err, "--%s: \"%s\" is no time: give one like 2026-01-31T12:00:00Z, %s, or %s", option, bound->text,
+                w->kafka ? "an offset" : "a number of the outbox", strcmp(option, "from") == 0 ? "beginning" : "now");
+}
+
 enum txb_rc txb_replay_range_times(struct txb_pg *pg, const struct txb_replay_wish *w, struct txb_replay_range *out,
                                    struct txb_error *err) {
   TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *row = NULL;
-  struct txb_pg_params params;
   if (!w->from.is_time && !w->to.is_time)
     return TXB_OK;
-  txb_pg_params_init(&params);
-  txb_pg_add_text(&params, txb_slice_text(time_of(&w->from)));
-  txb_pg_add_text(&params, txb_slice_text(time_of(&w->to)));
-  TXB_TRY(txb_failed_ask(pg, &times_statement, &params, "txb_reader", &row, err));
+  TXB_TRY(check_time(pg, w, "from", &w->from, err));
+  TXB_TRY(check_time(pg, w, "to", &w->to, err));
+  TXB_TRY(ask_times(pg, time_of(&w->from), time_of(&w->to), &row, err));
   for (int i = 0; i < 2; i++)
     if (!txb_pg_bool(row, 0, 2 + i))
       return REFUSE(err, "--%s %s lies in the time to come: %s", i == 0 ? "from" : "to",
@@ -171,7 +191,9 @@ enum txb_rc txb_replay_range_read(struct txb_pg *source, const struct txb_replay
   TXB_TRY(read_to(source, wish, &outbox, out, err));
   bool turned = out->has_time_from && out->has_time_to && out->time_from_us >= out->time_to_us;
   if (turned || out->seq_from >= out->seq_to)
-    return REFUSE(err, "nothing lies from %s to %s in source \"%s\": it ends with number %" PRId64,
+    return REFUSE(err,
+                  "nothing lies from %s to %s in source \"%s\": it ends with number %" PRId64
+                  "; correct --from and --to, or leave them out",
                   wish->from.text == NULL ? "the beginning" : wish->from.text,
                   wish->to.text == NULL ? "now" : wish->to.text, wish->source, outbox.watermark);
   return TXB_OK;
@@ -192,7 +214,7 @@ static void add_texts(struct txb_pg_params *params, const struct txb_replay_wish
   txb_pg_array_end(params);
 }
 
-static void add_number(struct txb_pg_params *params, bool has, int64_t number) {
+void txb_replay_number_param(struct txb_pg_params *params, bool has, int64_t number) {
   if (has)
     txb_pg_add_int8(params, number);
   else
@@ -209,9 +231,9 @@ static void add_time(struct txb_pg_params *params, bool has, int64_t wall_us) {
 void txb_replay_range_params(struct txb_pg_params *params, const struct txb_replay_wish *wish,
                              const struct txb_replay_range *range) {
   txb_pg_add_text(params, txb_slice_text(wish->source));
-  add_number(params, !wish->kafka, range->seq_from);
-  add_number(params, !wish->kafka, range->seq_to);
-  add_topics(params, wish);
+  txb_replay_number_param(params, !wish->kafka, range->seq_from);
+  txb_replay_number_param(params, !wish->kafka, range->seq_to);
+  txb_replay_topics_param(params, wish);
   add_texts(params, wish, "key");
   add_texts(params, wish, "type");
   add_time(params, range->has_time_from, range->time_from_us);
@@ -235,22 +257,50 @@ enum txb_rc txb_replay_horizon(struct txb_pg *consumer, int64_t *wall_us_out, st
   return one_time(consumer, &horizon_statement, &params, wall_us_out, err);
 }
 
-enum txb_rc txb_replay_range_remembered(struct txb_pg *consumer, struct txb_pg *source,
-                                        const struct txb_replay_wish *wish, const struct txb_replay_range *range,
-                                        struct txb_error *err) {
+/* horizon 0: it begins with what the inbox remembers. */
+static enum txb_rc look_before(struct txb_pg *consumer, struct txb_pg *source, const struct txb_replay_wish *wish,
+                               const struct txb_replay_range *range, int64_t *horizon, struct txb_error *err) {
   struct txb_pg_params params;
-  int64_t horizon, first;
-  char text[28];
-  /* None of these relies on what live messages left in the inbox. */
-  if (wish->forced || wish->then_live || wish->to_topic != NULL)
-    return TXB_OK;
-  TXB_TRY(txb_replay_horizon(consumer, &horizon, err));
-  if (horizon == 0)
+  int64_t first;
+  TXB_TRY(txb_replay_horizon(consumer, horizon, err));
+  if (*horizon == 0)
     return TXB_OK;
   txb_pg_params_init(&params);
   txb_replay_range_params(&params, wish, range);
   TXB_TRY(one_time(source, &first_statement, &params, &first, err));
-  if (first == 0 || first >= horizon)
+  if (first == 0 || first >= *horizon)
+    *horizon = 0;
+  return TXB_OK;
+}
+
+void txb_replay_warn_old(int64_t horizon_us) {
+  char text[28];
+  time_text(horizon_us, text);
+  txb_say("some of these messages are older than %s: groups of databases whose inbox forgets what was before that will "
+          "refuse their copies; `replay plan` counts them",
+          text);
+}
+
+enum txb_rc txb_replay_range_warn(struct txb_pg *consumer, struct txb_pg *source, const struct txb_replay_wish *wish,
+                                  const struct txb_replay_range *range, struct txb_error *err) {
+  int64_t horizon = 0;
+  if (wish->to_topic != NULL)
+    TXB_TRY(look_before(consumer, source, wish, range, &horizon, err));
+  if (horizon != 0)
+    txb_replay_warn_old(horizon);
+  return TXB_OK;
+}
+
+enum txb_rc txb_replay_range_remembered(struct txb_pg *consumer, struct txb_pg *source,
+                                        const struct txb_replay_wish *wish, const struct txb_replay_range *range,
+                                        struct txb_error *err) {
+  int64_t horizon;
+  char text[28];
+  /* None of these relies on what live messages left in the inbox. */
+  if (wish->forced || wish->then_live || wish->to_topic != NULL)
+    return TXB_OK;
+  TXB_TRY(look_before(consumer, source, wish, range, &horizon, err));
+  if (horizon == 0)
     return TXB_OK;
   time_text(horizon, text);
   return REFUSE(err,

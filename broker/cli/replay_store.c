@@ -109,7 +109,7 @@ enum txb_rc txb_replay_named(struct txb_pg *consumer, const char *name, struct t
 }
 
 /* Of an outbox they are empty, which the statement takes for none. */
-static void add_lanes(struct txb_pg_params *params, const struct txb_replay_lanes *lanes) {
+void txb_replay_lanes_params(struct txb_pg_params *params, const struct txb_replay_lanes *lanes) {
   static const struct txb_replay_lanes none;
   const struct txb_replay_lanes *l = lanes == NULL ? &none : lanes;
   txb_pg_array_begin(params, TXB_OID_TEXT);
@@ -128,7 +128,6 @@ static void add_lanes(struct txb_pg_params *params, const struct txb_replay_lane
   for (size_t i = 0; i < l->count; i++)
     txb_pg_array_int8(params, l->items[i].to);
   txb_pg_array_end(params);
-  txb_pg_add_text(params, txb_slice_text(l->cluster_id));
 }
 
 static void add_partitions(struct txb_pg_params *params, const struct txb_replay_wish *wish) {
@@ -152,7 +151,8 @@ enum txb_rc txb_replay_start(struct txb_pg *consumer, const struct txb_replay_wi
   txb_failed_add_after(&params, wish->rate_max);
   txb_pg_add_text(&params, txb_slice_text(wish->reason));
   txb_pg_add_text(&params, txb_slice_text(txb_person()));
-  add_lanes(&params, lanes);
+  txb_replay_lanes_params(&params, lanes);
+  txb_pg_add_text(&params, txb_slice_text(lanes == NULL ? NULL : lanes->cluster_id));
   txb_pg_add_text(&params, txb_slice_text(wish->to_topic));
   add_partitions(&params, wish);
   TXB_TRY(txb_failed_ask(consumer, &start_statement, &params, "txb_admin", &row, err));

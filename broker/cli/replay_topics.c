@@ -14,6 +14,7 @@
 #define REFUSE(err, ...) TXB_FAIL_FROM((err), TXB_REFUSED, TXB_ORIGIN_USAGE, __VA_ARGS__)
 #define ASK_MS           10000
 #define WAIT_MS          500
+#define LOOK_MAX         100000            /* messages, of all lanes, to find the first ones that are meant */
 #define QUIET_US         INT64_C(30000000) /* without a message, where there should be one */
 
 static const struct txb_pg_statement lanes_statement = {"cli_replay_lanes", txb_text_cli_replay_lanes};
@@ -153,11 +154,12 @@ static enum txb_rc read_topic(const struct reading *r, const char *topic, struct
   int count;
   TXB_TRY(txb_kafka_inspect_partitions(r->kafka, topic, &count, err));
   if (count < 0)
-    return REFUSE(err, "Kafka at %s has no topic %s", r->cli->settings.kafka.brokers, topic);
+    return REFUSE(err, "Kafka at %s has no topic %s: create it, or correct --topic", r->cli->settings.kafka.brokers,
+                  topic);
   for (size_t i = 0; i < w->partition_count; i++)
     if (w->partitions[i] >= count)
-      return REFUSE(err, "topic %s has %d partitions, numbered from 0: there is no %d", topic, count,
-                    (int)w->partitions[i]);
+      return REFUSE(err, "topic %s has %d partition%s, numbered from 0: there is no %d; correct --partition", topic,
+                    count, count == 1 ? "" : "s", (int)w->partitions[i]);
   for (int32_t partition = 0; partition < count; partition++)
     if (txb_replay_wish_has_partition(w, partition))
       TXB_TRY(read_lane(r, topic, partition, err));
@@ -173,7 +175,7 @@ static enum txb_rc read_all(struct reading *r, struct txb_error *err) {
     TXB_TRY(read_topic(r, w->topics[i], err));
   if (r->out->count > 0)
     return TXB_OK;
-  return REFUSE(err, "nothing lies from %s to %s in topic %s%s of Kafka",
+  return REFUSE(err, "nothing lies from %s to %s in topic %s%s of Kafka: correct --from and --to, or leave them out",
                 w->from.text == NULL ? "the beginning" : w->from.text, w->to.text == NULL ? "now" : w->to.text,
                 w->topics[0], w->topic_count > 1 ? " and the others" : "");
 }
@@ -294,40 +296,80 @@ enum txb_rc txb_replay_topics_each(const struct txb_cli *cli, const struct txb_r
 
 /* ---- what the inbox remembers ----------------------------------------------------------------------------- */
 
+/* As the lanes compare: bytes, and a message without a key or type is not meant where some are named. */
+static bool is_named(const struct txb_replay_wish *wish, const char *option, struct txb_slice value) {
+  const char *text;
+  size_t n = 0;
+  for (; (text = txb_replay_wish_nth(wish, option, n)) != NULL; n++)
+    if (value.data != NULL && txb_slice_equal(value, txb_slice_text(text)))
+      return true;
+  return n == 0;
+}
+
+bool txb_replay_is_meant(const struct txb_replay_wish *wish, const struct txb_record *record,
+                         const struct txb_event *event) {
+  return is_named(wish, "key", record->key) && is_named(wish, "type", event->type);
+}
+
 struct firsts {
+  const struct txb_replay_wish *wish;
   struct txb_uuid *ids;
   size_t count;
+  size_t *looked, most; /* messages of each lane; and at most */
 };
 
 static enum txb_rc note_first(void *arg, size_t lane, const struct txb_record *record, bool *more,
                               struct txb_error *err) {
   struct firsts *firsts = arg;
   struct txb_event event;
-  (void)lane;
   (void)err;
   txb_event_parse(record, &event);
-  firsts->ids[firsts->count++] = event.id;
-  *more = false;
+  bool meant = txb_replay_is_meant(firsts->wish, record, &event);
+  if (meant)
+    firsts->ids[firsts->count++] = event.id;
+  *more = !meant && ++firsts->looked[lane] < firsts->most;
+  return TXB_OK;
+}
+
+/* horizon 0: they begin with what the inbox remembers. */
+static enum txb_rc look_before(const struct txb_cli *cli, struct txb_pg *consumer, const struct txb_replay_wish *wish,
+                               const struct txb_replay_lanes *lanes, int64_t *horizon, struct txb_error *err) {
+  TXB_CLEANUP(txb_free_ptr) struct txb_uuid *ids = NULL;
+  TXB_CLEANUP(txb_free_ptr) void *looked = NULL;
+  int64_t known = 0, forgotten = 0;
+  TXB_TRY(txb_replay_horizon(consumer, horizon, err));
+  if (*horizon == 0)
+    return TXB_OK;
+  TXB_TRY(txb_regrow_array(&ids, lanes->count, sizeof(struct txb_uuid), err));
+  TXB_TRY(txb_alloc_array(lanes->count, sizeof(size_t), &looked, err));
+  struct firsts firsts = {.wish = wish, .ids = ids, .looked = looked, .most = LOOK_MAX / lanes->count + 1};
+  TXB_TRY(txb_replay_topics_each(cli, lanes, note_first, &firsts, err));
+  TXB_TRY(txb_replay_ask_inbox(consumer, wish->group, ids, firsts.count, &known, &forgotten, err));
+  if (forgotten == 0)
+    *horizon = 0;
+  return TXB_OK;
+}
+
+enum txb_rc txb_replay_topics_warn(const struct txb_cli *cli, struct txb_pg *consumer,
+                                   const struct txb_replay_wish *wish, const struct txb_replay_lanes *lanes,
+                                   struct txb_error *err) {
+  int64_t horizon = 0;
+  if (wish->to_topic != NULL)
+    TXB_TRY(look_before(cli, consumer, wish, lanes, &horizon, err));
+  if (horizon != 0)
+    txb_replay_warn_old(horizon);
   return TXB_OK;
 }
 
 enum txb_rc txb_replay_topics_remembered(const struct txb_cli *cli, struct txb_pg *consumer,
                                          const struct txb_replay_wish *wish, const struct txb_replay_lanes *lanes,
                                          struct txb_error *err) {
-  TXB_CLEANUP(txb_free_ptr) struct txb_uuid *ids = NULL;
-  struct firsts firsts = {0};
-  int64_t horizon, known = 0, forgotten = 0;
+  int64_t horizon;
   char text[28];
   if (wish->forced || wish->to_topic != NULL)
     return TXB_OK;
-  TXB_TRY(txb_replay_horizon(consumer, &horizon, err));
+  TXB_TRY(look_before(cli, consumer, wish, lanes, &horizon, err));
   if (horizon == 0)
-    return TXB_OK;
-  TXB_TRY(txb_regrow_array(&ids, lanes->count, sizeof(struct txb_uuid), err));
-  firsts.ids = ids;
-  TXB_TRY(txb_replay_topics_each(cli, lanes, note_first, &firsts, err));
-  TXB_TRY(txb_replay_ask_inbox(consumer, wish->group, ids, firsts.count, &known, &forgotten, err));
-  if (forgotten == 0)
     return TXB_OK;
   txb_clock_format(horizon, text);
   return REFUSE(

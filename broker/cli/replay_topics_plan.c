@@ -71,16 +71,6 @@ static bool is_held(const struct look *l, struct txb_slice key) {
   return held;
 }
 
-/* As the lanes compare: bytes, and a message without a key or type is not meant where some are named. */
-static bool is_named(const struct txb_replay_wish *wish, const char *option, struct txb_slice value) {
-  const char *text;
-  size_t n = 0;
-  for (; (text = txb_replay_wish_nth(wish, option, n)) != NULL; n++)
-    if (value.data != NULL && txb_slice_equal(value, txb_slice_text(text)))
-      return true;
-  return n == 0;
-}
-
 /* As txb.replay_count reads it: digits; of equal names the last. */
 static bool circles(const struct look *l, const struct txb_record *record) {
   struct txb_slice value = {NULL, 0};
@@ -100,7 +90,7 @@ static bool circles(const struct look *l, const struct txb_record *record) {
 static enum txb_rc ask_inbox(struct look *l, struct txb_error *err) {
   size_t count = l->id_count;
   l->id_count = 0;
-  if (count == 0 || l->wish->to_topic != NULL)
+  if (count == 0)
     return TXB_OK;
   return txb_replay_ask_inbox(l->consumer, l->wish->group, l->ids, count, &l->known, &l->forgotten, err);
 }
@@ -135,7 +125,7 @@ static enum txb_rc look_at(void *arg, size_t lane, const struct txb_record *reco
   struct txb_event event;
   char text[80];
   txb_event_parse(record, &event);
-  if (is_named(l->wish, "key", record->key) && is_named(l->wish, "type", event.type))
+  if (txb_replay_is_meant(l->wish, record, &event))
     TXB_TRY(count_message(l, lane, record, &event, err));
   count->covered = record->offset + 1 - l->lanes->items[lane].from;
   count->looked++;
@@ -262,16 +252,17 @@ static enum txb_rc add_counts(const struct look *l, json_t *document, struct txb
   (void)json_object_set_new(document, "by_topic", topics);
   TXB_TRY(sorted(l->types, l->untyped, SIZE_MAX, factor, &types, err));
   (void)json_object_set_new(document, "by_type", types);
-  TXB_TRY(sorted(l->keys, l->unkeyed, KEYS_TOP, factor, &keys, err));
+  TXB_TRY(sorted(l->keys, l->unkeyed, KEYS_TOP, 1.0, &keys, err)); /* a key of one message may have no other */
   (void)json_object_set_new(document, "by_key", keys);
-  json_t *more = json_pack(
-      "{s:I, s:I, s:I, s:I, s:I, s:i, s:i, s:i, s:I, s:I, s:b, s:I, s:I, s:o, s:o, s:o, s:s}", "messages",
-      scaled(factor, l->meant), "known", applies ? scaled(factor, l->known) : 0, "forgotten",
-      applies ? scaled(factor, l->forgotten) : 0, "behind_held", scaled(factor, l->behind), "circling",
-      scaled(factor, l->circling), "discarded", 0, "waiting", 0, "edited", 0, "key_count",
-      (json_int_t)json_object_size(l->keys), "held_keys", (json_int_t)json_object_size(l->held), "estimated",
-      factor > 1.0, "looked_at", (json_int_t)l->looked, "span", (json_int_t)txb_replay_lanes_span(l->lanes), "first_at",
-      time_of(l->first_ms), "last_at", time_of(l->last_ms), "lanes", lanes_of(l), "cluster_id", l->lanes->cluster_id);
+  json_t *more =
+      json_pack("{s:I, s:I, s:I, s:I, s:I, s:i, s:i, s:i, s:I, s:I, s:b, s:I, s:I, s:o, s:o, s:o, s:s}", "messages",
+                scaled(factor, l->meant), "known", applies ? scaled(factor, l->known) : 0, "forgotten",
+                l->wish->forced ? 0 : scaled(factor, l->forgotten), "behind_held", scaled(factor, l->behind),
+                "circling", scaled(factor, l->circling), "discarded", 0, "waiting", 0, "edited", 0, "key_count",
+                (json_int_t)json_object_size(l->keys), "held_keys", (json_int_t)json_object_size(l->held), "estimated",
+                factor > 1.0, "looked_at", (json_int_t)l->looked, "span", (json_int_t)txb_replay_lanes_span(l->lanes),
+                "first_at", time_of(l->first_ms), "last_at", time_of(factor > 1.0 ? -1 : l->last_ms), "lanes",
+                lanes_of(l), "cluster_id", l->lanes->cluster_id);
   (void)json_object_update(document, more);
   json_decref(more);
   return TXB_OK;
@@ -290,7 +281,7 @@ static json_int_t most_of(const struct look *l) {
 /* ---- printing --------------------------------------------------------------------------------------------- */
 
 static void print_ranges(const struct txb_cli *cli, const struct txb_replay_lanes *lanes) {
-  static const struct txb_column columns[] = {{"FROM", TXB_RIGHT}, {"TO", TXB_RIGHT}, {"PARTITION", TXB_LEFT}};
+  static const struct txb_column columns[] = {{"FROM", TXB_RIGHT}, {"END", TXB_RIGHT}, {"PARTITION", TXB_LEFT}};
   const size_t shown = lanes->count < 20 ? lanes->count : 20;
   struct txb_table table;
   txb_print("\n");
@@ -298,7 +289,7 @@ static void print_ranges(const struct txb_cli *cli, const struct txb_replay_lane
   for (size_t i = 0; i < shown; i++) {
     const struct txb_replay_lane *lane = &lanes->items[i];
     txb_table_cellf(&table, "%" PRId64, lane->from);
-    txb_table_cellf(&table, "%" PRId64, lane->to - 1);
+    txb_table_cellf(&table, "%" PRId64, lane->to);
     txb_table_cellf(&table, "%s[%d]", lane->topic, (int)lane->partition);
   }
   txb_table_print(&table, cli, 2);
@@ -316,22 +307,25 @@ static void print_text(const struct look *l, const json_t *d) {
             l->wish->forced ? ", also those that were applied already" : "");
   txb_print("  %" JSON_INTEGER_FORMAT " offsets of %zu partition%s", span, l->lanes->count,
             l->lanes->count == 1 ? "" : "s");
-  if (l->first_ms >= 0)
+  if (l->first_ms >= 0 && estimated)
+    txb_print(", from %.19s UTC on", txb_failed_text(d, "first_at"));
+  else if (l->first_ms >= 0)
     txb_print(", from %.19s to %.19s UTC", txb_failed_text(d, "first_at"), txb_failed_text(d, "last_at"));
   txb_print("\n");
   if (estimated)
-    txb_print("  all of this is an estimate: the first %" JSON_INTEGER_FORMAT " messages were looked at\n",
+    txb_print("  all of this is an estimate: %" JSON_INTEGER_FORMAT
+              " messages were looked at, from the beginning of each partition, and keys are counted among them alone\n",
               txb_failed_integer(d, "looked_at"));
   txb_replay_plan_line(d, "known", "of them the group has applied: they are counted as duplicates");
   txb_replay_plan_line(d, "behind_held", "wait behind keys that failed messages hold");
   txb_replay_plan_line(d, "circling", TXB_REPLAY_CIRCLING);
-  txb_replay_plan_line(d, "forgotten",
-                       "are older than the inbox remembers: `replay start` refuses them without --force");
+  txb_replay_print_forgotten(l->wish, d);
   print_ranges(l->cli, l->lanes);
   txb_replay_plan_counts(l->cli, json_object_get(d, "by_topic"), "TOPIC", 0);
   txb_replay_plan_counts(l->cli, json_object_get(d, "by_type"), "TYPE", 0);
   txb_replay_plan_counts(l->cli, json_object_get(d, "by_key"), "KEY", txb_failed_integer(d, "key_count"));
   txb_replay_plan_print_estimate(l->wish, d, "partition");
+  txb_replay_print_refusal(d);
 }
 
 static enum txb_rc plan(struct look *l, json_t *document, struct txb_error *err) {
@@ -350,11 +344,13 @@ enum txb_rc txb_replay_topics_plan(const struct txb_cli *cli, struct txb_pg *con
                                    const struct txb_replay_lanes *lanes, struct txb_error *err) {
   struct look l = {.cli = cli, .wish = wish, .lanes = lanes, .consumer = consumer, .first_ms = -1, .last_ms = -1};
   json_t *document = txb_replay_plan_document(wish, times);
+  enum txb_rc rc = txb_replay_refusal(cli, consumer, NULL, wish, times, lanes, document, err);
   l.held = json_object();
   l.topics = json_object();
   l.types = json_object();
   l.keys = json_object();
-  enum txb_rc rc = plan(&l, document, err);
+  if (rc == TXB_OK)
+    rc = plan(&l, document, err);
   json_decref(l.held);
   json_decref(l.topics);
   json_decref(l.types);

@@ -3,6 +3,7 @@
 --   txb.job_start(...as in 0014..., lane_topics text[] = null, lane_partitions int[] = null, lane_froms bigint[] = null,
 --                 lane_tos bigint[] = null, cluster_id text = null, to_topic text = null, partitions int[] = null,
 --                 out number bigint, out existed boolean)
+--   txb.job_refusal(...) returns problem, hint                 what txb.job_start would refuse, for a plan
 --   txb.lane_claim(...) returns table, a row a lane            as in 0015, with the cluster, the partition and the target
 --   txb.job_list(...), txb.job_show(...)                       as in 0014, with from_partition, cluster_id, to_topic
 --
@@ -287,6 +288,32 @@ $$;
 COMMENT ON FUNCTION txb.job_obstacle(txb.job, txb.job_range[]) IS
   'What stands against a job that is to be started, and what to do; null: nothing. With the lock of txb.jobs_lock';
 
+CREATE FUNCTION txb.job_refusal(
+  group_name text, source text, cluster_id text, topics text[], seq_from bigint, seq_to bigint, forced boolean,
+  then_live boolean, to_topic text, lane_topics text[], lane_partitions int[], lane_froms bigint[], lane_tos bigint[],
+  OUT problem text, OUT hint text)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
+AS $$
+DECLARE
+  j txb.job;
+BEGIN
+  j.group_name := job_refusal.group_name;
+  j.source := job_refusal.source;
+  j.cluster_id := job_refusal.cluster_id;
+  j.topics := txb.sorted(job_refusal.topics);
+  j.seq_from := job_refusal.seq_from;
+  j.seq_to := job_refusal.seq_to;
+  j.forced := job_refusal.forced;
+  j.then_live := job_refusal.then_live;
+  j.to_topic := job_refusal.to_topic;
+  SELECT o.problem, o.hint INTO problem, hint
+    FROM txb.job_obstacle(j, txb.job_ranges(j, lane_topics, lane_partitions, lane_froms, lane_tos)) AS o;
+END
+$$;
+COMMENT ON FUNCTION txb.job_refusal(text, text, text, text[], bigint, bigint, boolean, boolean, text, text[], int[],
+                                    bigint[], bigint[]) IS
+  'Why txb.job_start would refuse such a job as this database is now, and what to do; null: it would not. Changes nothing';
+
 DROP FUNCTION txb.job_start(text, text, text, text[], bytea[], text[], timestamptz, timestamptz, bigint, bigint, boolean,
                             boolean, bigint, text, text);
 CREATE FUNCTION txb.job_start(
@@ -324,15 +351,15 @@ BEGIN
   j.forced := coalesce(job_start.forced, false);
   j.rate_max := job_start.rate_max;
   j.reason := left(nullif(job_start.reason, ''), 1000);
-  problem := txb.job_problem(j);
-  IF problem IS NOT NULL THEN
-    RAISE EXCEPTION '%', problem USING ERRCODE = '22023';
-  END IF;
-  ranges := txb.job_ranges(j, lane_topics, lane_partitions, lane_froms, lane_tos);
 
   PERFORM pg_advisory_xact_lock(txb.jobs_lock());
+  -- Compared before anything is checked: what the caller took from the job itself need not fit what it says now.
   SELECT o.* INTO was FROM txb.job AS o WHERE o.name = j.name;
   IF was.number IS NOT NULL THEN
+    SELECT array_agg(ROW(u.topic, u.partition, u.seq_from, u.seq_to)::txb.job_range
+                     ORDER BY u.topic COLLATE "C", u.partition) FILTER (WHERE (u.seq_from < u.seq_to) IS NOT FALSE)
+      INTO ranges
+      FROM unnest(lane_topics, lane_partitions, lane_froms, lane_tos) AS u (topic, partition, seq_from, seq_to);
     IF (was.group_name, was.source, was.topics, was.keys, was.types, was.time_from, was.time_to, was.seq_from,
         was.seq_to, was.forced, was.then_live, was.cluster_id, was.partitions, was.to_topic,
         CASE WHEN was.cluster_id IS NOT NULL THEN txb.job_ranges_of(was.number) END)
@@ -346,6 +373,11 @@ BEGIN
     existed := true;
     RETURN;
   END IF;
+  problem := txb.job_problem(j);
+  IF problem IS NOT NULL THEN
+    RAISE EXCEPTION '%', problem USING ERRCODE = '22023';
+  END IF;
+  ranges := txb.job_ranges(j, lane_topics, lane_partitions, lane_froms, lane_tos);
   SELECT o.problem, o.hint INTO problem, hint FROM txb.job_obstacle(j, ranges) AS o;
   IF problem IS NOT NULL THEN
     RAISE EXCEPTION '%', problem USING ERRCODE = '55000', HINT = hint;
@@ -537,6 +569,9 @@ GRANT EXECUTE ON FUNCTION
   txb.job_start(text, text, text, text[], bytea[], text[], timestamptz, timestamptz, bigint, bigint, boolean, boolean,
                 bigint, text, text, text[], int[], bigint[], bigint[], text, text, int[])
 TO txb_admin;
+GRANT EXECUTE ON FUNCTION
+  txb.job_refusal(text, text, text, text[], bigint, bigint, boolean, boolean, text, text[], int[], bigint[], bigint[])
+TO txb_reader, txb_admin;
 GRANT EXECUTE ON FUNCTION txb.lane_claim(text, text, uuid, bigint, int, boolean) TO txb_worker;
 
 RESET ROLE;

@@ -125,9 +125,13 @@ def test_offsets_of_one_partition(desk):
     command_line = ("replay", "start", "--group", "ledger", "--kafka", "--yes", *one)
     desk.refused(USAGE, ["--to 10 lies above the end", "gets offset 9"], *command_line, "--to", "10")
     desk.refused(USAGE, ["--from 10 lies above the end", "gets offset 9"], *command_line, "--from", "10")
-    desk.refused(USAGE, "nothing lies from 9 to now", *command_line, "--from", "9")
+    desk.refused(USAGE, ["nothing lies from 9 to now", "correct --from and --to, or leave them out"], *command_line, "--from", "9")
     desk.refused(USAGE, "nothing lies from 5 to 5", *command_line, "--from", "5", "--to", "5")
-    desk.refused(USAGE, ["has 2 partitions, numbered from 0: there is no 2"], *command_line, "--partition", "2")
+    desk.refused(USAGE, ["has 2 partitions, numbered from 0: there is no 2; correct --partition"], *command_line, "--partition", "2")
+    desk.refused(USAGE, f"topic {desk.payments} has 1 partition, numbered from 0: there is no 1; correct --partition",
+                 "replay", "plan", "--group", "ledger", "--kafka", "--topic", desk.payments, "--partition", "1")
+    for option, word in (("--from", "beginning"), ("--to", "now")):
+        desk.refused(USAGE, f'{option}: "soon" is no time: give one like 2026-01-31T12:00:00Z, an offset, or {word}', *command_line, option, "soon")
 
 
 def test_times_become_offsets_when_the_job_starts(desk):
@@ -157,9 +161,22 @@ def test_what_retention_took_is_told_with_the_oldest_that_is_there(desk):
 
 
 def test_a_topic_that_is_not_there_is_refused(desk):
-    desk.refused(USAGE, "has no topic nowhere", "replay", "plan", "--group", "ledger", "--kafka", "--to-topic", "x", "--topic", "nowhere")
+    desk.refused(USAGE, "has no topic nowhere: create it, or correct --topic", "replay", "plan", "--group", "ledger", "--kafka", "--to-topic", desk.archive, "--topic", "nowhere")
     desk.refused(USAGE, ["takes no topic", desk.archive], "replay", "plan", "--group", "ledger", "--kafka", "--topic", desk.archive)
     desk.refused(USAGE, f"nothing lies from the beginning to now in topic {desk.orders} and the others", "replay", "plan", "--group", "ledger", "--kafka")
+
+
+def test_a_topic_to_write_to_must_be_there(desk):
+    desk.produce(desk.orders, 1)
+    desk.book("INSERT INTO txb.relay (source, highest, watermark) VALUES ('here', 1, 1)")
+    desk.book("SELECT txb.publish('any', 'k', 'made', '1')")
+    outbox = ("-d", desk.postgres.uri(desk.ledger), "--brokers", desk.kafka.brokers)
+    for words in (("plan",), ("start", "--yes")):
+        desk.refused(USAGE, f"Kafka at {desk.kafka.brokers} has no topic nowhere: create it, or correct --to-topic", "replay", *words, "--group", "ledger", "--kafka", "--to-topic", "nowhere")
+        desk.refused(USAGE, "has no topic nowhere: create it, or correct --to-topic", *outbox, "replay", *words, "--group", "ledger", "--source", "here", "--topic", "any", "--to-topic", "nowhere")
+    desk.refused(USAGE, ['source "here" holds nothing of topic an from the beginning to now', "correct --topic"],
+                 *outbox, "replay", "start", "--yes", "--group", "ledger", "--source", "here", "--topic", "an", "--to-topic", desk.archive)
+    desk.ok(*outbox, "replay", "start", "--yes", "--group", "ledger", "--source", "here", "--topic", "any", "--to-topic", desk.archive)
 
 
 def test_kafka_that_is_away_is_told(desk):
@@ -174,8 +191,59 @@ def test_a_range_older_than_the_inbox_remembers_is_refused(desk):
     desk.book("UPDATE txb.inbox_state SET horizon = '2025-06-16 00:00:00+00'")
     line = ("replay", "start", "--group", "ledger", "--kafka", "--yes")
     desk.refused(USAGE, ["remembers what was applied since 2025-06-16T00:00:00Z", "--from 2025-06-16T00:00:00Z, or --force"], *line)
-    assert desk.plan()["forgotten"] == 3
+    plan = desk.plan()
+    assert plan["forgotten"] == 3 and "remembers what was applied since" in plan["would_refuse"] and plan["remembers_since"].startswith("2025-06-16T00:00:00")
+    assert "\nreplay start would refuse this: the inbox of group ledger remembers" in desk.ok("replay", "plan", "--group", "ledger", "--kafka")
     desk.ok(*line, "--force", "--reason", "on purpose")
+
+
+def test_what_is_not_meant_does_not_matter_to_the_inbox(desk):
+    desk.produce(desk.orders, 3, key="old%d")
+    desk.produce(desk.orders, 3, at_ms=START_MS + 48 * HOUR_MS)
+    desk.produce(desk.orders, 1, partition=1, key="old%d")
+    desk.book("UPDATE txb.inbox_state SET horizon = '2025-06-16 00:00:00+00'")
+    line = ("replay", "start", "--group", "ledger", "--kafka", "--yes")
+    desk.refused(USAGE, "remembers what was applied since", *line, "--key", "old1")
+    assert desk.plan("--key", "k1")["would_refuse"] is None
+    desk.ok(*line, "--key", "k1")
+
+
+def test_copies_that_an_inbox_no_longer_remembers_are_told(desk):
+    desk.produce(desk.orders, 3)
+    desk.produce(desk.orders, 2, at_ms=START_MS + 48 * HOUR_MS)
+    desk.book("INSERT INTO txb.relay (source, highest, watermark) VALUES ('here', 2, 2)")
+    desk.book("SELECT txb.publish('any', 'k', 'made', '1')")
+    desk.book("SELECT txb.outbox_copy('any', '01900000-0000-7000-8000-000000000001', NULL, NULL, NULL, NULL, '1', NULL, NULL, '{}')")
+    outbox = ("-d", desk.postgres.uri(desk.ledger), "--brokers", desk.kafka.brokers, "replay", "plan", "--group", "ledger", "--source", "here", "--topic", "any", "--to-topic", desk.archive)
+    assert desk.plan("--to-topic", desk.archive)["forgotten"] == 0
+    desk.book("UPDATE txb.inbox_state SET horizon = '2025-06-16 00:00:00+00'")
+    plan = desk.plan("--to-topic", desk.archive)
+    assert (plan["forgotten"], plan["known"], plan["would_refuse"]) == (3, 0, None)
+    told = "older than 2025-06-16T00:00:00Z: groups of databases whose inbox forgets what was before that will refuse"
+    assert f"3  are {told}" in desk.ok("replay", "plan", "--group", "ledger", "--kafka", "--to-topic", desk.archive)
+    assert desk.json(*outbox)["forgotten"] == 1 and f"1  are {told}" in desk.ok(*outbox)
+    code, out, err = desk.run("replay", "start", "--yes", "--group", "ledger", "--kafka", "--to-topic", desk.archive)
+    assert code == 0 and told in err and f"writes its messages to the outbox for topic {desk.archive}" in out
+    desk.book("UPDATE txb.outbox SET created_at = '2025-06-01'")
+    code, out, err = desk.run(*[word if word != "plan" else "start" for word in outbox], "--yes")
+    assert code == 0 and told in err
+
+
+def test_a_plan_tells_what_a_start_would_refuse(desk):
+    desk.produce(desk.archive, 1)
+    desk.produce(desk.orders, 1)
+    line = ("replay", "plan", "--group", "ledger", "--kafka")
+    copy = ("--topic", desk.archive, "--to-topic", desk.archive)
+    assert "no relay has served this database" in desk.plan(*copy)["would_refuse"]
+    assert "\nreplay start would refuse this: no relay has served this database: intents written here would not be published; " in desk.ok(*line, *copy)
+    assert desk.plan()["would_refuse"] is None and "refuse" not in desk.ok(*line)
+    number = desk.start("--name", "n")["number"]
+    assert f"job {number} (\"n\") is running" in desk.plan()["would_refuse"]
+    assert f"replay start would refuse this: another job of group \"ledger\" is at work on topic \"{desk.orders}\"" in desk.ok("replay", "start", "--dry-run", *line[2:])
+    assert desk.plan("--name", "n")["would_refuse"] is None, "a start finds it"
+    desk.ok("replay", "cancel", str(number), "--group", "ledger", "--reason", "x")
+    desk.book("DELETE FROM txb.consumer_offset WHERE topic = %s", desk.orders)
+    assert "has no position in topic" in desk.plan()["would_refuse"]
 
 
 # -- the plan ------------------------------------------------------------------------------------------------------------------------------
@@ -202,7 +270,7 @@ def test_a_plan_reads_the_range_and_changes_nothing(desk):
     assert plan["lanes"][0] == {"topic": desk.orders, "from_partition": 0, "seq_from": 0, "seq_to": 6}
     assert plan["first_at"].startswith("2025-06-15T15:06:40")
     text = desk.ok("replay", "plan", "--group", "ledger", "--kafka")
-    for line in ("would replay 10 messages of Kafka into group ledger", "10 offsets of 3 partitions, from 2025-06-15T15:06:40", f"{desk.orders}[1]",
+    for line in ("would replay 10 messages of Kafka into group ledger", "10 offsets of 3 partitions, from 2025-06-15T15:06:40", f"{desk.orders}[1]", f"0    6  {desk.orders}[0]",
                  "1  of them the group has applied", "2  wait behind keys", "in each partition, which is assumed"):
         assert line in text, text
     assert desk.plan("--key", "k1")["messages"] == 2 and desk.plan("--type", "paid")["messages"] == 2
@@ -214,19 +282,22 @@ def test_a_plan_reads_the_range_and_changes_nothing(desk):
     circling = ("--topic", desk.archive, "--to-topic", desk.archive)
     assert desk.plan(*circling)["circling"] == 2
     assert "2  go into no topic" in desk.ok("replay", "plan", "--group", "ledger", "--kafka", *circling)
-    copied = desk.plan("--to-topic", "copies")
-    assert (copied["messages"], copied["known"], copied["behind_held"], copied["to_topic"]) == (10, 0, 0, "copies")
+    copied = desk.plan("--to-topic", desk.archive)
+    assert (copied["messages"], copied["known"], copied["behind_held"], copied["to_topic"]) == (10, 0, 0, desk.archive)
     assert desk.contents() == before
 
 
 def test_a_plan_of_a_large_range_is_an_estimate(desk):
-    desk.produce(desk.orders, 150_000, step_ms=0)
+    desk.produce(desk.orders, 1, key=b"alone")
+    desk.produce(desk.orders, 149_999, step_ms=0)
     desk.produce(desk.orders, 50_000, partition=1, step_ms=0)
     plan = desk.plan("--topic", desk.orders)
     assert plan["estimated"] and 100_000 <= plan["looked_at"] <= 100_010 and plan["span"] == 200_000
-    assert plan["messages"] == 200_000 and sum(row["messages"] for row in plan["by_key"]) == pytest.approx(200_000, abs=3)
+    assert plan["messages"] == 200_000 and sum(row["messages"] for row in plan["by_key"]) == plan["looked_at"]
+    assert plan["by_key"][-1] == {"value": "alone", "messages": 1} and plan["last_at"] is None
     text = desk.ok("replay", "plan", "--group", "ledger", "--kafka", "--topic", desk.orders)
-    assert "would replay about 200000 messages" in text and "all of this is an estimate: the first 10000" in text
+    assert "would replay about 200000 messages" in text and "all of this is an estimate: 10000" in text
+    assert "were looked at, from the beginning of each partition, and keys are counted among them alone" in text and " UTC on\n" in text
 
 
 # -- jobs ----------------------------------------------------------------------------------------------------------------------------------
@@ -242,7 +313,7 @@ def test_the_same_name_finds_its_job_also_when_the_topic_has_grown_and_kafka_is_
     answer = desk.json(*again)
     assert (answer["number"], answer["existed"]) == (number, True)
     taken = ["the name \"nightly\" is taken by a job that says something else", f"replay show {number}"]
-    for other in (("--partition", "0"), ("--topic", desk.orders), ("--to", "2025-06-15T15:06:42Z"), ("--key", "k1"), ("--to-topic", "copies")):
+    for other in (("--partition", "0"), ("--partition", "1"), ("--topic", desk.payments), ("--topic", desk.orders, "--partition", "0", "--to", "1"), ("--topic", desk.orders), ("--to", "2025-06-15T15:06:42Z"), ("--key", "k1"), ("--to-topic", "copies")):
         desk.refused(FAILED, taken, *again, *other)
     desk.book("INSERT INTO txb.relay (source, highest, watermark, epoch) VALUES ('here', 1, 1, 1)")
     desk.book("SELECT txb.publish(%s, 'k', 'made', '1')", desk.orders)
@@ -283,17 +354,19 @@ def test_a_job_into_a_topic_wants_a_relay_of_the_groups_database(desk):
     assert answer["to_topic"] == desk.archive and desk.lanes(number) == [(desk.archive, 0, 0, 5)], "it ends where it began to write"
     assert desk.book("SELECT run, to_topic FROM txb.job") == [(answer["number"], desk.archive)]
     assert f"into topic   {desk.archive}" in desk.ok("replay", "show", number, "--group", "ledger")
-    assert f"to {desk.archive}" in desk.ok("replay", "list", "--group", "ledger")
+    assert f"to {desk.archive}" in desk.ok("replay", "list", "--group", "ledger") and "WRITTEN" in desk.ok("replay", "list", "--group", "ledger")
+    shown = desk.ok("replay", "show", number, "--group", "ledger")
+    assert "0 written, 0 duplicate" in shown and "WRITTEN" in shown and "applied" not in shown.lower()
 
 
 def test_an_outbox_may_go_to_a_topic(desk):
     desk.book("INSERT INTO txb.relay (source, highest, watermark, epoch) VALUES ('here', 3, 3, 1)")
     desk.book("SELECT txb.publish('any', 'k', 'made', '1') FROM generate_series(1, 3)")
-    here = ("--database", desk.postgres.uri(desk.ledger), "--source", "here", "--topic", "any", "--to-topic", "copies")
+    here = ("--database", desk.postgres.uri(desk.ledger), "--source", "here", "--topic", "any", "--to-topic", desk.archive)
     text = desk.ok("replay", "plan", "--group", "ledger", *here)
-    assert "would replay 3 messages of source here into topic copies" in text
+    assert f"would replay 3 messages of source here into topic {desk.archive}" in text
     plan = desk.json("replay", "plan", "--group", "ledger", *here)
-    assert (plan["to_topic"], plan["circling"]) == ("copies", 0)
+    assert (plan["to_topic"], plan["circling"]) == (desk.archive, 0)
     for count in (9, 10):
         desk.book("SELECT txb.outbox_copy('any', txb.uuid_v7(), NULL, '\\xff', NULL, NULL, '1', NULL, NULL, %s)", json.dumps({"txb-replayed": str(count)}))
     desk.book("UPDATE txb.relay SET highest = 5, watermark = 5")
@@ -302,7 +375,7 @@ def test_an_outbox_may_go_to_a_topic(desk):
     assert plan["by_type"] == [{"value": "made", "messages": 3}, {"value": None, "messages": 2}], "a copy of a message without a type has none"
     assert desk.json("replay", "plan", "--group", "ledger", *here, "--type", "-")["messages"] == 0
     number = desk.json("replay", "start", "--group", "ledger", "--yes", *here)["number"]
-    assert desk.book("SELECT source, cluster_id, to_topic, run FROM txb.job") == [("here", None, "copies", number)]
+    assert desk.book("SELECT source, cluster_id, to_topic, run FROM txb.job") == [("here", None, desk.archive, number)]
 
 
 # -- with workers --------------------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,144 @@
+/* What stands against a replay: told by a plan, and before a start asks. Changes nothing. */
+#include <stdio.h>
+
+#include "broker/cli/replay.h"
+#include "broker/cli/safe_text.h"
+#include "cli_sql.h"
+#include "common/clock.h"
+#include "common/kafka_inspect.h"
+
+#define REFUSE(err, ...) TXB_FAIL_FROM((err), TXB_REFUSED, TXB_ORIGIN_USAGE, __VA_ARGS__)
+#define ASK_MS           10000
+
+static const struct txb_pg_statement missing_statement = {"cli_replay_missing", txb_text_cli_replay_missing};
+static const struct txb_pg_statement refusal_statement = {"cli_replay_refusal", txb_text_cli_replay_refusal};
+
+/* What is written for a topic that is not there waits in the outbox, and the job has ended. */
+enum txb_rc txb_replay_check_target(const struct txb_cli *cli, const struct txb_replay_wish *wish,
+                                    struct txb_error *err) {
+  struct txb_kafka_inspect *kafka = NULL;
+  int count = 0;
+  if (wish->to_topic == NULL || cli->settings.kafka.brokers == NULL)
+    return TXB_OK;
+  struct txb_kafka_cluster cluster = txb_cli_cluster(cli, "txbroker-replay");
+  TXB_TRY(txb_kafka_inspect_open(&cluster, ASK_MS, &kafka, err));
+  enum txb_rc rc = txb_kafka_inspect_partitions(kafka, wish->to_topic, &count, err);
+  txb_kafka_inspect_close(kafka);
+  if (rc == TXB_OK && count < 0)
+    rc = REFUSE(err, "Kafka at %s has no topic %s: create it, or correct --to-topic", cli->settings.kafka.brokers,
+                wish->to_topic);
+  return rc;
+}
+
+/* For a topic any --topic may be taken, not only those of the group: so one that was mistyped is seen by this alone. */
+enum txb_rc txb_replay_check_topics(struct txb_pg *source, const struct txb_replay_wish *wish,
+                                    const struct txb_replay_range *range, struct txb_error *err) {
+  TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *row = NULL;
+  struct txb_pg_params params;
+  if (wish->to_topic == NULL)
+    return TXB_OK;
+  txb_pg_params_init(&params);
+  txb_pg_add_int8(&params, range->seq_from);
+  txb_pg_add_int8(&params, range->seq_to);
+  txb_replay_topics_param(&params, wish);
+  TXB_TRY(txb_failed_ask(source, &missing_statement, &params, "txb_reader", &row, err));
+  if (txb_pg_rows(row) == 0)
+    return TXB_OK;
+  return REFUSE(
+      err,
+      "source \"%s\" holds nothing of topic %s from %s to %s: correct --topic or the range, or leave the topic "
+      "out",
+      wish->source, txb_pg_text(row, 0, 0), wish->from.text == NULL ? "the beginning" : wish->from.text,
+      wish->to.text == NULL ? "now" : wish->to.text);
+}
+
+/* ---- what a start would refuse ---------------------------------------------------------------------------- */
+
+static enum txb_rc ask_server(struct txb_pg *consumer, const struct txb_replay_wish *wish,
+                              const struct txb_replay_range *range, const struct txb_replay_lanes *lanes,
+                              struct txb_buffer *out, struct txb_error *err) {
+  TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *row = NULL;
+  struct txb_pg_params params;
+  txb_pg_params_init(&params);
+  txb_pg_add_text(&params, txb_slice_text(wish->group));
+  txb_pg_add_text(&params, txb_slice_text(wish->source));
+  txb_pg_add_text(&params, txb_slice_text(lanes == NULL ? NULL : lanes->cluster_id));
+  txb_replay_topics_param(&params, wish);
+  txb_replay_number_param(&params, lanes == NULL, range->seq_from);
+  txb_replay_number_param(&params, lanes == NULL && !wish->then_live, range->seq_to);
+  txb_pg_add_bool(&params, wish->forced);
+  txb_pg_add_bool(&params, wish->then_live);
+  txb_pg_add_text(&params, txb_slice_text(wish->to_topic));
+  txb_replay_lanes_params(&params, lanes);
+  TXB_TRY(txb_failed_ask(consumer, &refusal_statement, &params, "txb_reader", &row, err));
+  if (!txb_pg_is_null(row, 0, 0))
+    txb_buffer_add_text(out, txb_pg_text(row, 0, 0));
+  if (!txb_pg_is_null(row, 0, 1))
+    txb_buffer_addf(out, "; %s", txb_pg_text(row, 0, 1));
+  return TXB_OK;
+}
+
+static enum txb_rc ask_all(const struct txb_cli *cli, struct txb_pg *consumer, struct txb_pg *source,
+                           const struct txb_replay_wish *wish, const struct txb_replay_range *range,
+                           const struct txb_replay_lanes *lanes, struct txb_buffer *out, struct txb_error *err) {
+  struct txb_error told;
+  TXB_TRY(ask_server(consumer, wish, range, lanes, out, err));
+  if (out->size > 0)
+    return TXB_OK;
+  enum txb_rc rc = lanes != NULL ? txb_replay_topics_remembered(cli, consumer, wish, lanes, &told)
+                                 : txb_replay_range_remembered(consumer, source, wish, range, &told);
+  if (rc == TXB_REFUSED && told.origin == TXB_ORIGIN_USAGE) {
+    txb_buffer_add_text(out, told.message);
+    return TXB_OK;
+  }
+  if (rc != TXB_OK && err != NULL)
+    *err = told;
+  return rc;
+}
+
+enum txb_rc txb_replay_refusal(const struct txb_cli *cli, struct txb_pg *consumer, struct txb_pg *source,
+                               const struct txb_replay_wish *wish, const struct txb_replay_range *range,
+                               const struct txb_replay_lanes *lanes, json_t *document, struct txb_error *err) {
+  struct txb_buffer text;
+  struct txb_replay_job job;
+  int64_t horizon;
+  char since[28];
+  TXB_TRY(txb_replay_horizon(consumer, &horizon, err));
+  txb_clock_format(horizon, since);
+  (void)json_object_set_new(document, "remembers_since", horizon == 0 ? json_null() : json_string(since));
+  (void)json_object_set_new(document, "would_refuse", json_null());
+  TXB_TRY(txb_replay_named(consumer, wish->name, &job, err));
+  if (job.number > 0) /* a start finds it, and starts nothing */
+    return TXB_OK;
+  txb_buffer_init(&text);
+  enum txb_rc rc = ask_all(cli, consumer, source, wish, range, lanes, &text, err);
+  if (rc == TXB_OK && text.size > 0)
+    (void)json_object_set_new(document, "would_refuse", json_string(txb_buffer_text(&text)));
+  txb_buffer_fini(&text);
+  return rc;
+}
+
+void txb_replay_print_refusal(const json_t *document) {
+  const char *why = txb_failed_text(document, "would_refuse");
+  struct txb_buffer safe;
+  if (why == NULL)
+    return;
+  txb_buffer_init(&safe);
+  txb_safe_add(&safe, txb_slice_text(why), 0, TXB_SAFE_LINE); /* names of jobs and people are in it */
+  txb_print("\nreplay start would refuse this: %s\n", txb_buffer_text(&safe));
+  txb_buffer_fini(&safe);
+}
+
+void txb_replay_print_forgotten(const struct txb_replay_wish *wish, const json_t *document) {
+  const char *since = txb_failed_text(document, "remembers_since");
+  char text[200];
+  if (wish->to_topic == NULL)
+    (void)snprintf(text, sizeof text,
+                   "are older than the inbox remembers: `replay start` refuses them without --force");
+  else
+    (void)snprintf(text, sizeof text,
+                   "are older than %.19sZ: groups of databases whose inbox forgets what was before that will refuse "
+                   "their copies",
+                   since == NULL ? "" : since);
+  txb_replay_plan_line(document, "forgotten", text);
+}
