@@ -127,7 +127,7 @@ enum txb_rc txb_replay_topics_remembered(const struct txb_cli *cli, struct txb_p
 /* --to-topic must be there, so far as there are brokers to ask. TXB_REFUSED (usage). */
 enum txb_rc txb_replay_check_target(const struct txb_cli *cli, const struct txb_replay_wish *wish,
                                     struct txb_error *err) TXB_MUST_CHECK;
-/* For --to-topic the range of an outbox must hold something of each topic. TXB_REFUSED (usage). */
+/* For --to-topic the range of an outbox must hold something of each --topic. TXB_REFUSED (usage). */
 enum txb_rc txb_replay_check_topics(struct txb_pg *source, const struct txb_replay_wish *wish,
                                     const struct txb_replay_range *range, struct txb_error *err) TXB_MUST_CHECK;
 /* Sets would_refuse, what `replay start` would say as things are, and remembers_since, of the inbox. */

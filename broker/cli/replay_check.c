@@ -35,7 +35,7 @@ enum txb_rc txb_replay_check_topics(struct txb_pg *source, const struct txb_repl
                                     const struct txb_replay_range *range, struct txb_error *err) {
   TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *row = NULL;
   struct txb_pg_params params;
-  if (wish->to_topic == NULL)
+  if (wish->to_topic == NULL || txb_replay_wish_nth(wish, "topic", 0) == NULL)
     return TXB_OK;
   txb_pg_params_init(&params);
   txb_pg_add_int8(&params, range->seq_from);
@@ -44,12 +44,9 @@ enum txb_rc txb_replay_check_topics(struct txb_pg *source, const struct txb_repl
   TXB_TRY(txb_failed_ask(source, &missing_statement, &params, "txb_reader", &row, err));
   if (txb_pg_rows(row) == 0)
     return TXB_OK;
-  return REFUSE(
-      err,
-      "source \"%s\" holds nothing of topic %s from %s to %s: correct --topic or the range, or leave the topic "
-      "out",
-      wish->source, txb_pg_text(row, 0, 0), wish->from.text == NULL ? "the beginning" : wish->from.text,
-      wish->to.text == NULL ? "now" : wish->to.text);
+  return REFUSE(err, "source \"%s\" holds nothing of topic %s from %s to %s: correct --topic, --from or --to",
+                wish->source, txb_pg_text(row, 0, 0), wish->from.text == NULL ? "the beginning" : wish->from.text,
+                wish->to.text == NULL ? "now" : wish->to.text);
 }
 
 /* ---- what a start would refuse ---------------------------------------------------------------------------- */

@@ -172,6 +172,8 @@ def test_a_plan_tells_what_is_left_out_and_what_waits(desk):
     text = desk.ok("replay", "plan", "--group", "ledger")
     for line in ("3  wait behind keys that failed messages hold", "1  more are left out: they were discarded", "2  more are left out: they are not published yet"):
         assert line in text
+    text = desk.ok("replay", "plan", "--group", "ledger", "--to-topic", "copies")
+    assert "2  more are left out: they are not published yet, and are not copied" in text
     text = desk.ok("replay", "plan", "--group", "balances", "--then-live")
     assert "and then go on live" in text and "it will stop before number 5" in text and "failed list --source shop" in text
 

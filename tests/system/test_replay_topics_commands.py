@@ -177,6 +177,12 @@ def test_a_topic_to_write_to_must_be_there(desk):
     desk.refused(USAGE, ['source "here" holds nothing of topic an from the beginning to now', "correct --topic"],
                  *outbox, "replay", "start", "--yes", "--group", "ledger", "--source", "here", "--topic", "an", "--to-topic", desk.archive)
     desk.ok(*outbox, "replay", "start", "--yes", "--group", "ledger", "--source", "here", "--topic", "any", "--to-topic", desk.archive)
+    with open(desk.config, encoding="utf-8") as file:
+        settings = json.load(file) | {"sources": [{"name": "here", "database": desk.postgres.uri(desk.ledger)}]}
+    with open(desk.config, "w", encoding="utf-8") as file:
+        json.dump(settings, file)
+    plan = desk.json("replay", "plan", "--group", "ledger", "--to-topic", desk.archive)
+    assert plan["messages"] == 0, "a topic that nobody named may hold nothing"
 
 
 def test_kafka_that_is_away_is_told(desk):
