@@ -232,6 +232,7 @@ def test_a_copy_of_a_refused_copy_has_the_message_s_own_key_and_source(db, admin
 
 def test_nothing_is_copied_where_no_relay_would_publish_it(db, admin):
     number = add(db)
+    db.root.do("INSERT INTO txb.relay (source) VALUES ('shop')")  # that none ever took
     for call in (lambda: copy(admin, number), lambda: start(admin, "copy", to_topic="aside")):
         with refused("55000", "no relay has ever served this database", "start its relay"):
             call()

@@ -298,7 +298,10 @@ def test_a_job_that_writes_to_a_topic_wants_a_relay_and_no_position(db, admin, w
         start(admin, to_topic="copies")
     with refused("55000", *texts):
         start_kafka(admin, ("new", 0, 0, 5), to_topic="copies")
-    db.root.do("INSERT INTO txb.relay (source, epoch) VALUES ('here', 1)")
+    db.root.do("INSERT INTO txb.relay (source) VALUES ('here')")  # that none ever took
+    with refused("55000", *texts):
+        start(admin, to_topic="copies")
+    db.root.do("UPDATE txb.relay SET epoch = 1")
     number, _ = start_kafka(admin, ("new", 0, 0, 5), to_topic="new", name="copy")
     row = job(db, number)
     assert (row["to_topic"], row["run"], row["forced"]) == ("new", number, False), "even into itself: its range is fixed"
