@@ -9,9 +9,7 @@
 #include "common/clock.h"
 #include "common/fault.h"
 #include "common/memory.h"
-#include "common/random.h"
 #include "consumer/lane_page.h"
-#include "consumer/lane_rate.h"
 #include "consumer/lane_reader_internal.h"
 #include "consumer/worker_internal.h"
 #include "consumer_sql.h"
@@ -50,10 +48,7 @@ struct outbox_reader {
 
   struct txb_pg *pg;
   bool connecting;
-  int64_t connect_until_us, retry_us; /* retry_us: not before */
-  struct txb_backoff backoff;
-  bool in_trouble, tell_trouble, tell_well;
-  struct txb_error trouble;
+  int64_t connect_until_us;
   int64_t told_waits_from; /* 0: not */
 
   enum request request; /* under way */
@@ -67,23 +62,16 @@ struct outbox_reader {
   bool facts_known;                                              /* of this connection */
   int64_t watermark, waits_from, lowest, look_us, look_pause_us; /* waits_from, lowest 0: none */
   char event_source[300];
-  bool want_highest, tell_highest, tell_range;
+  bool want_highest, tell_highest;
   int64_t highest, highest_told;
 
-  int64_t seq_to;
-  bool whole; /* nothing may be left out that waits to be published */
-  bool fetching, paused;
+  bool whole;                /* nothing may be left out that waits to be published */
   struct txb_lane_last last; /* that was given, or run before */
   bool differs;              /* and the source has another in its place, or none */
   int64_t next_seq;          /* the first number that was not looked at */
-  int64_t given_next;        /* behind the last message that was given */
   int64_t span;
   struct txb_lane_page *page;
   int row;
-  bool tell_end, end_more;
-  int64_t end, told_end; /* told_end -1: none since the last fetch or resume */
-
-  struct txb_lane_rate rate;
 
   bool pinned, unpinned, want_pin, want_unpin;
   int64_t pin_lo, pin_us; /* pin_us: not before */
@@ -103,25 +91,6 @@ static void drop_page(struct outbox_reader *r) {
   r->row = 0;
 }
 
-/* ---- trouble --------------------------------------------------------------------------------- */
-
-/* Told once, and again only when it is another. */
-static void note_trouble(struct outbox_reader *r, const struct txb_error *why) {
-  bool same = r->in_trouble && strcmp(r->trouble.message, why->message) == 0;
-  r->in_trouble = true;
-  r->trouble = *why;
-  r->tell_trouble = r->tell_trouble || !same;
-  r->tell_well = false;
-}
-
-static void note_well(struct outbox_reader *r) {
-  txb_backoff_reset(&r->backoff);
-  if (!r->in_trouble)
-    return;
-  r->tell_well = !r->tell_trouble;
-  r->in_trouble = r->tell_trouble = false;
-}
-
 static void forget_request(struct outbox_reader *r) {
   txb_pg_result_free(r->answer);
   r->answer = NULL;
@@ -129,27 +98,21 @@ static void forget_request(struct outbox_reader *r) {
   r->request_void = r->failed = false;
 }
 
-static void disconnect(struct outbox_reader *r) {
+static void disconnect(struct txb_lane_reader *reader) {
+  struct outbox_reader *r = of(reader);
   forget_request(r);
   txb_pg_close(r->pg);
   r->pg = NULL;
   r->connecting = r->facts_known = false;
 }
 
-/* Nothing is lost: what was not given yet is asked for again. */
-static void lost(struct outbox_reader *r, const struct txb_error *why) {
-  note_trouble(r, why);
-  disconnect(r);
-  r->retry_us = txb_clock_steady_us() + txb_backoff_next_ms(&r->backoff, txb_random_u64()) * MS;
-}
-
 /* ---- what the worker wants ------------------------------------------------------------------- */
 
 static void reader_bound(struct txb_lane_reader *reader, int64_t seq_to, bool whole, int64_t rate_max) {
   struct outbox_reader *r = of(reader);
-  r->seq_to = seq_to;
+  r->base.seq_to = seq_to;
   r->whole = whole;
-  txb_lane_rate_set(&r->rate, rate_max, txb_clock_steady_us());
+  txb_lane_rate_set(&r->base.rate, rate_max, txb_clock_steady_us());
 }
 
 static void reader_pin(struct txb_lane_reader *reader, int64_t lo) {
@@ -179,14 +142,15 @@ static void reader_ask_highest(struct txb_lane_reader *reader) {
   r->tell_highest = r->request_highest = false;
 }
 
-static void begin(struct outbox_reader *r, int64_t offset) {
+static void begin(struct txb_lane_reader *reader, int64_t offset) {
+  struct outbox_reader *r = of(reader);
   drop_page(r);
   /* Facts that are under way were asked with the last message of before: they would pass for the check of this one. */
   r->request_void = r->request_void || r->request == REQUEST_PAGE || r->request == REQUEST_FACTS;
-  r->fetching = true;
-  r->paused = r->tell_end = r->tell_range = r->facts_known = false;
-  r->next_seq = r->given_next = offset;
-  r->told_end = -1;
+  r->base.fetching = true;
+  r->base.paused = r->base.tell_end = r->base.tell_range = r->facts_known = false;
+  r->next_seq = r->base.given_next = offset;
+  r->base.told_end = -1;
   r->look_us = 0;
   r->look_pause_us = LOOK_FIRST_US;
 }
@@ -194,29 +158,14 @@ static void begin(struct outbox_reader *r, int64_t offset) {
 static void reader_fetch(struct txb_lane_reader *reader, int64_t offset, const struct txb_lane_last *last) {
   struct outbox_reader *r = of(reader);
   r->last = *last;
-  begin(r, offset);
+  begin(reader, offset);
 }
 
 static void reader_unfetch(struct txb_lane_reader *reader) {
   struct outbox_reader *r = of(reader);
   drop_page(r);
   r->request_void = r->request_void || r->request == REQUEST_PAGE;
-  r->fetching = false;
-}
-
-static void reader_pause(struct txb_lane_reader *reader) {
-  struct outbox_reader *r = of(reader);
-  r->paused = true;
-}
-
-static void reader_resume(struct txb_lane_reader *reader, int64_t offset) {
-  struct outbox_reader *r = of(reader);
-  if (offset < r->given_next) { /* what was given is not there any more */
-    begin(r, offset);
-    return;
-  }
-  r->paused = false;
-  r->told_end = -1;
+  r->base.fetching = false;
 }
 
 /* ---- asking ---------------------------------------------------------------------------------- */
@@ -252,7 +201,7 @@ static bool waits_for_others(const struct outbox_reader *r) {
 }
 
 static int64_t readable(const struct outbox_reader *r) {
-  int64_t past = r->seq_to <= r->watermark ? r->seq_to : r->watermark + 1;
+  int64_t past = r->base.seq_to <= r->watermark ? r->base.seq_to : r->watermark + 1;
   return waits_for_others(r) && r->waits_from < past ? r->waits_from : past;
 }
 
@@ -286,15 +235,6 @@ static enum txb_rc ask_pin(struct outbox_reader *r, bool set, struct txb_error *
   return send(r, set ? REQUEST_PIN : REQUEST_UNPIN, set ? &pin_statement : &unpin_statement, err);
 }
 
-/* Nothing lies below it: said once. */
-static void note_end(struct outbox_reader *r, int64_t offset, bool more) {
-  if (r->told_end >= offset && r->end_more == more)
-    return;
-  r->tell_end = true;
-  r->end = offset;
-  r->end_more = more;
-}
-
 /* The next statement, if any. The pin comes before the first page: what is being read must not be dropped. */
 static enum txb_rc ask(struct outbox_reader *r, int64_t now_us, struct txb_error *err) {
   if (r->want_unpin)
@@ -303,12 +243,12 @@ static enum txb_rc ask(struct outbox_reader *r, int64_t now_us, struct txb_error
     return ask_pin(r, true, err);
   if (!r->facts_known || r->want_highest)
     return ask_facts(r, err);
-  if (!r->fetching || r->page != NULL)
+  if (!r->base.fetching || r->page != NULL)
     return TXB_OK;
   if (r->next_seq < readable(r))
     return ask_page(r, err);
-  note_end(r, r->next_seq, false);
-  if (r->next_seq >= r->seq_to || now_us < r->look_us)
+  txb_lane_note_end(&r->base, r->next_seq, false);
+  if (r->next_seq >= r->base.seq_to || now_us < r->look_us)
     return TXB_OK;
   return ask_facts(r, err);
 }
@@ -355,7 +295,7 @@ static void say_last_word(struct outbox_reader *r) {
 static void reader_free(struct txb_lane_reader *reader) {
   struct outbox_reader *r = of(reader);
   say_last_word(r);
-  disconnect(r);
+  disconnect(reader);
   drop_page(r);
   txb_pg_params_fini(&r->params);
   txb_buffer_fini(&r->filter);
@@ -370,25 +310,27 @@ static void reader_free(struct txb_lane_reader *reader) {
 
 /* Retention has dropped what was not read yet, or the source is one that was restored to an earlier time. */
 static void check_range(struct outbox_reader *r) {
-  bool gone = r->next_seq < r->seq_to && r->lowest > (r->next_seq > 1 ? r->next_seq : 1);
-  r->tell_range = r->fetching && (gone || r->differs || r->next_seq > r->highest + 1);
+  bool gone = r->next_seq < r->base.seq_to && r->lowest > (r->next_seq > 1 ? r->next_seq : 1);
+  r->base.tell_range = r->base.fetching && (gone || r->differs || r->next_seq > r->highest + 1);
+  r->base.low = r->differs ? 0 : r->lowest;
+  r->base.high = r->differs ? -1 : r->highest + 1; /* nothing of what was read is there */
 }
 
 /* What people should know, once: it ends by their doing. */
 static void tell_waiting(struct outbox_reader *r) {
   struct txb_error news = {.rc = TXB_OK};
-  bool waits = waits_for_others(r) && r->waits_from < r->seq_to;
+  bool waits = waits_for_others(r) && r->waits_from < r->base.seq_to;
   if (waits && r->told_waits_from != r->waits_from)
     (void)TXB_FAIL(&news, TXB_REFUSED,
                    "waits for a decision about failed messages of source \"%s\" from number %" PRId64
                    " on (txbroker failed list)",
                    r->source, r->waits_from);
-  r->tell_well = r->tell_well || (!waits && r->told_waits_from != 0);
+  r->base.tell_well = r->base.tell_well || (!waits && r->told_waits_from != 0);
   r->told_waits_from = waits ? r->waits_from : 0;
   if (news.rc == TXB_OK)
     return;
-  r->trouble = news;
-  r->tell_trouble = true;
+  r->base.trouble = news;
+  r->base.tell_trouble = true;
 }
 
 static int64_t int8_or_none(const struct txb_pg_result *r, int column) {
@@ -438,7 +380,7 @@ static enum txb_rc take_page(struct outbox_reader *r, struct txb_error *err) {
     r->next_seq = cut ? last + 1 : r->asked_to;
   } else {
     r->next_seq = r->asked_to;
-    note_end(r, r->asked_to, true);
+    txb_lane_note_end(&r->base, r->asked_to, true);
   }
   if (!cut && took_us < QUICK_US && r->span < SPAN_MAX)
     r->span *= 2;
@@ -460,7 +402,7 @@ static enum txb_rc answered(struct outbox_reader *r, struct txb_error *err) {
   else if (r->request == REQUEST_PAGE && !r->request_void)
     rc = take_page(r, err);
   if (rc == TXB_OK && (r->request == REQUEST_FACTS || r->request == REQUEST_PAGE))
-    note_well(r);
+    txb_lane_note_well(&r->base);
   forget_request(r);
   return rc;
 }
@@ -493,7 +435,7 @@ static enum txb_rc receive(struct outbox_reader *r, struct txb_error *err) {
 /* ---- the connection -------------------------------------------------------------------------- */
 
 static bool has_work(const struct outbox_reader *r) {
-  return r->fetching || r->want_highest || r->want_pin || r->want_unpin;
+  return r->base.fetching || r->want_highest || r->want_pin || r->want_unpin;
 }
 
 static enum txb_rc connect(struct outbox_reader *r, int64_t now_us, struct txb_error *err) {
@@ -519,9 +461,10 @@ static enum txb_rc connect(struct outbox_reader *r, int64_t now_us, struct txb_e
   return txb_pg_pipeline_begin(r->pg, err);
 }
 
-static enum txb_rc progress(struct outbox_reader *r, struct txb_error *err) {
+static enum txb_rc progress(struct txb_lane_reader *reader, struct txb_error *err) {
+  struct outbox_reader *r = of(reader);
   int64_t now_us = txb_clock_steady_us();
-  if (r->pg == NULL && (!has_work(r) || now_us < r->retry_us))
+  if (r->pg == NULL && (!has_work(r) || now_us < r->base.retry_us))
     return TXB_AGAIN;
   if (r->pg == NULL || r->connecting)
     TXB_TRY(connect(r, now_us, err));
@@ -531,75 +474,24 @@ static enum txb_rc progress(struct outbox_reader *r, struct txb_error *err) {
 
 /* ---- notices --------------------------------------------------------------------------------- */
 
-static bool tell(struct txb_lane_notice *out, enum txb_lane_notice_kind kind, int64_t offset) {
-  *out = (struct txb_lane_notice){.kind = kind, .offset = offset};
-  return true;
+static bool ready(const struct txb_lane_reader *reader) {
+  return of_const(reader)->page != NULL;
 }
 
-static bool may_give(const struct outbox_reader *r) {
-  return r->fetching && !r->paused && r->page != NULL;
-}
-
-static bool give_record(struct outbox_reader *r, struct txb_lane_notice *out) {
-  bool limited = r->rate.per_second > 0;
-  if (!may_give(r) || !txb_lane_rate_take(&r->rate, limited ? txb_clock_steady_us() : 0))
-    return false;
-  out->kind = TXB_LANE_RECORD;
+static void give(struct txb_lane_reader *reader, struct txb_lane_notice *out) {
+  struct outbox_reader *r = of(reader);
   out->message = txb_lane_page_give(r->page, r->row, txb_slice_text(r->topic), r->partition, &out->size);
-  out->offset = out->message->record.offset;
-  r->given_next = out->offset + 1;
-  r->last = (struct txb_lane_last){.seq = out->offset, .id = out->message->event.id};
+  r->last = (struct txb_lane_last){.seq = out->message->record.offset, .id = out->message->event.id};
   if (++r->row == txb_lane_page_rows(r->page))
     drop_page(r);
-  return true;
 }
 
-static bool has_news(struct outbox_reader *r, struct txb_lane_notice *out) {
-  if (give_record(r, out))
-    return true;
-  if (r->tell_trouble) {
-    r->tell_trouble = false;
-    (void)tell(out, TXB_LANE_TROUBLE, 0);
-    out->err = r->trouble;
-    return true;
-  }
-  if (r->tell_well) {
-    r->tell_well = false;
-    return tell(out, TXB_LANE_WELL, 0);
-  }
-  if (r->tell_highest) {
-    r->tell_highest = false;
-    return tell(out, TXB_LANE_HIGHEST, r->highest_told);
-  }
-  if (r->fetching && r->tell_range && r->page == NULL) {
-    r->tell_range = r->fetching = false; /* until the next fetch */
-    (void)tell(out, TXB_LANE_RANGE, r->differs ? 0 : r->lowest);
-    out->high = r->differs ? -1 : r->highest + 1; /* nothing of what was read is there */
-    return true;
-  }
-  if (r->fetching && !r->paused && r->page == NULL && r->tell_end) {
-    r->tell_end = false;
-    r->told_end = r->end;
-    (void)tell(out, TXB_LANE_END, r->end);
-    out->more = r->end_more;
-    return true;
-  }
-  return false;
-}
-
-static enum txb_rc reader_next(struct txb_lane_reader *reader, struct txb_lane_notice *out, struct txb_error *err) {
+static bool give_highest(struct txb_lane_reader *reader, struct txb_lane_notice *out) {
   struct outbox_reader *r = of(reader);
-  struct txb_error error;
-  if (has_news(r, out))
-    return TXB_OK;
-  enum txb_rc rc = progress(r, &error);
-  if (rc == TXB_FATAL && error.origin != TXB_ORIGIN_POSTGRES) {
-    *err = error;
-    return rc;
-  }
-  if (rc != TXB_OK && rc != TXB_AGAIN)
-    lost(r, &error);
-  return has_news(r, out) ? TXB_OK : TXB_AGAIN;
+  bool any = r->tell_highest;
+  r->tell_highest = false;
+  *out = (struct txb_lane_notice){.kind = TXB_LANE_HIGHEST, .offset = r->highest_told};
+  return any;
 }
 
 static struct pollfd reader_pollfd(const struct txb_lane_reader *reader) {
@@ -615,20 +507,20 @@ static int64_t earlier(int64_t a, int64_t b) {
 
 static int64_t reader_due_us(const struct txb_lane_reader *reader) {
   const struct outbox_reader *r = of_const(reader);
-  int64_t due = may_give(r) ? txb_lane_rate_due_us(&r->rate) : INT64_MAX;
+  int64_t due = txb_lane_may_give(reader) ? txb_lane_rate_due_us(&r->base.rate) : INT64_MAX;
   if (r->pg == NULL)
-    return has_work(r) ? earlier(due, r->retry_us) : due;
+    return has_work(r) ? earlier(due, r->base.retry_us) : due;
   if (r->connecting)
     return earlier(due, r->connect_until_us);
   if (r->request != REQUEST_NONE)
     return due;
   if (!r->facts_known || r->want_highest || r->want_pin || r->want_unpin)
     return 0;
-  if (!r->fetching || r->page != NULL)
+  if (!r->base.fetching || r->page != NULL)
     return due;
   if (r->next_seq < readable(r))
     return 0;
-  return r->next_seq < r->seq_to ? earlier(due, r->look_us) : due;
+  return r->next_seq < r->base.seq_to ? earlier(due, r->look_us) : due;
 }
 
 /* ---- as a reader ----------------------------------------------------------------------------- */
@@ -641,9 +533,12 @@ static const struct txb_lane_reader_kind kind = {.free = reader_free,
                                                  .ask_highest = reader_ask_highest,
                                                  .fetch = reader_fetch,
                                                  .unfetch = reader_unfetch,
-                                                 .pause = reader_pause,
-                                                 .resume = reader_resume,
-                                                 .next = reader_next,
+                                                 .begin = begin,
+                                                 .disconnect = disconnect,
+                                                 .progress = progress,
+                                                 .ready = ready,
+                                                 .give = give,
+                                                 .give_highest = give_highest,
                                                  .pollfd = reader_pollfd,
                                                  .due_us = reader_due_us};
 
@@ -652,13 +547,11 @@ enum txb_rc txb_lane_outbox_new(const struct txb_lane_reader_options *options, s
   void *memory = NULL;
   TXB_TRY(txb_alloc(sizeof(struct outbox_reader), &memory, err));
   struct outbox_reader *r = memory;
-  *r = (struct outbox_reader){.base = {&kind},
+  *r = (struct outbox_reader){.base = TXB_LANE_READER_OF(&kind),
                               .source = options->source,
                               .uri = options->uri,
                               .partition = -options->lane,
-                              .backoff = {.first_ms = 100, .cap_ms = 30000},
-                              .span = SPAN_FIRST,
-                              .told_end = -1};
+                              .span = SPAN_FIRST};
   txb_buffer_init(&r->filter);
   txb_pg_params_init(&r->params);
   enum txb_rc rc = fill(r, options, err);

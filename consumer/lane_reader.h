@@ -1,6 +1,8 @@
 /* The reader of one lane, ahead of the worker that applies what it reads: the intents of one topic out of a source's outbox
- * (lane_outbox.c), or the records of one Kafka partition (lane_topic.c). A connection of its own that never waits: what
- * happens comes as notices, one by one, as Kafka's do (common/kafka_consumer.h).
+ * (lane_outbox.c), or the records of one Kafka partition (lane_topic.c). A connection of its own that does not wait: what
+ * happens comes as notices, one by one, as Kafka's do (common/kafka_consumer.h). Except where Kafka has just said that the
+ * place to read on is gone: what is there is asked for then, and librdkafka answers that after up to 2 s only when brokers
+ * are slow (lane_topic.c). That stops the lane anyway, but the worker's other partitions wait as long.
  *
  * It keeps nothing that a crash would lose: where a lane stands is in the consuming database, and all of this is read again
  * from there. A number below (seq, offset) is the outbox's or Kafka's, as the log is.

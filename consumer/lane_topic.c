@@ -8,19 +8,15 @@
  * nothing else. */
 #include <inttypes.h>
 
-#include "common/backoff.h"
 #include "common/clock.h"
 #include "common/fault.h"
 #include "common/kafka_consumer.h"
 #include "common/memory.h"
-#include "common/random.h"
 #include "consumer/lane_filter.h"
 #include "consumer/lane_page.h"
-#include "consumer/lane_rate.h"
 #include "consumer/lane_reader_internal.h"
 #include "consumer/worker_internal.h"
 
-#define MS           INT64_C(1000)
 #define SECOND_US    INT64_C(1000000)
 #define LOOK_AT_ONCE 2000 /* records; then the worker looks at what else there is to do */
 #define QUESTION_MS                                                                                                    \
@@ -42,31 +38,18 @@ struct topic_reader {
   struct txb_buffer scratch;
 
   struct txb_kafka_consumer *consumer;
-  bool drained;     /* nothing more was there: the descriptor tells when there is */
-  int64_t retry_us; /* no consumer before */
-  struct txb_backoff backoff;
-  bool in_trouble, tell_trouble, tell_well;
-  struct txb_error trouble;
+  bool drained; /* nothing more was there: the descriptor tells when there is */
 
-  bool fetching, paused;
   bool started;                     /* the consumer fetches */
   bool probing, probed;             /* it is asked for the message below (W9); it was, or there is none to ask for */
   bool doubted;                     /* brokers were away since: what is back may be another topic by the same name */
   struct txb_lane_last last, given; /* that was run before; that was given since, -1: none */
-  int64_t seq_to;
-  int64_t next_seq;   /* the first offset that was not looked at */
-  int64_t given_next; /* behind the last message that was given */
-  int64_t end_seq;    /* Kafka had nothing from there on, -1: not told */
-  int64_t short_us;   /* when it is to be told that this lies before the range's end */
+  int64_t next_seq;                 /* the first offset that was not looked at */
+  int64_t end_seq;                  /* Kafka had nothing from there on, -1: not told */
+  int64_t short_us;                 /* when it is to be told that this lies before the range's end */
   int64_t vain_records, vain_bytes;
   struct txb_worker_message *held; /* read, and not given yet */
   int64_t held_size;
-
-  bool tell_end, end_more;
-  int64_t end, told_end; /* told_end -1: none since the last fetch or resume */
-  bool tell_range;
-  int64_t low, high;
-  struct txb_lane_rate rate;
 };
 
 static struct topic_reader *of(struct txb_lane_reader *reader) {
@@ -83,35 +66,10 @@ static void drop_held(struct topic_reader *r) {
   r->held = NULL;
 }
 
-/* ---- trouble --------------------------------------------------------------------------------- */
-
-/* Told once, and again only when it is another. */
-static void note_trouble(struct topic_reader *r, const struct txb_error *why) {
-  bool same = r->in_trouble && strcmp(r->trouble.message, why->message) == 0;
-  r->in_trouble = true;
-  r->trouble = *why;
-  r->tell_trouble = r->tell_trouble || !same;
-  r->tell_well = false;
-}
-
-static void note_well(struct topic_reader *r) {
-  txb_backoff_reset(&r->backoff);
-  if (!r->in_trouble)
-    return;
-  r->tell_well = !r->tell_trouble;
-  r->in_trouble = r->tell_trouble = false;
-}
-
-static void disconnect(struct topic_reader *r) {
+static void disconnect(struct txb_lane_reader *reader) {
+  struct topic_reader *r = of(reader);
   txb_kafka_consumer_close(txb_steal(r->consumer));
   r->started = r->probing = r->probed = r->doubted = r->drained = false;
-}
-
-/* Nothing is lost: what was not read yet is asked for again. */
-static void lost(struct topic_reader *r, const struct txb_error *why) {
-  note_trouble(r, why);
-  disconnect(r);
-  r->retry_us = txb_clock_steady_us() + txb_backoff_next_ms(&r->backoff, txb_random_u64()) * MS;
 }
 
 /* ---- what the worker wants ------------------------------------------------------------------- */
@@ -119,16 +77,17 @@ static void lost(struct topic_reader *r, const struct txb_error *why) {
 static void reader_bound(struct txb_lane_reader *reader, int64_t seq_to, bool whole, int64_t rate_max) {
   struct topic_reader *r = of(reader);
   (void)whole; /* Kafka has what it has */
-  r->seq_to = seq_to;
-  txb_lane_rate_set(&r->rate, rate_max, txb_clock_steady_us());
+  r->base.seq_to = seq_to;
+  txb_lane_rate_set(&r->base.rate, rate_max, txb_clock_steady_us());
 }
 
-static void begin(struct topic_reader *r, int64_t offset) {
+static void begin(struct txb_lane_reader *reader, int64_t offset) {
+  struct topic_reader *r = of(reader);
   drop_held(r);
-  r->fetching = true;
-  r->paused = r->started = r->probing = r->probed = r->doubted = r->tell_end = r->tell_range = false;
-  r->next_seq = r->given_next = offset;
-  r->given.seq = r->end_seq = r->told_end = -1;
+  r->base.fetching = true;
+  r->base.paused = r->started = r->probing = r->probed = r->doubted = r->base.tell_end = r->base.tell_range = false;
+  r->next_seq = r->base.given_next = offset;
+  r->given.seq = r->end_seq = r->base.told_end = -1;
   r->vain_records = r->vain_bytes = 0;
   r->short_us = INT64_MAX;
 }
@@ -136,7 +95,7 @@ static void begin(struct topic_reader *r, int64_t offset) {
 static void reader_fetch(struct txb_lane_reader *reader, int64_t offset, const struct txb_lane_last *last) {
   struct topic_reader *r = of(reader);
   r->last = *last;
-  begin(r, offset);
+  begin(reader, offset);
 }
 
 /* What is fetched all the same, when librdkafka does not let go of it, is dropped by the next start. */
@@ -153,42 +112,15 @@ static void reader_unfetch(struct txb_lane_reader *reader) {
   struct topic_reader *r = of(reader);
   drop_held(r);
   stop(r);
-  r->fetching = r->tell_end = r->tell_range = false;
-}
-
-static void reader_pause(struct txb_lane_reader *reader) {
-  of(reader)->paused = true;
-}
-
-static void reader_resume(struct txb_lane_reader *reader, int64_t offset) {
-  struct topic_reader *r = of(reader);
-  if (offset < r->given_next) { /* what was given is not there any more */
-    begin(r, offset);
-    return;
-  }
-  r->paused = false;
-  r->told_end = -1;
+  r->base.fetching = r->base.tell_end = r->base.tell_range = false;
 }
 
 /* ---- what Kafka tells ------------------------------------------------------------------------ */
 
-/* Nothing lies below it: said once. */
-static bool end_is_told(const struct topic_reader *r, int64_t offset, bool more) {
-  return r->told_end >= offset && r->end_more == more;
-}
-
-static void note_end(struct topic_reader *r, int64_t offset, bool more) {
-  if (end_is_told(r, offset, more))
-    return;
-  r->tell_end = true;
-  r->end = offset;
-  r->end_more = more;
-}
-
 static void note_range(struct topic_reader *r, int64_t low, int64_t high) {
-  r->tell_range = true;
-  r->low = low;
-  r->high = high;
+  r->base.tell_range = true;
+  r->base.low = low;
+  r->base.high = high;
   stop(r);
 }
 
@@ -245,13 +177,13 @@ static void count_vain(struct topic_reader *r, const struct txb_record *record) 
   if (r->vain_records < VAIN_RECORDS && r->vain_bytes < VAIN_BYTES)
     return;
   r->vain_records = r->vain_bytes = 0;
-  note_end(r, r->next_seq, true);
+  txb_lane_note_end(&r->base, r->next_seq, true);
 }
 
 static enum txb_rc on_record(struct topic_reader *r, const struct txb_record *record, struct txb_error *err) {
   struct txb_event event;
   TXB_TRY(check_cluster(r, err));
-  note_well(r);
+  txb_lane_note_well(&r->base);
   if (begins_again(r))
     return TXB_OK;
   if (differs(r, record)) {
@@ -263,8 +195,8 @@ static enum txb_rc on_record(struct topic_reader *r, const struct txb_record *re
   if (record->offset < r->next_seq)
     return TXB_OK;
   r->short_us = INT64_MAX;
-  if (record->offset >= r->seq_to) { /* whatever lay between was compacted away */
-    r->next_seq = r->seq_to;
+  if (record->offset >= r->base.seq_to) { /* whatever lay between was compacted away */
+    r->next_seq = r->base.seq_to;
     return TXB_OK;
   }
   r->next_seq = record->offset + 1;
@@ -283,17 +215,18 @@ static enum txb_rc on_record(struct topic_reader *r, const struct txb_record *re
 /* There is nothing from `offset` on, for now or for ever: to a reader of committed records it is the end of what may be
  * read. What lies right below it, and was not given, are ends of transactions, and what was aborted or compacted away. */
 static void on_end(struct topic_reader *r, int64_t offset) {
-  note_well(r);
+  txb_lane_note_well(&r->base);
   if (begins_again(r))
     return;
   if (r->probing)
     probe_over(r, offset);
   if (!r->started || offset < r->next_seq)
     return;
-  r->next_seq = r->end_seq = offset < r->seq_to ? offset : r->seq_to;
+  r->next_seq = r->end_seq = offset < r->base.seq_to ? offset : r->base.seq_to;
   r->short_us = txb_clock_steady_us() + SHORT_US;
 }
 
+/* The one place that waits, for QUESTION_MS at most; when it is in vain it is trouble, and tried on after a pause. */
 static enum txb_rc on_range(struct topic_reader *r, struct txb_error *err) {
   int64_t low = 0, high = 0;
   if (r->probing) { /* only what was run already is gone, or all of it: then it is told again */
@@ -312,7 +245,7 @@ static enum txb_rc on_down(struct topic_reader *r, const struct txb_kafka_notice
   }
   if (txb_kafka_consumer_cluster_id(r->consumer)[0] != '\0')
     TXB_TRY(check_cluster(r, err)); /* what another one says about a topic is beside the point */
-  note_trouble(r, &n->err);
+  txb_lane_note_trouble(&r->base, &n->err);
   r->doubted = true;
   return TXB_OK;
 }
@@ -334,7 +267,7 @@ static enum txb_rc on_notice(struct topic_reader *r, struct txb_kafka_notice *n,
   case TXB_KAFKA_DOWN:
     return on_down(r, n, err);
   case TXB_KAFKA_UP:
-    note_well(r);
+    txb_lane_note_well(&r->base);
     return TXB_OK;
   case TXB_KAFKA_ASSIGNED:
   case TXB_KAFKA_REVOKED:
@@ -364,7 +297,7 @@ static enum txb_rc connect(struct topic_reader *r, struct txb_error *err) {
 }
 
 static bool wants_more(const struct topic_reader *r) {
-  return r->fetching && !r->paused && !r->tell_range && r->held == NULL;
+  return r->base.fetching && !r->base.paused && !r->base.tell_range && r->held == NULL;
 }
 
 /* A later transaction, or the leader's next look, may move it on. */
@@ -372,14 +305,14 @@ static void tell_short(struct topic_reader *r, int64_t now_us) {
   struct txb_error news;
   if (now_us < r->short_us)
     return;
-  r->short_us = r->in_trouble ? now_us + SHORT_US : INT64_MAX; /* while brokers are away that says enough */
-  if (r->in_trouble)
+  r->short_us = r->base.in_trouble ? now_us + SHORT_US : INT64_MAX; /* while brokers are away that says enough */
+  if (r->base.in_trouble)
     return;
   (void)TXB_FAIL_FROM(&news, TXB_REFUSED, TXB_ORIGIN_KAFKA,
                       "%s partition %d can be read up to offset %" PRId64 ", and the job reads up to %" PRId64
                       ": a transaction is open there, or the topic was made anew or truncated",
-                      r->topic, (int)r->partition, r->end_seq, r->seq_to);
-  note_trouble(r, &news);
+                      r->topic, (int)r->partition, r->end_seq, r->base.seq_to);
+  txb_lane_note_trouble(&r->base, &news);
 }
 
 static enum txb_rc take_notices(struct topic_reader *r, struct txb_error *err) {
@@ -389,18 +322,19 @@ static enum txb_rc take_notices(struct topic_reader *r, struct txb_error *err) {
     r->drained = rc == TXB_AGAIN;
     TXB_TRY(rc);
     TXB_TRY(on_notice(r, &notice, err));
-    if (!wants_more(r) || !r->started || r->tell_end || r->next_seq >= r->seq_to)
+    if (!wants_more(r) || !r->started || r->base.tell_end || r->next_seq >= r->base.seq_to)
       return TXB_OK;
   }
   return TXB_OK;
 }
 
-static enum txb_rc progress(struct topic_reader *r, struct txb_error *err) {
+static enum txb_rc progress(struct txb_lane_reader *reader, struct txb_error *err) {
+  struct topic_reader *r = of(reader);
   int64_t now_us = txb_clock_steady_us();
   if (!wants_more(r))
     return TXB_AGAIN;
-  if (r->next_seq < r->seq_to) {
-    if (r->consumer == NULL && now_us < r->retry_us)
+  if (r->next_seq < r->base.seq_to) {
+    if (r->consumer == NULL && now_us < r->base.retry_us)
       return TXB_AGAIN;
     if (r->consumer == NULL)
       TXB_TRY(connect(r, err));
@@ -411,76 +345,27 @@ static enum txb_rc progress(struct topic_reader *r, struct txb_error *err) {
     if (rc != TXB_OK && rc != TXB_AGAIN)
       return rc;
   }
-  if (r->next_seq >= r->seq_to && r->started)
+  if (r->next_seq >= r->base.seq_to && r->started)
     stop(r);
-  if (wants_more(r) && (r->next_seq >= r->seq_to || r->next_seq == r->end_seq))
-    note_end(r, r->next_seq, false);
+  if (wants_more(r) && (r->next_seq >= r->base.seq_to || r->next_seq == r->end_seq))
+    txb_lane_note_end(&r->base, r->next_seq, false);
   return TXB_OK;
 }
 
 /* ---- notices --------------------------------------------------------------------------------- */
 
-static bool tell(struct txb_lane_notice *out, enum txb_lane_notice_kind kind, int64_t offset) {
-  *out = (struct txb_lane_notice){.kind = kind, .offset = offset};
-  return true;
+static bool ready(const struct txb_lane_reader *reader) {
+  return of_const(reader)->held != NULL;
 }
 
-static bool give_record(struct topic_reader *r, struct txb_lane_notice *out) {
-  bool limited = r->rate.per_second > 0, may = r->fetching && !r->paused && r->held != NULL;
-  if (!may || !txb_lane_rate_take(&r->rate, limited ? txb_clock_steady_us() : 0))
-    return false;
-  *out = (struct txb_lane_notice){.kind = TXB_LANE_RECORD, .size = r->held_size, .message = txb_steal(r->held)};
-  out->offset = out->message->record.offset;
+static void give(struct txb_lane_reader *reader, struct txb_lane_notice *out) {
+  struct topic_reader *r = of(reader);
+  out->size = r->held_size;
+  out->message = txb_steal(r->held);
   out->message->record.topic = txb_slice_text(r->topic);
   out->message->record.partition = r->as_partition;
-  r->given_next = out->offset + 1;
-  r->given = (struct txb_lane_last){.seq = out->offset, .id = out->message->event.id};
+  r->given = (struct txb_lane_last){.seq = out->message->record.offset, .id = out->message->event.id};
   r->vain_records = r->vain_bytes = 0;
-  return true;
-}
-
-static bool has_news(struct topic_reader *r, struct txb_lane_notice *out) {
-  if (give_record(r, out))
-    return true;
-  if (r->tell_trouble) {
-    r->tell_trouble = false;
-    (void)tell(out, TXB_LANE_TROUBLE, 0);
-    out->err = r->trouble;
-    return true;
-  }
-  if (r->tell_well) {
-    r->tell_well = false;
-    return tell(out, TXB_LANE_WELL, 0);
-  }
-  if (r->fetching && r->tell_range && r->held == NULL) {
-    r->tell_range = r->fetching = false; /* until the next fetch */
-    (void)tell(out, TXB_LANE_RANGE, r->low);
-    out->high = r->high;
-    return true;
-  }
-  if (r->fetching && !r->paused && r->held == NULL && r->tell_end) {
-    r->tell_end = false;
-    r->told_end = r->end;
-    (void)tell(out, TXB_LANE_END, r->end);
-    out->more = r->end_more;
-    return true;
-  }
-  return false;
-}
-
-static enum txb_rc reader_next(struct txb_lane_reader *reader, struct txb_lane_notice *out, struct txb_error *err) {
-  struct topic_reader *r = of(reader);
-  struct txb_error error;
-  if (has_news(r, out))
-    return TXB_OK;
-  enum txb_rc rc = progress(r, &error);
-  if (rc == TXB_FATAL && error.kafka_code == 0) {
-    *err = error;
-    return rc;
-  }
-  if (rc != TXB_OK && rc != TXB_AGAIN)
-    lost(r, &error);
-  return has_news(r, out) ? TXB_OK : TXB_AGAIN;
 }
 
 static struct pollfd reader_pollfd(const struct txb_lane_reader *reader) {
@@ -491,17 +376,17 @@ static struct pollfd reader_pollfd(const struct txb_lane_reader *reader) {
 
 static int64_t reader_due_us(const struct txb_lane_reader *reader) {
   const struct topic_reader *r = of_const(reader);
-  bool at_end = r->next_seq >= r->seq_to || r->next_seq == r->end_seq;
-  if (r->fetching && !r->paused && r->held != NULL)
-    return txb_lane_rate_due_us(&r->rate);
+  bool at_end = r->next_seq >= r->base.seq_to || r->next_seq == r->end_seq;
+  if (txb_lane_may_give(reader))
+    return txb_lane_rate_due_us(&r->base.rate);
   if (!wants_more(r))
     return INT64_MAX;
-  if (at_end && !end_is_told(r, r->next_seq, false))
+  if (at_end && !txb_lane_end_is_told(&r->base, r->next_seq, false))
     return 0;
-  if (r->next_seq >= r->seq_to)
+  if (r->next_seq >= r->base.seq_to)
     return INT64_MAX;
   if (r->consumer == NULL)
-    return r->retry_us;
+    return r->base.retry_us;
   return r->started && r->drained ? r->short_us : 0;
 }
 
@@ -510,7 +395,7 @@ static int64_t reader_due_us(const struct txb_lane_reader *reader) {
 static void reader_free(struct txb_lane_reader *reader) {
   struct topic_reader *r = of(reader);
   drop_held(r);
-  disconnect(r);
+  disconnect(reader);
   txb_lane_filter_fini(&r->keys);
   txb_lane_filter_fini(&r->types);
   txb_buffer_fini(&r->scratch);
@@ -530,9 +415,11 @@ static const struct txb_lane_reader_kind kind = {.free = reader_free,
                                                  .bound = reader_bound,
                                                  .fetch = reader_fetch,
                                                  .unfetch = reader_unfetch,
-                                                 .pause = reader_pause,
-                                                 .resume = reader_resume,
-                                                 .next = reader_next,
+                                                 .begin = begin,
+                                                 .disconnect = disconnect,
+                                                 .progress = progress,
+                                                 .ready = ready,
+                                                 .give = give,
                                                  .pollfd = reader_pollfd,
                                                  .due_us = reader_due_us};
 
@@ -541,15 +428,13 @@ enum txb_rc txb_lane_topic_new(const struct txb_lane_reader_options *options, st
   void *memory = NULL;
   TXB_TRY(txb_alloc(sizeof(struct topic_reader), &memory, err));
   struct topic_reader *r = memory;
-  *r = (struct topic_reader){.base = {&kind},
+  *r = (struct topic_reader){.base = TXB_LANE_READER_OF(&kind),
                              .kafka = options->kafka,
                              .group = options->group,
                              .partition = options->from_partition,
                              .as_partition = -options->lane,
-                             .backoff = {.first_ms = 100, .cap_ms = 30000},
                              .short_us = INT64_MAX,
-                             .end_seq = -1,
-                             .told_end = -1};
+                             .end_seq = -1};
   txb_buffer_init(&r->scratch);
   enum txb_rc rc = fill(r, options, err);
   if (rc != TXB_OK) {
