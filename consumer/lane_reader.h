@@ -19,6 +19,7 @@
 #include "common/uuid.h"
 
 struct txb_kafka_cluster;
+struct txb_lane_last;
 struct txb_lane_reader;
 struct txb_worker_message;
 
@@ -37,6 +38,7 @@ struct txb_lane_reader_options {
   /* A Kafka partition: where cluster_id, as the job noted it, is not NULL. */
   const char *cluster_id;
   int32_t from_partition;
+  const struct txb_lane_last *first;     /* the first message of the range, as the job noted it; NULL: none */
   const struct txb_kafka_cluster *kafka; /* borrowed likewise, with all its strings */
   const char *group;                     /* under whose rights it is read, without becoming a member of it; borrowed */
 };
@@ -83,7 +85,8 @@ void txb_lane_reader_ask_highest(struct txb_lane_reader *r);
 
 /* The last message that was run, by number and id; number -1: none was. A source that does not have it any more was
  * restored or made anew: its numbers are drawn again, for other messages, and the range is told as not there (W9). Looked at
- * with each new connection. What Kafka has deleted or compacted away by now can't be looked at, and passes. */
+ * with each new connection. Of a Kafka partition the first message of the range stands in while none was run; what Kafka
+ * has deleted or compacted away by now can't be looked at, and passes. */
 struct txb_lane_last {
   int64_t seq;
   struct txb_uuid id;

@@ -43,6 +43,7 @@ struct topic_reader {
   bool started;                     /* the consumer fetches */
   bool probing, probed;             /* it is asked for the message below (W9); it was, or there is none to ask for */
   bool doubted;                     /* brokers were away since: what is back may be another topic by the same name */
+  struct txb_lane_last first;       /* of the range, when the job was started; -1: not known */
   struct txb_lane_last last, given; /* that was run before; that was given since, -1: none */
   int64_t next_seq;                 /* the first offset that was not looked at */
   int64_t end_seq;                  /* Kafka had nothing from there on, -1: not told */
@@ -142,7 +143,9 @@ static enum txb_rc check_cluster(struct topic_reader *r, struct txb_error *err) 
 static const struct txb_lane_last *below(const struct topic_reader *r) {
   if (r->given.seq >= 0 && r->given.seq < r->next_seq)
     return &r->given;
-  return r->last.seq >= 0 && r->last.seq < r->next_seq ? &r->last : NULL;
+  if (r->last.seq >= 0 && r->last.seq < r->next_seq)
+    return &r->last;
+  return r->first.seq >= 0 && r->first.seq < r->next_seq ? &r->first : NULL;
 }
 
 /* The probe has its answer, or gets none: from now on it is read where the position is. */
@@ -152,11 +155,13 @@ static void probe_over(struct topic_reader *r, int64_t seen_next) {
   r->started = seen_next >= r->next_seq;
 }
 
-/* Whether another message has the place of the one that was run last (W9). */
+/* Whether another message has the place of the one that was run last, or of the first one of the range (W9). */
 static bool differs(struct topic_reader *r, const struct txb_record *record) {
-  const struct txb_lane_last *last = below(r);
+  const struct txb_lane_last *last = r->probing ? below(r) : NULL;
   struct txb_event event;
-  if (!r->probing || last == NULL || record->offset != last->seq)
+  if (last == NULL || record->offset != last->seq)
+    last = &r->first;
+  if (record->offset != last->seq)
     return false;
   txb_event_parse(record, &event);
   return memcmp(&event.id, &last->id, sizeof last->id) != 0;
@@ -433,8 +438,11 @@ enum txb_rc txb_lane_topic_new(const struct txb_lane_reader_options *options, st
                              .group = options->group,
                              .partition = options->from_partition,
                              .as_partition = -options->lane,
+                             .first = {.seq = -1},
                              .short_us = INT64_MAX,
                              .end_seq = -1};
+  if (options->first != NULL)
+    r->first = *options->first;
   txb_buffer_init(&r->scratch);
   enum txb_rc rc = fill(r, options, err);
   if (rc != TXB_OK) {

@@ -45,7 +45,9 @@ enum {
   ROW_DECIDES,
   ROW_CLUSTER,
   ROW_FROM_PARTITION,
-  ROW_TO_TOPIC
+  ROW_TO_TOPIC,
+  ROW_FIRST_SEQ,
+  ROW_FIRST_ID
 };
 
 static const struct txb_pg_statement claim_statement = {"txb_lane_claim", txb_text_lane_claim},
@@ -165,10 +167,17 @@ static void refuse_lane(txb_worker_t *w, int32_t number, const char *source) {
 
 static enum txb_rc open_topic_reader(txb_worker_t *w, const struct txb_pg_result *r, int row, struct txb_lane *lane,
                                      struct txb_error *err) {
+  struct txb_lane_last first;
+  bool has_first = !txb_pg_is_null(r, row, ROW_FIRST_SEQ);
+  if (has_first) {
+    first.seq = txb_pg_int8(r, row, ROW_FIRST_SEQ);
+    txb_pg_uuid(r, row, ROW_FIRST_ID, &first.id);
+  }
   struct txb_lane_reader_options options = {.topic = txb_pg_text(r, row, ROW_TOPIC),
                                             .lane = lane->number,
                                             .keys = txb_pg_bytes(r, row, ROW_KEYS),
                                             .types = txb_pg_bytes(r, row, ROW_TYPES),
+                                            .first = has_first ? &first : NULL,
                                             .cluster_id = txb_pg_text(r, row, ROW_CLUSTER),
                                             .from_partition = txb_pg_int4(r, row, ROW_FROM_PARTITION),
                                             .kafka = &w->settings->kafka,

@@ -177,13 +177,14 @@ static enum txb_rc start_lanes(const struct txb_cli *cli, struct both *both, con
 }
 
 static enum txb_rc go_lanes(const struct txb_cli *cli, struct both *both, const struct txb_replay_wish *wish,
-                            const struct txb_replay_range *times, const struct txb_replay_lanes *lanes, int *code,
+                            const struct txb_replay_range *times, struct txb_replay_lanes *lanes, int *code,
                             struct txb_error *err) {
   bool yes;
   if (wish->dry_run)
     return txb_replay_topics_plan(cli, both->consumer, wish, times, lanes, err);
   TXB_TRY(txb_replay_topics_remembered(cli, both->consumer, wish, lanes, err));
   TXB_TRY(txb_replay_topics_warn(cli, both->consumer, wish, lanes, err));
+  TXB_TRY(txb_replay_topics_firsts(cli, lanes, err));
   TXB_TRY(ask(wish, times, lanes, &yes, err));
   if (yes)
     return start_lanes(cli, both, wish, times, lanes, err);

@@ -89,6 +89,8 @@ struct txb_replay_lane {
   char *topic; /* owned */
   int32_t partition;
   int64_t from, to; /* offsets; the second one is not in it */
+  int64_t first;    /* offset of the first message there; -1: not known, or there is none */
+  struct txb_uuid first_id;
 };
 struct txb_replay_lanes {
   struct txb_replay_lane *items; /* those that hold something, by topic */
@@ -111,6 +113,9 @@ typedef enum txb_rc (*txb_replay_visit)(void *arg, size_t lane, const struct txb
                                         struct txb_error *err);
 enum txb_rc txb_replay_topics_each(const struct txb_cli *cli, const struct txb_replay_lanes *lanes,
                                    txb_replay_visit visit, void *arg, struct txb_error *err) TXB_MUST_CHECK;
+/* Looks up the first message of each lane: the job notes it. */
+enum txb_rc txb_replay_topics_firsts(const struct txb_cli *cli, struct txb_replay_lanes *lanes,
+                                     struct txb_error *err) TXB_MUST_CHECK;
 /* Whether --key and --type mean it: bytes are compared, as lanes do. */
 bool txb_replay_is_meant(const struct txb_replay_wish *wish, const struct txb_record *record,
                          const struct txb_event *event);

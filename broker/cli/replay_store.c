@@ -130,6 +130,24 @@ void txb_replay_lanes_params(struct txb_pg_params *params, const struct txb_repl
   txb_pg_array_end(params);
 }
 
+static void add_firsts(struct txb_pg_params *params, const struct txb_replay_lanes *lanes) {
+  size_t count = lanes == NULL ? 0 : lanes->count;
+  txb_pg_array_begin(params, TXB_OID_INT8);
+  for (size_t i = 0; i < count; i++)
+    if (lanes->items[i].first < 0)
+      txb_pg_array_bytes(params, txb_slice_of(NULL, 0));
+    else
+      txb_pg_array_int8(params, lanes->items[i].first);
+  txb_pg_array_end(params);
+  txb_pg_array_begin(params, TXB_OID_UUID);
+  for (size_t i = 0; i < count; i++) {
+    const struct txb_replay_lane *l = &lanes->items[i];
+    bool known = l->first >= 0;
+    txb_pg_array_bytes(params, txb_slice_of(known ? l->first_id.bytes : NULL, known ? sizeof l->first_id.bytes : 0));
+  }
+  txb_pg_array_end(params);
+}
+
 static void add_partitions(struct txb_pg_params *params, const struct txb_replay_wish *wish) {
   txb_pg_array_begin(params, TXB_OID_INT4);
   for (size_t i = 0; i < wish->partition_count; i++)
@@ -155,6 +173,7 @@ enum txb_rc txb_replay_start(struct txb_pg *consumer, const struct txb_replay_wi
   txb_pg_add_text(&params, txb_slice_text(lanes == NULL ? NULL : lanes->cluster_id));
   txb_pg_add_text(&params, txb_slice_text(wish->to_topic));
   add_partitions(&params, wish);
+  add_firsts(&params, lanes);
   TXB_TRY(txb_failed_ask(consumer, &start_statement, &params, "txb_admin", &row, err));
   *number_out = txb_pg_int8(row, 0, 0);
   *existed_out = txb_pg_bool(row, 0, 1);

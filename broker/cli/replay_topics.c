@@ -37,7 +37,7 @@ static enum txb_rc add_lane(struct txb_replay_lanes *lanes, const char *topic, i
     lanes->capacity = capacity;
   }
   struct txb_replay_lane *lane = &lanes->items[lanes->count];
-  *lane = (struct txb_replay_lane){.partition = partition, .from = from, .to = to};
+  *lane = (struct txb_replay_lane){.partition = partition, .from = from, .to = to, .first = -1};
   TXB_TRY(txb_strdup(topic, &lane->topic, err));
   lanes->count++;
   return TXB_OK;
@@ -292,6 +292,24 @@ enum txb_rc txb_replay_topics_each(const struct txb_cli *cli, const struct txb_r
     TXB_TRY(read_topic_lanes(cli, &t, err));
   }
   return TXB_OK;
+}
+
+/* ---- what lies there first -------------------------------------------------------------------------------- */
+
+static enum txb_rc note_lane_first(void *arg, size_t lane, const struct txb_record *record, bool *more,
+                                   struct txb_error *err) {
+  struct txb_replay_lane *l = &((struct txb_replay_lanes *)arg)->items[lane];
+  struct txb_event event;
+  (void)err;
+  txb_event_parse(record, &event);
+  l->first = record->offset;
+  l->first_id = event.id;
+  *more = false;
+  return TXB_OK;
+}
+
+enum txb_rc txb_replay_topics_firsts(const struct txb_cli *cli, struct txb_replay_lanes *lanes, struct txb_error *err) {
+  return txb_replay_topics_each(cli, lanes, note_lane_first, lanes, err);
 }
 
 /* ---- what the inbox remembers ----------------------------------------------------------------------------- */

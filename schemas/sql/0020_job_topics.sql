@@ -2,15 +2,19 @@
 --
 --   txb.job_start(...as in 0014..., lane_topics text[] = null, lane_partitions int[] = null, lane_froms bigint[] = null,
 --                 lane_tos bigint[] = null, cluster_id text = null, to_topic text = null, partitions int[] = null,
+--                 lane_firsts bigint[] = null, lane_ids uuid[] = null,
 --                 out number bigint, out existed boolean)
 --   txb.job_refusal(...) returns problem, hint                 what txb.job_start would refuse, for a plan
---   txb.lane_claim(...) returns table, a row a lane            as in 0015, with the cluster, the partition and the target
+--   txb.lane_claim(...) returns table, a row a lane            as in 0015, with the cluster, the partition, the target
+--                                                            and the first message
 --   txb.job_list(...), txb.job_show(...)                       as in 0014, with from_partition, cluster_id, to_topic
 --
 -- A job that reads Kafka has no source; it notes the cluster, and has a lane for each partition that holds something of
 -- its range: seq_from, seq_to and the position are offsets there. All else of a lane is as it was: its position is a row
 -- of txb.consumer_offset with partition = -lane, so a crash leaves of it what it leaves of any other. Kafka itself keeps
--- its range for nobody: there is no pin, and what retention takes before it was read is told by the lane.
+-- its range for nobody: there is no pin, and what retention takes before it was read is told by the lane. Nor does Kafka
+-- tell a topic that was made anew: the first message that lay in each range when the job was started is noted, so that
+-- another in its place is found also before the job has run any.
 --
 -- A start is one transaction with its row of txb.audit: a crash before its commit leaves nothing, after it the job.
 
@@ -60,6 +64,11 @@ COMMENT ON CONSTRAINT job_to ON txb.job IS
 ALTER TABLE txb.job_lane
   ADD COLUMN from_partition int NOT NULL DEFAULT -1
     CONSTRAINT job_lane_from_partition CHECK (from_partition >= -1),
+  ADD COLUMN first_seq bigint,
+  ADD COLUMN first_id uuid,
+  ADD CONSTRAINT job_lane_first CHECK (num_nonnulls(first_seq, first_id) = 0
+                                       OR (from_partition >= 0 AND first_id IS NOT NULL
+                                           AND (first_seq >= seq_from AND first_seq < seq_to) IS TRUE)),
   DROP CONSTRAINT job_lane_topic,
   ADD CONSTRAINT job_lane_topic UNIQUE (job, topic, from_partition);
 COMMENT ON TABLE txb.job_lane IS
@@ -67,8 +76,12 @@ COMMENT ON TABLE txb.job_lane IS
   'txb.consumer_offset, with partition = -lane';
 COMMENT ON COLUMN txb.job_lane.from_partition IS
   'Kafka partition that the lane reads: its numbers are offsets there; -1: it reads an outbox';
+COMMENT ON COLUMN txb.job_lane.first_seq IS
+  'Offset of the first message of the range when the job was started; null: an outbox, or there was none';
+COMMENT ON COLUMN txb.job_lane.first_id IS 'Its id: another one in its place is of a topic that was made anew';
 COMMENT ON COLUMN txb.job_lane.seq_from IS 'First number, or offset, of the range';
 COMMENT ON CONSTRAINT job_lane_from_partition ON txb.job_lane IS 'from_partition: not negative, or -1';
+COMMENT ON CONSTRAINT job_lane_first ON txb.job_lane IS 'Only a Kafka partition has a first message, in its range';
 COMMENT ON CONSTRAINT job_lane_topic ON txb.job_lane IS 'One lane per job, topic and Kafka partition';
 COMMENT ON INDEX txb.job_lane_topic IS 'One lane per job, topic and Kafka partition';
 COMMENT ON COLUMN txb.consumer_offset.partition IS
@@ -218,6 +231,22 @@ $$;
 COMMENT ON FUNCTION txb.job_ranges(txb.job, text[], int[], bigint[], bigint[]) IS
   'What the lanes of a job are to read: its range in each topic of an outbox, or these offsets of Kafka; 22023: refused';
 
+CREATE FUNCTION txb.job_firsts_problem(topics text[], froms bigint[], tos bigint[], firsts bigint[], ids uuid[])
+  RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, txb, pg_temp
+AS $$
+  SELECT CASE
+    WHEN num_nonnulls(firsts, ids) > 0
+         AND (cardinality(firsts) = cardinality(topics) AND cardinality(ids) = cardinality(topics)) IS NOT TRUE
+      THEN 'each lane wants the offset and the id of its first message, both null when there is none'
+    WHEN EXISTS (SELECT FROM unnest(froms, tos, firsts, ids) AS u (seq_from, seq_to, first, id)
+                  WHERE num_nulls(u.first, u.id) = 1 OR u.first < u.seq_from OR u.first >= u.seq_to)
+      THEN 'the first message of a lane has an offset of its range, and an id'
+  END
+$$;
+COMMENT ON FUNCTION txb.job_firsts_problem(text[], bigint[], bigint[], bigint[], uuid[]) IS
+  'What is wrong with the first messages of lanes that are to be started; null: nothing';
+
 CREATE FUNCTION txb.job_ranges_of(number bigint) RETURNS txb.job_range[]
 LANGUAGE sql STABLE SET search_path = pg_catalog, txb, pg_temp
 AS $$
@@ -321,6 +350,7 @@ CREATE FUNCTION txb.job_start(
   time_to timestamptz, seq_from bigint, seq_to bigint, forced boolean, then_live boolean, rate_max bigint, reason text,
   person text, lane_topics text[] DEFAULT NULL, lane_partitions int[] DEFAULT NULL, lane_froms bigint[] DEFAULT NULL,
   lane_tos bigint[] DEFAULT NULL, cluster_id text DEFAULT NULL, to_topic text DEFAULT NULL, partitions int[] DEFAULT NULL,
+  lane_firsts bigint[] DEFAULT NULL, lane_ids uuid[] DEFAULT NULL,
   OUT number bigint, OUT existed boolean)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp SET lock_timeout = '5s'
 AS $$
@@ -378,6 +408,10 @@ BEGIN
     RAISE EXCEPTION '%', problem USING ERRCODE = '22023';
   END IF;
   ranges := txb.job_ranges(j, lane_topics, lane_partitions, lane_froms, lane_tos);
+  problem := txb.job_firsts_problem(lane_topics, lane_froms, lane_tos, lane_firsts, lane_ids);
+  IF problem IS NOT NULL THEN
+    RAISE EXCEPTION '%', problem USING ERRCODE = '22023';
+  END IF;
   SELECT o.problem, o.hint INTO problem, hint FROM txb.job_obstacle(j, ranges) AS o;
   IF problem IS NOT NULL THEN
     RAISE EXCEPTION '%', problem USING ERRCODE = '55000', HINT = hint;
@@ -394,9 +428,11 @@ BEGIN
           j.rate_max, j.reason, nullif(person, ''), txb.person_text(person), j.cluster_id, j.partitions, j.to_topic)
   RETURNING o.* INTO j;
   WITH made AS (
-    INSERT INTO txb.job_lane AS l (job, topic, from_partition, seq_from, seq_to, pass_from)
-    SELECT j.number, u.topic, u.from_partition, u.seq_from, u.seq_to, u.seq_from
+    INSERT INTO txb.job_lane AS l (job, topic, from_partition, seq_from, seq_to, pass_from, first_seq, first_id)
+    SELECT j.number, u.topic, u.from_partition, u.seq_from, u.seq_to, u.seq_from, f.seq, f.id
       FROM unnest(ranges) WITH ORDINALITY AS u (topic, from_partition, seq_from, seq_to, nth)
+      LEFT JOIN unnest(lane_topics, lane_partitions, lane_firsts, lane_ids) AS f (topic, partition, seq, id)
+        ON f.topic COLLATE "C" = u.topic AND f.partition = u.from_partition
      ORDER BY u.nth
     RETURNING l.lane, l.topic, l.seq_from
   )
@@ -410,7 +446,7 @@ END
 $$;
 COMMENT ON FUNCTION txb.job_start(text, text, text, text[], bytea[], text[], timestamptz, timestamptz, bigint, bigint,
                                   boolean, boolean, bigint, text, text, text[], int[], bigint[], bigint[], text, text,
-                                  int[]) IS
+                                  int[], bigint[], uuid[]) IS
   'Starts a replay job and returns its number: of the numbers seq_from to below seq_to of a source, or of these offsets of '
   'the topics of a Kafka cluster; into a group, or into to_topic. existed: that name has started this very job already. '
   '22023, 55000: refused, with what to do';
@@ -457,7 +493,7 @@ CREATE FUNCTION txb.lane_claim(group_name text, owner text, instance uuid, lease
 RETURNS TABLE (lane int, job bigint, topic text, source text, seq_to bigint, "position" bigint, run bigint,
                rate_max bigint, keys bytea[], types text[], time_from timestamptz, time_to timestamptz,
                then_live boolean, wants_pass boolean, job_lowest bigint, job_left int, pin text, cluster_id text,
-               from_partition int, to_topic text)
+               from_partition int, to_topic text, first_seq bigint, first_id uuid)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
 AS $$
 #variable_conflict use_column
@@ -543,7 +579,8 @@ BEGIN
          j.keys, j.types, j.time_from, j.time_to, j.then_live,
          j.then_live AND j.state = 'running' AND NOT l.done AND c.next_offset >= l.seq_to
            AND NOT txb.lane_left(l.topic, l.lane),
-         w.lowest, w.lanes, txb.job_pin(j), j.cluster_id, l.from_partition, j.to_topic
+         w.lowest, w.lanes, txb.job_pin(j), j.cluster_id, l.from_partition, j.to_topic,
+         l.first_seq, l.first_id
     FROM txb.job_lane AS l
     JOIN txb.job AS j ON j.number = l.job
    CROSS JOIN LATERAL (SELECT count(*)::int AS lanes, min(o.next_offset) AS lowest
@@ -562,12 +599,13 @@ COMMENT ON FUNCTION txb.lane_claim(text, text, uuid, bigint, int, boolean) IS
   'share; wants_pass: call txb.lane_pass; job_lowest: where the hindmost of the job''s lanes stands that are not done, of '
   'which there are job_left: retention must leave what lies above, by a pin of that name in the source. With a cluster_id '
   'there is no source: the lane reads from_partition there, and its numbers are offsets. to_topic: write there, instead of '
-  'running the handler. Lanes with either of the two only for who knows them: copies';
+  'running the handler. Lanes with either of the two only for who knows them: copies. first_seq, first_id: the message that '
+  'the partition must have there, if it has any';
 
 REVOKE ALL ON TYPE txb.job_range FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
   txb.job_start(text, text, text, text[], bytea[], text[], timestamptz, timestamptz, bigint, bigint, boolean, boolean,
-                bigint, text, text, text[], int[], bigint[], bigint[], text, text, int[])
+                bigint, text, text, text[], int[], bigint[], bigint[], text, text, int[], bigint[], uuid[])
 TO txb_admin;
 GRANT EXECUTE ON FUNCTION
   txb.job_refusal(text, text, text, text[], bigint, bigint, boolean, boolean, text, text[], int[], bigint[], bigint[])

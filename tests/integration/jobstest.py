@@ -9,7 +9,8 @@ START = (
     "SELECT number, existed FROM txb.job_start(%(name)s, %(group_name)s, %(source)s, %(topics)s::text[], %(keys)s::bytea[], "
     "%(types)s::text[], %(time_from)s::timestamptz, %(time_to)s::timestamptz, %(seq_from)s, %(seq_to)s, %(forced)s, "
     "%(then_live)s, %(rate_max)s, %(reason)s, %(person)s, %(lane_topics)s::text[], %(lane_partitions)s::int[], "
-    "%(lane_froms)s::bigint[], %(lane_tos)s::bigint[], %(cluster_id)s, %(to_topic)s, %(partitions)s::int[])"
+    "%(lane_froms)s::bigint[], %(lane_tos)s::bigint[], %(cluster_id)s, %(to_topic)s, %(partitions)s::int[], "
+    "%(lane_firsts)s::bigint[], %(lane_ids)s::uuid[])"
 )
 ONE, TWO = uuid.UUID(int=1), uuid.UUID(int=2)
 LEASE_MS = 30000
@@ -31,7 +32,10 @@ COLUMNS = (
 ).split()
 
 
-KAFKA = ("lane_topics", "lane_partitions", "lane_froms", "lane_tos", "cluster_id", "to_topic", "partitions")
+KAFKA = (
+    *("lane_topics", "lane_partitions", "lane_froms", "lane_tos", "cluster_id", "to_topic", "partitions"),
+    *("lane_firsts", "lane_ids"),
+)
 
 
 def start(session, **more):
@@ -77,7 +81,7 @@ def claim(session, instance=ONE, lanes_max=10, owner="w1", group="g", copies=Tru
     """The rows, as dictionaries."""
     names = (
         "lane job topic source seq_to position run rate_max keys types time_from time_to then_live wants_pass "
-        "job_lowest job_left pin cluster_id from_partition to_topic"
+        "job_lowest job_left pin cluster_id from_partition to_topic first_seq first_id"
     ).split()
     given = [group, owner, instance, LEASE_MS, lanes_max] + [True] * copies  # workers of before tell five
     rows = session.do(f"SELECT * FROM txb.lane_claim({', '.join(['%s'] * len(given))})", *given)

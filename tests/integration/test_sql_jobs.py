@@ -1,5 +1,7 @@
 """Replay jobs: starting them, deciding about them, who serves their lanes, and how a rebuilt group goes on live."""
 
+import uuid
+
 import pytest
 from jobstest import LEASE_MS, ONE, TWO, Part, aside, claim, expire, lanes, register, start, start_kafka
 from sqltest import refused
@@ -185,6 +187,35 @@ def test_a_job_that_reads_kafka_has_a_lane_per_partition_with_its_own_offsets(db
         (None, "c1", "t", 0, 10, 20), (None, "c1", "t", 1, 40, 50), (None, "c1", "u", 0, 0, 7)
     ]
     assert {(r["rate_max"], r["pin"], r["to_topic"], r["wants_pass"]) for r in got} == {(30, None, None, False)}
+
+
+def test_a_lane_of_kafka_keeps_the_first_message_of_its_range(db, admin, worker):
+    first, last = uuid.UUID(int=5), uuid.UUID(int=6)
+    number, _ = start_kafka(admin, *RANGES, name="n", lane_firsts=[49, None, 12, None], lane_ids=[last, None, first, None])
+    assert [(r["topic"], r["from_partition"], r["first_seq"], r["first_id"]) for r in claim(worker)] == [
+        ("t", 0, 12, first), ("t", 1, 49, last), ("u", 0, None, None)
+    ]
+    assert start_kafka(admin, *RANGES, name="n") == (number, True)
+    assert [r["first_id"] for r in claim(worker)] == [first, last, None]
+
+
+@pytest.mark.parametrize(
+    "firsts, ids, text",
+    [
+        ([10], [ONE, ONE], "each lane wants the offset and the id of its first message"),
+        ([10, 20], None, "each lane wants the offset and the id of its first message"),
+        ([10, 20], [ONE, None], "the first message of a lane has an offset of its range, and an id"),
+        ([None, 20], [ONE, ONE], "the first message of a lane has an offset of its range, and an id"),
+        ([9, 20], [ONE, ONE], "the first message of a lane has an offset of its range, and an id"),
+        ([10, 25], [ONE, ONE], "the first message of a lane has an offset of its range, and an id"),
+    ],
+)
+def test_first_messages_that_are_none_of_their_ranges_are_refused(db, admin, firsts, ids, text):
+    with refused("22023", text):
+        start_kafka(admin, ("t", 0, 10, 20), ("t", 1, 20, 25), lane_firsts=firsts, lane_ids=ids)
+    with refused("22023", "each lane wants the offset"):
+        start(admin, lane_firsts=[1], lane_ids=[ONE])
+    assert db.root.one("SELECT count(*) FROM txb.job") == 0
 
 
 def test_an_outbox_lane_has_no_cluster_and_no_partition(admin, worker):

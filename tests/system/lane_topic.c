@@ -2,7 +2,7 @@
  * lines on standard input, notices go out as lines of JSON. It waits as the worker does, for what the reader says it waits
  * for and nothing else.
  *
- *   lane_topic BROKERS CLUSTER TOPIC PARTITION [k KEY | t TYPE]...
+ *   lane_topic BROKERS CLUSTER TOPIC PARTITION [k KEY | t TYPE | f OFFSET:ID]...
  *   bound TO RATE | fetch OFFSET | last OFFSET ID OFFSET | unfetch | pause | resume OFFSET | free | rounds
  */
 #include <inttypes.h>
@@ -52,6 +52,21 @@ static struct txb_slice array_of(char **arguments, const char *kind, uint32_t oi
       txb_buffer_add_text(b, a[1]);
     }
   return txb_slice_of(b->data, b->size);
+}
+
+/* The first message of the range, if one is told. */
+static const struct txb_lane_last *first_of(char **arguments) {
+  static struct txb_lane_last first;
+  char id[40];
+  for (char **a = arguments; a[0] != NULL; a += 2) {
+    if (strcmp(a[0], "f") != 0)
+      continue;
+    if (sscanf(a[1], "%" SCNd64 ":%39s", &first.seq, id) != 2 ||
+        txb_uuid_parse(txb_slice_text(id), &first.id, NULL) != TXB_OK)
+      fail("no first message");
+    return &first;
+  }
+  return NULL;
 }
 
 static void say(json_t *line) {
@@ -190,6 +205,7 @@ int main(int argc, char **argv) {
                                                   .lane = 7,
                                                   .keys = array_of(argv + 5, "k", BYTEA_OID, &keys),
                                                   .types = array_of(argv + 5, "t", TEXT_OID, &types),
+                                                  .first = first_of(argv + 5),
                                                   .cluster_id = argv[2],
                                                   .from_partition = (int32_t)strtol(argv[4], NULL, 10),
                                                   .kafka = &cluster,

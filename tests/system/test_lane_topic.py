@@ -47,8 +47,8 @@ def event(n, kind):
 class Reader:
     """lane_topic on a partition."""
 
-    def __init__(self, brokers, cluster, topic, partition=0, keys=(), types=()):
-        chosen = [word for key in keys for word in ("k", key)] + [word for one in types for word in ("t", one)]
+    def __init__(self, brokers, cluster, topic, partition=0, keys=(), types=(), first=()):
+        chosen = [word for key in keys for word in ("k", key)] + [word for one in types for word in ("t", one)] + [word for one in first for word in ("f", one)]
         self.notices, self.unseen = [], 0
         self.process = subprocess.Popen([os.path.join(build_dir(), "tests", "lane_topic"), brokers, cluster, topic, str(partition), *chosen],
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=process.child_setup())
@@ -226,6 +226,10 @@ def test_what_retention_took_is_told_with_what_is_there(readers, kafka):
     reader.tell(f"bound {high + 3} 0", f"last 5 {uuid.uuid4()} {high}")  # the message below is gone, and that is no reason
     reader.wait("end", offset=high + 3)
     assert reader.offsets() == [high, high + 1, high + 2]
+    other = readers(kafka, topic, first=[f"5:{uuid.uuid4()}"])  # nor is the range's first message
+    other.tell(f"bound {high + 3} 0", f"fetch {high}")
+    other.wait("end", offset=high + 3)
+    assert other.offsets() == [high, high + 1, high + 2]
 
 
 def remaining(kafka, topic, end):
@@ -288,6 +292,28 @@ def test_another_message_in_the_place_of_the_last_is_told_and_nothing_read(reade
     assert reader.offsets()[10 + 2995:] == list(range(2990, 3000))
     reader.tell(f"last 4 {ids[3]} 2990")
     assert reader.wait("range") == {"kind": "range", "low": 0, "high": -1}
+
+
+def test_another_message_in_the_place_of_the_first_is_told_and_nothing_read(readers, kafka):
+    topic = make_topic(kafka)
+    produce(kafka, topic, plain(range(3000)))
+    reader = readers(kafka, topic)
+    reader.tell("bound 10 0", "fetch 0")
+    reader.wait("end", offset=10)
+    ids = [r["id"] for r in reader.records()]
+    for wrong in (readers(kafka, topic, first=[f"2:{ids[3]}"], keys=["none"]), readers(kafka, topic, first=[f"2:{ids[3]}"])):
+        wrong.tell("bound 3000 0", "fetch 2")  # it is what is to be read first
+        assert wrong.wait("range") == {"kind": "range", "low": 0, "high": -1}
+        assert wrong.offsets() == []
+        wrong.tell("fetch 2500")  # it lies below, and nothing was run since
+        assert wrong.wait("range") == {"kind": "range", "low": 0, "high": -1}
+        assert wrong.offsets() == []
+    right = readers(kafka, topic, first=[f"2:{ids[2]}"])
+    right.tell("bound 3000 0", "fetch 2")
+    right.wait("end", offset=3000)
+    right.tell("fetch 2500")
+    right.wait("end", offset=3000)
+    assert right.offsets() == [*range(2, 3000), *range(2500, 3000)]
 
 
 def test_another_cluster_is_told_and_nothing_read(readers, kafka):

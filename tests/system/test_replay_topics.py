@@ -179,6 +179,24 @@ def test_a_topic_made_anew_under_a_job_stops_it(groups, world):
     job.cancel()
 
 
+@pytest.mark.parametrize("options", [("--key", "k0"), ("--force", "--reason", "lost")])
+def test_a_topic_made_anew_before_a_job_has_run_anything_stops_it(groups, world, options):
+    group = groups(start="nowhere")
+    topic = group.topics[0]
+    fill(group, 300, keys=1)
+    group.register("end")
+    job = TopicJob(group, *options)
+    world.kafka.delete_topic(topic)
+    world.kafka.create_topic(topic, world.partitions)
+    fill(group, 600, keys=1)
+    group.worker()
+    stopped = "SELECT last_error FROM txb.consumer_offset WHERE group_name = %s AND partition < 0 AND last_error IS NOT NULL"
+    error = group.wait(lambda: group.value(stopped, group.name))
+    assert "the topic is not the one that was read so far" in error and "txbroker replay cancel" in error
+    assert [note for note in group.notes() if note.partition < 0] == [] and job.state == "running"
+    job.cancel()
+
+
 def test_a_worker_of_another_cluster_says_so_and_applies_nothing(groups):
     group = groups(start="nowhere")
     fill(group, 100)
