@@ -2,6 +2,7 @@
 --
 --   txb.job_republish(messages txb.message[]) returns setof txb.outcome
 --   txb.lane_fence(...), txb.live_keys_version(...), txb.failed_keys(...), txb.lane_held_by(...), txb.keys_freed(...)
+--   txb.failed_add(...)
 --                                                         as before, described in 0009 and 0010
 --
 -- The group's workers run such a lane as any other, and in the place of the handler stands txb.job_republish, which writes
@@ -111,6 +112,123 @@ AS $$
   SELECT i.nth, b.holder
     FROM item AS i JOIN held_by AS b ON b.key = i.key
    WHERE i.state = 'held' AND b.holder >= 0 AND (b.head IS NULL OR i.nth < b.head)
+$$;
+
+-- A lane that reads Kafka has its messages' own offsets. So one that would go behind a held key of a live partition may be
+-- there already, and done with: discarded, edited, applied. Such a row stays closed, and the message is a duplicate, as it
+-- would be if its key were free (the inbox). What is open there is not put behind itself either, as before.
+CREATE OR REPLACE FUNCTION txb.failed_add(
+  group_name text, topic text, partition int, offsets bigint[], ids uuid[], sources text[], keys bytea[], types text[],
+  times timestamptz[], payloads bytea[], content_types text[], headers jsonb[], states text[], attempts int[],
+  delays_ms bigint[], holds boolean[], error_classes text[], sqlstates text[], errors text[], handler text, worker text)
+RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  lane_run bigint := 0;
+  more_held bigint;
+  heads bigint;
+  keys_held bytea[];
+  n_live bigint; -- of a lane, that go to live partitions
+  n_ended bigint; -- and those of them that were done with there before
+  moved_to int[];
+  result bigint;
+BEGIN
+  PERFORM FROM txb.consumer_offset AS c
+    WHERE c.group_name = failed_add.group_name AND c.topic = failed_add.topic AND c.partition = failed_add.partition
+      AND c.batch_open;
+  IF NOT FOUND THEN
+    PERFORM txb.batch_not_open('txb.failed_add', failed_add.group_name, failed_add.topic, failed_add.partition);
+  END IF;
+  IF EXISTS (SELECT FROM unnest(states) AS u (state)
+              WHERE u.state IS NULL OR u.state NOT IN ('retrying', 'held', 'dead')) THEN
+    RAISE EXCEPTION 'txb.failed_add: a message is set aside as retrying, held or dead' USING ERRCODE = '22023';
+  END IF;
+  IF failed_add.partition < 0 THEN
+    SELECT j.run INTO STRICT lane_run FROM txb.job_lane AS l JOIN txb.job AS j ON j.number = l.job
+     WHERE l.lane = -failed_add.partition;
+  END IF;
+  WITH live AS MATERIALIZED (
+    SELECT h.nth, h.live
+      FROM txb.lane_held_by(failed_add.group_name, failed_add.topic, failed_add.partition, keys, states, holds) AS h
+     WHERE failed_add.partition < 0
+  ), item AS MATERIALIZED (
+    SELECT nextval('txb.failed_number_seq') AS number, u.*
+      FROM (SELECT a.*, l.live,
+                   l.live IS NOT NULL
+                   AND EXISTS (SELECT FROM txb.failed AS o
+                                WHERE o.side = 'consumer' AND o.state IN ('resolved', 'discarded')
+                                  AND o."offset" = a."offset" AND o.partition = l.live AND o.topic = failed_add.topic
+                                  AND o.group_name = failed_add.group_name AND o.run = lane_run AND o.id = a.id) AS ended
+              FROM unnest(offsets, ids, sources, keys, types, times, payloads, content_types, headers, states,
+                          attempts, delays_ms, holds, error_classes, sqlstates, errors) WITH ORDINALITY
+                   AS a ("offset", id, source, key, type, "time", payload, content_type, headers, state,
+                         attempts, delay_ms, holds, error_class, sqlstate, error, nth)
+              LEFT JOIN live AS l ON l.nth = a.nth
+             ORDER BY a.nth OFFSET 0) AS u
+  ), added AS (
+    INSERT INTO txb.failed AS f (number, place, side, state, run, group_name, topic, partition, "offset", source, key,
+                                 id, type, "time", payload, content_type, headers, attempts, next_attempt_at, holds,
+                                 deaths, error_class, sqlstate, error, handler, worker)
+    OVERRIDING SYSTEM VALUE
+    SELECT i.number, i.number, 'consumer', i.state, lane_run, failed_add.group_name, failed_add.topic,
+           coalesce(i.live, failed_add.partition),
+           i."offset", i.source, i.key, i.id, i.type, i."time", i.payload, i.content_type, i.headers, i.attempts,
+           CASE WHEN i.state = 'retrying'
+                THEN clock_timestamp() + coalesce(i.delay_ms, 0)::float8 * interval '1 millisecond' END,
+           i.holds AND i.key IS NOT NULL, CASE WHEN i.error_class = 'crash' THEN 2 ELSE 0 END,
+           i.error_class, i.sqlstate, left(i.error, 4000), failed_add.handler, failed_add.worker
+      FROM item AS i
+     -- What waits in the live partition itself already is not put behind itself.
+     WHERE i.live IS NULL
+        OR NOT i.ended AND NOT EXISTS (SELECT FROM txb.failed AS o
+                        WHERE o.side = 'consumer' AND o.holds AND o.group_name = failed_add.group_name
+                          AND o.topic = failed_add.topic AND o.partition = i.live AND sha256(o.key) = sha256(i.key)
+                          AND o.key = i.key AND o.id = i.id AND o.run = lane_run)
+     ORDER BY i.nth
+    ON CONFLICT (group_name, topic, partition, "offset", run, id) WHERE side = 'consumer' DO UPDATE
+       SET place = excluded.place, state = excluded.state, attempts = excluded.attempts, holds = excluded.holds,
+           next_attempt_at = excluded.next_attempt_at, deaths = excluded.deaths, suspect = false,
+           error_class = excluded.error_class, sqlstate = excluded.sqlstate, error = excluded.error, resolution = NULL,
+           handler = excluded.handler, worker = excluded.worker, updated_at = clock_timestamp()
+     WHERE f.state IN ('resolved', 'discarded')
+    RETURNING f.number, f.place, f.partition, f.state, f.attempts, f.holds, f.key, f.error_class, f.sqlstate, f.error
+  ), noted AS (
+    INSERT INTO txb.failed_history (number, event, state, attempt, who, error_class, sqlstate, error)
+    SELECT a.number,
+           CASE WHEN a.state = 'held' THEN 'behind' WHEN a.error_class = 'crash' THEN 'crashed' ELSE 'failed' END,
+           a.state, CASE WHEN a.state <> 'held' THEN a.attempts END, failed_add.worker, a.error_class, a.sqlstate,
+           a.error
+      FROM added AS a ORDER BY a.place
+  )
+  SELECT count(*) FILTER (WHERE a.state = 'held' AND a.partition = failed_add.partition),
+         count(*) FILTER (WHERE a.state <> 'held' AND a.holds),
+         array_agg(DISTINCT a.key) FILTER (WHERE a.state = 'held' AND a.partition = failed_add.partition),
+         (SELECT count(*) FROM item AS i WHERE i.live IS NOT NULL AND NOT i.ended),
+         (SELECT count(*) FROM item AS i WHERE i.ended),
+         array_agg(a.partition) FILTER (WHERE a.partition <> failed_add.partition)
+    INTO more_held, heads, keys_held, n_live, n_ended, moved_to
+    FROM added AS a;
+  -- Nothing is held behind nothing: where the group lets go of the keys of the dead, what came behind one in this very
+  -- batch goes on.
+  IF keys_held IS NOT NULL THEN
+    SELECT more_held - p.promoted, heads + p.promoted INTO more_held, heads
+      FROM txb.failed_promote(failed_add.group_name, failed_add.topic, failed_add.partition, keys_held) AS p;
+  END IF;
+  UPDATE txb.consumer_offset AS c SET held = c.held + more_held, keys_taken = c.keys_taken + (heads > 0)::int
+   WHERE (more_held <> 0 OR heads > 0) AND c.group_name = failed_add.group_name AND c.topic = failed_add.topic
+     AND c.partition = failed_add.partition;
+  IF n_live > 0 THEN
+    PERFORM txb.lane_moved(failed_add.group_name, failed_add.topic, failed_add.partition, n_live, moved_to);
+  END IF;
+  -- batch_close counts them as failed, with the others.
+  UPDATE txb.consumer_offset AS c SET duplicate = c.duplicate + n_ended, failed = c.failed - n_ended
+   WHERE n_ended > 0 AND c.group_name = failed_add.group_name AND c.topic = failed_add.topic
+     AND c.partition = failed_add.partition;
+  SELECT sum(c.held) INTO result FROM txb.consumer_offset AS c WHERE c.group_name = failed_add.group_name;
+  RETURN result;
+END
 $$;
 
 CREATE OR REPLACE FUNCTION txb.keys_freed(group_name text, topic text, partition int, freed bytea[]) RETURNS bytea[]

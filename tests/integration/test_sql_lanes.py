@@ -255,6 +255,24 @@ def test_a_message_that_waits_there_itself_gets_no_second_row(db, live, lane):
     assert moved(db, lane.lane) == 2
 
 
+def test_what_a_person_has_discarded_stays_so_though_a_lane_that_reads_kafka_comes_with_it(db, live, lane):
+    live.batch(2, aside(0, state="dead"), aside(1, b"j", state="dead"))
+    number = db.root.one('SELECT number FROM txb.failed WHERE "offset" = 0')
+    db.session("admin").do("SELECT txb.failed_discard(ARRAY[%s::bigint], 'hal', 'x')", number)
+    closed = db.root.row("SELECT * FROM txb.failed WHERE number = %s", number)
+    before = db.root.one("SELECT count(*) FROM txb.failed_history")
+    live.keys()
+    live.batch(3, aside(2, state="dead"))
+    lane.keys()
+    version = lane.version
+    lane.batch(3, aside(0, state="held"), aside(2, state="held"), aside(5, state="held"), aside(6, b"i"))
+    assert db.root.row("SELECT * FROM txb.failed WHERE number = %s", number) == closed
+    assert db.root.one("SELECT count(*) FROM txb.failed_history") == before + 3  # of 2, 5 and 6
+    assert failed(db, 0) == [(1, "dead", 0), (2, "dead", 0), (5, "held", 0)] and failed(db, -lane.lane) == [(6, "retrying", 0)]
+    assert counters(db, 0) == (4, 0, 0, 4, 1) and counters(db, -lane.lane) == (2, 0, 1, 1, 0)
+    assert moved(db, lane.lane) == 2 and lane.keys() and lane.version == version
+
+
 def test_a_forced_run_of_a_message_that_waits_there_gets_its_own_row(db, live):
     forced = lane_of(db, live, forced=True)
     live.batch(1, aside(0))
