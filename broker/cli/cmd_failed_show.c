@@ -74,10 +74,11 @@ static void print_head(const struct txb_cli *cli, const struct txb_failed_messag
   field(o, "group", "group_name");
   field(o, "source", "source");
   field(o, "topic", "topic");
-  bool of_job = json_is_integer(json_object_get(o, "job")); /* its log is the outbox */
+  bool of_outbox = json_is_integer(json_object_get(o, "job")) && !json_is_integer(json_object_get(o, "from_partition"));
   field(o, "partition", "partition");
   field(o, "job", "job");
-  field(o, of_job ? "number" : "offset", "offset");
+  field(o, "partition", "from_partition"); /* of Kafka, that the job reads */
+  field(o, of_outbox ? "number" : "offset", "offset");
   field(o, "seq", "seq");
   if (m->key.data != NULL)
     field(o, "key", "key");

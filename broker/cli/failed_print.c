@@ -52,10 +52,14 @@ static void age_cell(struct txb_table *table, const json_t *object, const char *
   txb_table_cell(table, json_integer_value(value) <= 0 ? "now" : age);
 }
 
-/* With the replay job that it failed in. */
+/* With the replay job that it failed in, and the place in Kafka that the job read it from. */
 static void topic_cell(struct txb_table *table, const json_t *message) {
-  const json_t *job = json_object_get(message, "job");
-  if (json_is_integer(job) && txb_failed_text(message, "topic") != NULL)
+  const json_t *job = json_object_get(message, "job"), *partition = json_object_get(message, "from_partition");
+  if (json_is_integer(partition) && txb_failed_text(message, "topic") != NULL)
+    txb_table_cellf(table, "%.32s[%" JSON_INTEGER_FORMAT "] %" JSON_INTEGER_FORMAT ", job %" JSON_INTEGER_FORMAT,
+                    txb_failed_text(message, "topic"), json_integer_value(partition),
+                    txb_failed_integer(message, "offset"), json_integer_value(job));
+  else if (json_is_integer(job) && txb_failed_text(message, "topic") != NULL)
     txb_table_cellf(table, "%.32s, job %" JSON_INTEGER_FORMAT, txb_failed_text(message, "topic"),
                     json_integer_value(job));
   else

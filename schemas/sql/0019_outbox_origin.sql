@@ -343,7 +343,9 @@ BEGIN
     PERFORM txb.outbox_copy(
       target, NEW.id, NEW.source, NEW.key, NEW.type, NEW."time", NEW.payload, NEW.content_type, headers,
       jsonb_strip_nulls(jsonb_build_object(
-        'txb-group', NEW.group_name, 'txb-topic', NEW.topic, 'txb-partition', NEW.partition::text,
+        'txb-group', NEW.group_name, 'txb-topic', NEW.topic, 'txb-partition',
+        coalesce((SELECT nullif(l.from_partition, -1) FROM txb.job_lane AS l WHERE l.lane = -NEW.partition),
+                 NEW.partition)::text,
         'txb-offset', NEW."offset"::text, 'txb-failed', NEW.number::text, 'txb-attempts', NEW.attempts::text,
         'txb-error-class', NEW.error_class, 'txb-error-sqlstate', NEW.sqlstate, 'txb-error', left(NEW.error, 1000),
         'txb-dead-at', to_char(NEW.updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))));

@@ -8,6 +8,7 @@ import json
 
 import psycopg2
 import pytest
+from jobstest import register, start
 from sqltest import V7, migrations, refused
 from test_sql_outbox_failed import Relay, decide, run
 from test_sql_replay_source import lane_read
@@ -261,6 +262,17 @@ def test_what_an_earlier_death_told_does_not_show(db):
     headers = group.copies()[0][2]
     assert "txb-error-sqlstate" not in headers and headers["txb-error"] == "no account 7" and headers["txb-dead-at"] > "2021"
     assert (headers["txb-replayed"], headers["n"]) == ("2", "1")
+
+@pytest.mark.parametrize("from_partition,told", [(1, "1"), (-1, None)])
+def test_a_dead_message_of_a_job_says_where_it_lay(db, from_partition, told):
+    register(db.root)
+    start(db.root)
+    lane = db.root.one("UPDATE txb.job_lane SET from_partition = %s RETURNING lane", from_partition)
+    db.root.do("SELECT txb.group_register('g', 'dead')")
+    db.root.do("""INSERT INTO txb.failed (side, state, group_name, topic, partition, "offset", id, type, place, holds)
+                  VALUES ('consumer', 'dead', 'g', 't', %s, 49, %s, 'made', 0, false)""", -lane, V7)
+    headers = db.root.one("SELECT headers FROM txb.outbox")
+    assert (headers["txb-partition"], headers["txb-offset"]) == (told or str(-lane), "49")
 
 
 def test_an_error_is_cut_and_what_there_is_not_is_left_out(db):

@@ -57,6 +57,22 @@ def test_a_failed_message_of_a_job_says_so(desk):
     assert "failed messages" not in desk.ok("status", "--timeout", "9").split("JOB")[0]
 
 
+def test_a_failed_message_of_a_job_that_reads_kafka_has_its_place_there(desk):
+    desk.publish(10)
+    number = desk.start()
+    lane = desk.book("UPDATE txb.job_lane SET from_partition = 1 WHERE topic = 'orders' RETURNING lane")[0][0]
+    failed = desk.book("""INSERT INTO txb.failed (side, state, group_name, topic, partition, "offset", key, id, type, payload, attempts, error, place, holds)
+                          VALUES ('consumer', 'dead', 'ledger', 'orders', %s, 49, 'k1', txb.uuid_v7(), 'made', '1', 8, 'account is closed', 0, true)
+                          RETURNING number""", -lane)[0][0]
+    [listed] = desk.json("failed", "list", "--group", "ledger")["messages"]
+    shown = desk.json("failed", "show", str(failed), "--group", "ledger")
+    for m in (listed, shown):
+        assert (m["partition"], m["from_partition"], m["offset"], m["job"]) == (None, 1, 49, number)
+    assert f"  orders[1] 49, job {number}  k1 " in desk.ok("failed", "list", "--group", "ledger")
+    text = desk.ok("failed", "show", str(failed), "--group", "ledger")
+    assert re.search(rf"^  job +{number}\n  partition +1\n  offset +49$", text, re.M) and not re.search(r"^  number ", text, re.M)
+
+
 # -- jobs about failed messages ------------------------------------------------------------------------------------------------------------
 
 
