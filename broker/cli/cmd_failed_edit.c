@@ -43,6 +43,32 @@ static enum txb_rc read_file(const char *name, struct txb_buffer *out, struct tx
   return rc == TXB_OK ? txb_buffer_check(out, err) : rc;
 }
 
+static bool is_set(const struct txb_args *args, const char *name) {
+  const char *text;
+  size_t size = strlen(name);
+  for (size_t n = 0; (text = txb_args_nth(args, "set-header", n)) != NULL; n++)
+    if (strncmp(text, name, size) == 0 && text[size] == '=')
+      return true;
+  return false;
+}
+
+/* A message may have got headers of any name from elsewhere; but a slip must not look like a header that was not there. */
+static enum txb_rc check_unset(const struct txb_args *args, struct txb_error *err) {
+  const char *text;
+  for (size_t n = 0; (text = txb_args_nth(args, "unset-header", n)) != NULL; n++) {
+    if (*text == '\0')
+      return REFUSE(err, "--unset-header is empty: must be the NAME of a header");
+    if (!txb_slice_is_text(txb_slice_text(text)))
+      return REFUSE(err, "--unset-header: not UTF-8");
+    for (const char *p = text; *p != '\0'; p++)
+      if ((unsigned char)*p < 0x20 || *p == 0x7F)
+        return REFUSE(err, "--unset-header: has control characters");
+    if (is_set(args, text))
+      return REFUSE(err, "--set-header and --unset-header both name %s: give one of them", text);
+  }
+  return TXB_OK;
+}
+
 static enum txb_rc check_headers(const struct txb_args *args, struct txb_error *err) {
   const char *text;
   for (size_t n = 0; (text = txb_args_nth(args, "set-header", n)) != NULL; n++) {
@@ -52,9 +78,7 @@ static enum txb_rc check_headers(const struct txb_args *args, struct txb_error *
     if (!txb_slice_is_text(txb_slice_text(text)))
       return REFUSE(err, "--set-header: not UTF-8");
   }
-  for (size_t n = 0; (text = txb_args_nth(args, "unset-header", n)) != NULL; n++)
-    if (!txb_slice_is_text(txb_slice_text(text)))
-      return REFUSE(err, "--unset-header: not UTF-8");
+  TXB_TRY(check_unset(args, err));
   text = txb_args_text(args, "content-type");
   if (text != NULL && !txb_slice_is_text(txb_slice_text(text)))
     return REFUSE(err, "--content-type is not UTF-8");
@@ -71,7 +95,7 @@ static enum txb_rc take_wish(struct wish *wish, const struct txb_args *args, str
   if (wish->editor && txb_args_has(args, "detach"))
     return REFUSE(err, "a job takes no editor: with --detach give --payload-file, --set-header, --unset-header or "
                        "--content-type");
-  return file == NULL || txb_args_has(args, "dry-run") ? TXB_OK : read_file(file, &wish->payload, err);
+  return file == NULL ? TXB_OK : read_file(file, &wish->payload, err);
 }
 
 static void set_headers(const struct wish *wish, json_t *headers) {
@@ -179,15 +203,12 @@ static enum txb_rc edit_one(const struct txb_failed_choice *choice, const struct
 
 static enum txb_rc edit_many(const struct txb_cli *cli, const struct txb_failed_choice *choice, const struct wish *wish,
                              int *code_out, struct txb_error *err) {
-  json_t *changes = changes_of(wish);
   struct txb_failed_decision d = {.verb = TXB_FAILED_EDIT,
                                   .person = txb_person(),
                                   .reason = txb_args_text(wish->args, "reason"),
                                   .filter = choice->filter,
-                                  .changes = changes};
-  enum txb_rc rc = txb_failed_carry_out(cli, choice, &d, code_out, err);
-  json_decref(changes);
-  return rc;
+                                  .changes = choice->changes};
+  return txb_failed_carry_out(cli, choice, &d, code_out, err);
 }
 
 static enum txb_rc edit(const struct txb_cli *cli, const struct txb_failed_choice *choice, const struct wish *wish,
@@ -215,13 +236,15 @@ int txb_cmd_failed_edit(struct txb_cli *cli) {
   json_t *states = json_string("open");
   txb_buffer_init(&wish.payload);
   enum txb_rc rc = take_wish(&wish, &cli->args, &err);
-  struct txb_failed_choice choice = {.may_be_job = !wish.editor, .code = TXB_EXIT_DONE};
+  json_t *changes = rc == TXB_OK && !wish.editor ? changes_of(&wish) : NULL;
+  struct txb_failed_choice choice = {.may_be_job = !wish.editor, .changes = changes, .code = TXB_EXIT_DONE};
   if (rc == TXB_OK)
     rc = txb_failed_choose(cli, txb_failed_words_of(TXB_FAILED_EDIT)->verb, states, &choice, &go, &err);
   int code = choice.code;
   if (rc == TXB_OK && go)
     rc = edit(cli, &choice, &wish, &code, &err);
   json_decref(states);
+  json_decref(changes);
   txb_buffer_fini(&wish.payload);
   txb_failed_choice_fini(&choice);
   return rc == TXB_OK ? code : txb_fail(&err);

@@ -79,6 +79,8 @@ struct txb_failed_decision {
  * "new_id". */
 enum txb_rc txb_failed_decide(struct txb_pg *pg, const struct txb_failed_decision *d, const int64_t *numbers,
                               size_t count, json_t *results, struct txb_error *err) TXB_MUST_CHECK;
+/* TXB_REFUSED: the changes of an edit can be made to no message. Changes nothing. */
+enum txb_rc txb_failed_check_changes(struct txb_pg *pg, const json_t *changes, struct txb_error *err) TXB_MUST_CHECK;
 struct txb_failed_edition {
   struct txb_slice payload;
   const char *content_type;
@@ -133,7 +135,9 @@ struct txb_failed_choice {
   bool is_job;
   int64_t *numbers;
   size_t count;
-  int code; /* when there is nothing to do */
+  int code;              /* when there is nothing to do */
+  const char *to_topic;  /* of a copy; else NULL */
+  const json_t *changes; /* of an edit without an editor: what the server checks on a dry run; else NULL */
 };
 /* Finds the messages of the command line; with --dry-run shows them, and asks before it goes on with more than one.
  * `states`: what a filter without --state means. *go_out false: it is done, with choice->code. */

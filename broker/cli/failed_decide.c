@@ -16,10 +16,13 @@ struct meant {
   int64_t total;
 };
 
-static void print_meant(const struct txb_cli *cli, const char *verb, const struct meant *meant, const json_t *first) {
+static void print_meant(const struct txb_cli *cli, const char *verb, const char *to_topic, const struct meant *meant,
+                        const json_t *first) {
   if (cli->output != TXB_OUTPUT_TEXT) {
     json_t *document = json_pack("{s:b, s:s, s:I, s:O, s:O}", "dry_run", 1, "action", verb, "matched",
                                  (json_int_t)meant->total, "states", meant->states, "first", first);
+    if (to_topic != NULL)
+      (void)json_object_set_new(document, "to_topic", json_string(to_topic));
     txb_failed_print_json(cli, document);
     json_decref(document);
     return;
@@ -38,8 +41,10 @@ static void print_meant(const struct txb_cli *cli, const char *verb, const struc
 static enum txb_rc dry_run(const struct txb_cli *cli, const char *verb, const struct txb_failed_choice *choice,
                            const struct meant *meant, struct txb_error *err) {
   json_t *first;
+  if (choice->changes != NULL)
+    TXB_TRY(txb_failed_check_changes(choice->pg, choice->changes, err));
   TXB_TRY(txb_failed_find(choice->pg, choice->filter, 0, SHOWN, &first, err));
-  print_meant(cli, verb, meant, first);
+  print_meant(cli, verb, choice->to_topic, meant, first);
   json_decref(first);
   return TXB_OK;
 }
@@ -106,7 +111,10 @@ enum txb_rc txb_failed_choose(struct txb_cli *cli, const char *verb, const json_
   struct meant meant = {NULL, 0};
   const char *uri = NULL;
   size_t flags;
+  const char *reason = txb_args_text(&cli->args, "reason");
   *go_out = false;
+  if (reason != NULL && !txb_slice_is_text(txb_slice_text(reason)))
+    return REFUSE(err, "--reason is not UTF-8");
   TXB_TRY(txb_failed_filter(&cli->args, &choice->filter, &flags, err));
   if (flags == 0 && cli->args.operand_count == 0 && json_object_size(choice->filter) == 0)
     return REFUSE(err,
@@ -157,6 +165,8 @@ static void print_json(const struct txb_cli *cli, const char *action, const json
   }
   json_t *document = json_pack("{s:s, s:I, s:I, s:O}", "action", action, "matched",
                                (json_int_t)json_array_size(results), "changed", changed, "messages", results);
+  if (strcmp(action, "failed copy") == 0)
+    (void)json_object_set_new(document, "to_topic", json_string(txb_args_text(&cli->args, "to-topic")));
   txb_failed_print_json(cli, document);
   json_decref(document);
 }

@@ -34,6 +34,8 @@ static void print_json(const struct txb_cli *cli, const json_t *job) {
                 txb_failed_integer(job, "number"), "state", txb_failed_text(job, "state"), "matched",
                 txb_failed_integer(job, "messages"), "changed", txb_failed_integer(job, "done"), "skipped",
                 txb_failed_integer(job, "skipped"), "refused", json_object_get(job, "refused"));
+  if (txb_failed_text(job, "to_topic") != NULL)
+    (void)json_object_set(document, "to_topic", json_object_get(job, "to_topic"));
   txb_failed_print_json(cli, document);
   json_decref(document);
 }
@@ -146,6 +148,8 @@ enum txb_rc txb_failed_job_begin(const struct txb_cli *cli, const struct txb_fai
     json_t *document =
         json_pack("{s:s, s:I, s:s, s:I, s:b}", "action", cli->args.command->name, "job", (json_int_t)begun.number,
                   "state", "running", "matched", (json_int_t)begun.messages, "served", begun.served);
+    if (d->to_topic != NULL)
+      (void)json_object_set_new(document, "to_topic", json_string(d->to_topic));
     txb_failed_print_json(cli, document);
     json_decref(document);
   }

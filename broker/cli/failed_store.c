@@ -16,6 +16,7 @@ static const struct txb_pg_statement count_statement = {"cli_failed_count", txb_
 static const struct txb_pg_statement show_statement = {"cli_failed_show", txb_text_cli_failed_show};
 static const struct txb_pg_statement retry_statement = {"cli_failed_retry", txb_text_cli_failed_retry};
 static const struct txb_pg_statement discard_statement = {"cli_failed_discard", txb_text_cli_failed_discard};
+static const struct txb_pg_statement check_statement = {"cli_failed_changes_check", txb_text_cli_failed_changes_check};
 static const struct txb_pg_statement edit_many_statement = {"cli_failed_edit_many", txb_text_cli_failed_edit_many};
 static const struct txb_pg_statement copy_statement = {"cli_failed_copy", txb_text_cli_failed_copy};
 static const struct txb_pg_statement edit_statement = {"cli_failed_edit", txb_text_cli_failed_edit};
@@ -259,10 +260,21 @@ enum txb_rc txb_failed_decide(struct txb_pg *pg, const struct txb_failed_decisio
   txb_pg_add_text(&params, txb_slice_text(d->reason));
   add_json(&params, d->filter);
   TXB_TRY(txb_failed_ask(pg, statement, &params, "txb_admin", &rows, err));
-  for (int i = 0; i < txb_pg_rows(rows); i++)
-    (void)json_array_append_new(results,
-                                result_of_row(rows, i, 1, txb_pg_int8(rows, i, 0), d->verb == TXB_FAILED_EDIT));
+  for (int i = 0; i < txb_pg_rows(rows); i++) {
+    json_t *result = result_of_row(rows, i, 1, txb_pg_int8(rows, i, 0), d->verb == TXB_FAILED_EDIT);
+    if (d->to_topic != NULL)
+      (void)json_object_set_new(result, "to_topic", json_string(d->to_topic));
+    (void)json_array_append_new(results, result);
+  }
   return TXB_OK;
+}
+
+enum txb_rc txb_failed_check_changes(struct txb_pg *pg, const json_t *changes, struct txb_error *err) {
+  TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *row = NULL;
+  struct txb_pg_params params;
+  txb_pg_params_init(&params);
+  add_json(&params, changes);
+  return txb_failed_ask(pg, &check_statement, &params, "txb_reader", &row, err);
 }
 
 enum txb_rc txb_failed_edit(struct txb_pg *pg, int64_t number, const struct txb_failed_edition *edition,

@@ -7,6 +7,7 @@
 --   txb.failed_job_start(verb text, filter jsonb, reason text, person text, changes jsonb = null, to_topic text = null,
 --                        out number bigint, out messages bigint, out served boolean)
 --       as in 0017, with the verbs edit (of changes) and copy (to to_topic); served: a worker that may run it is there now
+--   txb.failed_changes_check(changes jsonb) returns void                  22023: they can be made to no message
 --   txb.failed_job_running() returns table (number bigint, job jsonb)           those that are not over, for `status`
 --   txb.failed_edit(...), txb.failed_job_step(...), failed_job_work(...), ...   as before, described in 0012 and 0017
 --
@@ -199,7 +200,7 @@ COMMENT ON FUNCTION txb.failed_changes_payload(jsonb) IS 'The payload that chang
 
 -- What breaks a limit in any message is refused before there is a job.
 CREATE FUNCTION txb.failed_changes_check(changes jsonb) RETURNS void
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, txb, pg_temp
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
 AS $$
 DECLARE
   name text;
@@ -223,6 +224,14 @@ BEGIN
         USING ERRCODE = '22023';
     END IF;
   END LOOP;
+  name := (SELECT min(u) FROM jsonb_array_elements_text(changes -> 'unset') AS u
+            WHERE u = '' OR u ~ '[\x01-\x1f\x7f]' OR changes -> 'headers' ? u);
+  IF name IS NOT NULL THEN
+    RAISE EXCEPTION 'changes: unset has a name that %; nothing was changed',
+      CASE WHEN name = '' THEN 'is empty' WHEN changes -> 'headers' ? name THEN format('is in headers too: %s', name)
+           ELSE 'has control characters' END
+      USING ERRCODE = '22023';
+  END IF;
   payload := txb.failed_changes_payload(changes);
   problem := coalesce(
     txb.intent_problem('t', NULL, 't', payload, changes ->> 'content_type', changes -> 'headers', NULL),
@@ -666,6 +675,6 @@ GRANT EXECUTE ON FUNCTION
   txb.failed_copy(bigint[], text, text, text, jsonb),
   txb.failed_job_start(text, jsonb, text, text, jsonb, text)
 TO txb_admin;
-GRANT EXECUTE ON FUNCTION txb.failed_job_running() TO txb_reader, txb_admin;
+GRANT EXECUTE ON FUNCTION txb.failed_job_running(), txb.failed_changes_check(jsonb) TO txb_reader, txb_admin;
 
 RESET ROLE;

@@ -4,7 +4,7 @@ import pytest
 from confluent_kafka import Producer
 
 from txbtest import process
-from txbtest.program import command
+from txbtest.program import KAFKA_GONE, USAGE, command
 from txbtest.verify import murmur2_partition, read_topic
 
 TABLES = """
@@ -161,6 +161,22 @@ def test_the_dead_of_a_group_are_copied_once_however_they_died(systems, postgres
         assert (h["txb-group"], h["txb-topic"], h["n"]) == (system.group, system.bank.topics[0], r.key[1:].decode())
         assert (h["txb-error-class"], h.get("txb-error-sqlstate"), h["txb-attempts"]) == (("dead", None, "1") if at_once else ("error", "P0001", "2"))
         assert f"no account {r.key.decode()}" in h["txb-error"] and h["txb-dead-at"].endswith("Z")
+
+
+def test_failed_copy_asks_whether_the_topic_is_there(systems, postgres, kafka):
+    system = prepare(systems, postgres, kafka)
+    uri = system.target_postgres.uri(system.bank.target)
+    query(system, """INSERT INTO txb.failed (side, state, group_name, topic, partition, "offset", id, type, place, holds)
+                     VALUES ('consumer', 'dead', 'g', 't', 0, 49, txb.uuid_v7(), 'made', 0, false); INSERT INTO txb.relay (source) VALUES ('copies')""")
+    aside = kafka.create_topic(f"{system.name}.aside", 1)
+    for more in ([], ["--dry-run"]):
+        code, out, err = command("-d", uri, "-b", kafka.brokers, "failed", "copy", "--state", "dead", "--to-topic", f"{aside}2", *more)
+        assert (code, out) == (USAGE, "") and f"Kafka at {kafka.brokers} has no topic {aside}2: create it, or correct --to-topic" in err
+    code, out, err = command("-d", uri, "-b", "127.0.0.1:1", "failed", "copy", "--state", "dead", "--to-topic", aside)
+    assert (code, out) == (KAFKA_GONE, "") and "127.0.0.1:1" in err
+    assert query(system, "SELECT count(*) FROM txb.outbox") == [(0,)]
+    assert command("-d", uri, "-b", kafka.brokers, "failed", "copy", "--state", "dead", "--to-topic", aside)[0] == 0
+    assert query(system, "SELECT topic FROM txb.outbox") == [(aside,)]
 
 
 def test_a_group_without_a_dead_letter_topic_copies_nothing_and_may_lose_it_again(systems, postgres, kafka):

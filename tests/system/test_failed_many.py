@@ -22,6 +22,15 @@ def test_of_many_what_can_not_be_edited_is_told(desk):
     desk.refused(USAGE, ["payload has 10", "at most 1000000 are allowed"], "failed", "edit", "--state", "any", "--payload-file", "-", "--yes", stdin=b"1" * 1_100_000)
 
 
+def test_a_dry_run_checks_what_an_edit_would_be(desk):
+    desk.add(key="a")
+    for words, args, stdin in (
+            ("payload has 10", [], b"1" * 1_100_000), ("payload is not valid JSON", ["--content-type", "text/json"], b"{"), ("is not a header name", ["--set-header", "Big=1"], b"1")):
+        desk.refused(USAGE, [words, "nothing was changed"], "failed", "edit", "--state", "dead", "--payload-file", "-", "--dry-run", *args, stdin=stdin)
+    assert "would edit 1 message: 1 dead" in desk.ok("failed", "edit", "--state", "dead", "--payload-file", "-", "--dry-run", stdin=b"{}")
+    assert "would edit 1 message: 1 dead" in desk.ok("failed", "edit", "--state", "dead", "--dry-run")
+
+
 def test_more_than_500_are_edited_by_a_job(desk):
     numbers = [desk.add(key=f"k{n}") for n in range(600)]
     before = desk.contents()
@@ -56,7 +65,9 @@ def test_failed_messages_are_copied_to_a_topic(desk):
     assert "would copy 3 messages: 1 held, 2 dead" in desk.ok("failed", "copy", "--topic", "transfers", "--to-topic", "aside", "--dry-run") and copies(desk) == []
     assert desk.ok("failed", "copy", str(closed), "--to-topic", "other") == f"message {closed} is copied\n"
     done = desk.json("failed", "copy", "--topic", "transfers", "--to-topic", "aside", "--yes", "--reason", "look")
-    assert (done["action"], done["matched"], done["changed"]) == ("failed copy", 3, 3) and [m["number"] for m in done["messages"]] == numbers
+    assert (done["action"], done["to_topic"], done["matched"], done["changed"]) == ("failed copy", "aside", 3, 3)
+    assert [(m["number"], m["to_topic"]) for m in done["messages"]] == [(number, "aside") for number in numbers]
+    assert desk.json("failed", "copy", "1", "--to-topic", "aside", "--dry-run")["to_topic"] == "aside"
     assert copies(desk) == [(b"3", "other", "z", "1")] + [(b"%d" % n, "aside", k, "1") for n, k in enumerate(("k0", "k1", "k0"))]
     assert desk.contents()[0] == before, "they stay as they are"
     assert re.search(r"copied +held .* to aside: look", desk.ok("failed", "show", str(numbers[2])))
@@ -84,4 +95,5 @@ def test_many_copies_are_a_job_that_is_killed_and_finished(server, desk):
     assert len(copies(desk)) == 500
     assert re.search(r"^ *1  running  copy to aside  - +600 +500 +0 +100 ", desk.ok("failed", "jobs"), re.M)
     assert desk.ok("failed", "resume", "1") == "copied 600 of 600 messages\n"
+    assert desk.json("failed", "resume", "1")["to_topic"] == "aside"
     assert [row[0] for row in copies(desk)] == [b"%d" % n for n in range(600)] and desk.json("failed", "list")["states"] == {"dead": 600}

@@ -168,7 +168,7 @@ def test_a_topic_that_is_not_there_is_refused(desk):
 
 def test_a_topic_to_write_to_must_be_there(desk):
     desk.produce(desk.orders, 1)
-    desk.book("INSERT INTO txb.relay (source, highest, watermark) VALUES ('here', 1, 1)")
+    desk.book("INSERT INTO txb.relay (source, highest, watermark, epoch) VALUES ('here', 1, 1, 1)")
     desk.book("SELECT txb.publish('any', 'k', 'made', '1')")
     outbox = ("-d", desk.postgres.uri(desk.ledger), "--brokers", desk.kafka.brokers)
     for words in (("plan",), ("start", "--yes")):
@@ -217,7 +217,7 @@ def test_what_is_not_meant_does_not_matter_to_the_inbox(desk):
 def test_copies_that_an_inbox_no_longer_remembers_are_told(desk):
     desk.produce(desk.orders, 3)
     desk.produce(desk.orders, 2, at_ms=START_MS + 48 * HOUR_MS)
-    desk.book("INSERT INTO txb.relay (source, highest, watermark) VALUES ('here', 2, 2)")
+    desk.book("INSERT INTO txb.relay (source, highest, watermark, epoch) VALUES ('here', 2, 2, 1)")
     desk.book("SELECT txb.publish('any', 'k', 'made', '1')")
     desk.book("SELECT txb.outbox_copy('any', '01900000-0000-7000-8000-000000000001', NULL, NULL, NULL, NULL, '1', NULL, NULL, '{}')")
     outbox = ("-d", desk.postgres.uri(desk.ledger), "--brokers", desk.kafka.brokers, "replay", "plan", "--group", "ledger", "--source", "here", "--topic", "any", "--to-topic", desk.archive)
