@@ -263,6 +263,7 @@ def test_what_an_earlier_death_told_does_not_show(db):
     assert "txb-error-sqlstate" not in headers and headers["txb-error"] == "no account 7" and headers["txb-dead-at"] > "2021"
     assert (headers["txb-replayed"], headers["n"]) == ("2", "1")
 
+
 @pytest.mark.parametrize("from_partition,told", [(1, "1"), (-1, None)])
 def test_a_dead_message_of_a_job_says_where_it_lay(db, from_partition, told):
     register(db.root)
