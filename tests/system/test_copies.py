@@ -167,7 +167,7 @@ def test_failed_copy_asks_whether_the_topic_is_there(systems, postgres, kafka):
     system = prepare(systems, postgres, kafka)
     uri = system.target_postgres.uri(system.bank.target)
     query(system, """INSERT INTO txb.failed (side, state, group_name, topic, partition, "offset", id, type, place, holds)
-                     VALUES ('consumer', 'dead', 'g', 't', 0, 49, txb.uuid_v7(), 'made', 0, false); INSERT INTO txb.relay (source) VALUES ('copies')""")
+                     VALUES ('consumer', 'dead', 'g', 't', 0, 49, txb.uuid_v7(), 'made', 0, false); INSERT INTO txb.relay (source, epoch) VALUES ('copies', 1)""")
     aside = kafka.create_topic(f"{system.name}.aside", 1)
     for more in ([], ["--dry-run"]):
         code, out, err = command("-d", uri, "-b", kafka.brokers, "failed", "copy", "--state", "dead", "--to-topic", f"{aside}2", *more)

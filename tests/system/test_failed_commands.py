@@ -602,7 +602,7 @@ def test_status_counts_what_is_open_and_names_the_oldest_held_key(desk):
     assert (failed["retrying"], failed["due"], failed["held"], failed["dead"]) == (2, 1, 1, 1) and failed["next_due_in_ms"] < 0
     assert {k: failed["oldest_key"][k] for k in ("number", "topic", "key", "state")} == {"number": head, "topic": "transfers", "key": "slow", "state": "dead"}
     assert re.search(rf"group +ledger +2 +1 +1 +1 .* transfers key slow, for .*, by message {head} \(dead\)", desk.ok("status"))
-    desk.do("INSERT INTO txb.relay (source) VALUES ('shop')")
+    desk.do("INSERT INTO txb.relay (source, epoch) VALUES ('shop', 1)")
     desk.do("INSERT INTO txb.failed (side, state, source, seq, topic, key, place, holds, error) VALUES ('outbox', 'dead', 'shop', 7, 'orders', 'o', 99, true, 'too large')")
     shop = [s for s in desk.json("status")["sources"] if s["source"] == "shop"][0]["failed_messages"]
     assert shop["dead"] == 1 and shop["oldest_key"]["topic"] == "orders"

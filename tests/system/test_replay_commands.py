@@ -38,7 +38,7 @@ class Desk:
         self.server, self.directory = server, directory
         self.shop, self.ledger = (server.create_database(f"{name}_{next(NUMBERS)}", "template") for name in ("shop", "ledger"))
         self.config = self.configure(user)
-        self.sell("INSERT INTO txb.relay (source) VALUES ('shop')")
+        self.sell("INSERT INTO txb.relay (source, epoch) VALUES ('shop', 1)")
         self.book("INSERT INTO txb.consumer_offset (group_name, topic, partition, next_offset, epoch)"
                   " SELECT 'ledger', t, p, 0, 1 FROM unnest(ARRAY['orders', 'payments']) AS t, generate_series(0, 1) AS p")
 
