@@ -354,7 +354,7 @@ PARTITIONS = {relay_repeats: 1, relay_repeats_apart: 1}
 IN_SQL = {"lane_fence_unlocked": ("txb.lane_fence", "FOR NO KEY UPDATE", ""),
           "retry_uncounted": ("txb.retry_settle", """applied = c.applied + n_applied, duplicate = c.duplicate + n_duplicate,
          failed = c.failed - n_applied - n_duplicate, """, ""),
-          "edit_keeps_id": ("txb.failed_edit", "txb.uuid_v7()", "f.id")}
+          "edit_keeps_id": ("txb.failed_edit_one", "txb.uuid_v7()", "f.id")}
 # Found by the simulators only (tests/sim/test_planted_bugs.py runs all of them): either one interleaving in a million shows it, or a second guard stands
 # behind the rule: the SQL functions compare epochs too, a transaction that failed is noticed before its COMMIT.
 SIMULATED = ["relay_holes_unordered", "relay_last_look_limited", "relay_no_epoch_check", "relay_partition_unproven", "relay_hold_released_early",
