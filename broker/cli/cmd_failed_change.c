@@ -1,10 +1,8 @@
 /* failed retry, failed discard, failed copy. A few messages are decided on in one transaction: a crash leaves all of them
  * done or none. More are a job: failed_job.c. */
 #include "broker/cli/failed.h"
-#include "common/kafka_inspect.h"
 
 #define REFUSE(err, ...) TXB_FAIL_FROM((err), TXB_REFUSED, TXB_ORIGIN_USAGE, __VA_ARGS__)
-#define ASK_MS           10000
 
 static int change(struct txb_cli *cli, enum txb_failed_verb verb, const json_t *states, const char *to_topic) {
   struct txb_error err;
@@ -48,29 +46,14 @@ int txb_cmd_failed_discard(struct txb_cli *cli) {
   return change_open(cli, TXB_FAILED_DISCARD, NULL);
 }
 
-/* Copies for a topic that does not exist would wait in the outbox until somebody made it. Without brokers nobody can be
- * asked. */
-static enum txb_rc need_topic(const struct txb_cli *cli, const char *topic, struct txb_error *err) {
-  struct txb_kafka_cluster cluster = txb_cli_cluster(cli, "txbroker-failed-copy");
-  struct txb_kafka_inspect *kafka = NULL;
-  int partitions = 0;
-  if (cluster.brokers == NULL || txb_topic_name_problem(topic) != NULL)
-    return TXB_OK; /* what is no name of a topic the server refuses */
-  enum txb_rc rc = txb_kafka_inspect_open(&cluster, ASK_MS, &kafka, err);
-  if (rc == TXB_OK)
-    rc = txb_kafka_inspect_partitions(kafka, topic, &partitions, err);
-  if (rc == TXB_OK && partitions < 0)
-    rc = REFUSE(err, "Kafka at %s has no topic %s: create it, or correct --to-topic", cluster.brokers, topic);
-  txb_kafka_inspect_close(kafka);
-  return rc;
-}
-
 static enum txb_rc check_topic(const struct txb_cli *cli, const char *topic, struct txb_error *err) {
   if (txb_args_blank(&cli->args, "to-topic"))
     return REFUSE(err, "failed copy wants --to-topic TOPIC: where the copies go");
   if (!txb_slice_is_text(txb_slice_text(topic)))
     return REFUSE(err, "--to-topic is not UTF-8");
-  return need_topic(cli, topic, err);
+  if (txb_topic_name_problem(topic) != NULL)
+    return TXB_OK; /* the server refuses it, and says why */
+  return txb_target_topic(cli, "txbroker-failed-copy", topic, err);
 }
 
 int txb_cmd_failed_copy(struct txb_cli *cli) {

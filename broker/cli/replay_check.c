@@ -5,29 +5,15 @@
 #include "broker/cli/safe_text.h"
 #include "cli_sql.h"
 #include "common/clock.h"
-#include "common/kafka_inspect.h"
 
 #define REFUSE(err, ...) TXB_FAIL_FROM((err), TXB_REFUSED, TXB_ORIGIN_USAGE, __VA_ARGS__)
-#define ASK_MS           10000
 
 static const struct txb_pg_statement missing_statement = {"cli_replay_missing", txb_text_cli_replay_missing};
 static const struct txb_pg_statement refusal_statement = {"cli_replay_refusal", txb_text_cli_replay_refusal};
 
-/* What is written for a topic that is not there waits in the outbox, and the job has ended. */
 enum txb_rc txb_replay_check_target(const struct txb_cli *cli, const struct txb_replay_wish *wish,
                                     struct txb_error *err) {
-  struct txb_kafka_inspect *kafka = NULL;
-  int count = 0;
-  if (wish->to_topic == NULL || cli->settings.kafka.brokers == NULL)
-    return TXB_OK;
-  struct txb_kafka_cluster cluster = txb_cli_cluster(cli, "txbroker-replay");
-  TXB_TRY(txb_kafka_inspect_open(&cluster, ASK_MS, &kafka, err));
-  enum txb_rc rc = txb_kafka_inspect_partitions(kafka, wish->to_topic, &count, err);
-  txb_kafka_inspect_close(kafka);
-  if (rc == TXB_OK && count < 0)
-    rc = REFUSE(err, "Kafka at %s has no topic %s: create it, or correct --to-topic", cli->settings.kafka.brokers,
-                wish->to_topic);
-  return rc;
+  return wish->to_topic == NULL ? TXB_OK : txb_target_topic(cli, "txbroker-replay", wish->to_topic, err);
 }
 
 /* For a topic any --topic may be taken, not only those of the group: so one that was mistyped is seen by this alone. */

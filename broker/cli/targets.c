@@ -4,7 +4,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/kafka_inspect.h"
 #include "common/memory.h"
+
+#define KAFKA_MS 10000
 
 #define REFUSE(err, ...) TXB_FAIL_FROM((err), TXB_REFUSED, TXB_ORIGIN_USAGE, __VA_ARGS__)
 
@@ -135,6 +138,21 @@ enum txb_rc txb_target_explain(const char *database, int timeout_ms, struct txb_
     return rc;
   }
   return strstr(err->message, database) == NULL ? txb_error_prefix(err, "%s", database) : err->rc;
+}
+
+enum txb_rc txb_target_topic(const struct txb_cli *cli, const char *client, const char *topic, struct txb_error *err) {
+  struct txb_kafka_cluster cluster = txb_cli_cluster(cli, client);
+  struct txb_kafka_inspect *kafka = NULL;
+  int partitions = 0;
+  if (cluster.brokers == NULL)
+    return TXB_OK;
+  TXB_TRY(txb_kafka_inspect_open(&cluster, KAFKA_MS, &kafka, err));
+  enum txb_rc rc = txb_kafka_inspect_partitions(kafka, topic, &partitions, err);
+  txb_kafka_inspect_close(kafka);
+  if (rc != TXB_OK || partitions >= 0)
+    return rc;
+  return TXB_FAIL_FROM(err, TXB_REFUSED, TXB_ORIGIN_USAGE,
+                       "Kafka at %s has no topic %s: create it, or correct --to-topic", cluster.brokers, topic);
 }
 
 enum txb_rc txb_targets_timeout(const struct txb_cli *cli, int *timeout_ms_out, struct txb_error *err) {

@@ -34,6 +34,10 @@ bool txb_target_timed_out(const struct txb_error *err);
 /* An error of a question to that database: names the database, and tells a question that ran into the timeout from one
  * that was refused. Returns err->rc. */
 enum txb_rc txb_target_explain(const char *database, int timeout_ms, struct txb_error *err);
+/* Whether the topic of --to-topic is there: what is written for one that is not waits in the outbox until somebody makes it.
+ * Without brokers nobody can be asked. TXB_REFUSED (usage): it is not; TXB_RETRY: Kafka gives no answer. */
+enum txb_rc txb_target_topic(const struct txb_cli *cli, const char *client, const char *topic,
+                             struct txb_error *err) TXB_MUST_CHECK;
 /* --timeout SECONDS, 5 by default. */
 enum txb_rc txb_targets_timeout(const struct txb_cli *cli, int *timeout_ms_out, struct txb_error *err) TXB_MUST_CHECK;
 

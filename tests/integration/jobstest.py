@@ -71,6 +71,14 @@ def start_kafka(session, *ranges, **more):
     return start(session, **{**none, **columns, "cluster_id": "c1", **more})
 
 
+def job(db, number):
+    return db.root.row("SELECT * FROM txb.job WHERE number = %s", number)
+
+
+def audit(db):
+    return db.root.do("SELECT action, person, reason FROM txb.audit ORDER BY number")
+
+
 def register(session, topic="t", partitions=2):
     session.do(
         "SELECT txb.offset_register('g', %s, %s, %s, 'c1')", topic, list(range(partitions)), [0] * partitions
