@@ -304,7 +304,7 @@ def test_a_message_that_kills_its_worker_in_a_lane_is_dead_and_the_rest_applied(
     def all_but_poison():
         nonlocal deaths
         if not group.running():
-            assert group.programs[-1].process.returncode == -9, group.programs[-1].text()
+            assert group.programs[-1].process.returncode == -11, group.programs[-1].text()
             deaths += 1
             group.kill(group.programs[-1])
             start()
