@@ -51,8 +51,10 @@ static enum txb_rc configure(rd_kafka_conf_t *conf, const struct txb_kafka_produ
       {"queue.buffering.max.messages", "0"},         /* the relay bounds what is in flight */
       {"queue.buffering.max.kbytes", "2147483647"},
   };
+  /* While one request is under way the next one's messages gather: a busy producer gets its batches without waiting for
+   * them, and a quiet one waits for nothing. */
   if (!user_sets(options->cluster, "linger.ms"))
-    TXB_TRY(txb_kafka_conf_set(conf, "linger.ms", "1", err));
+    TXB_TRY(txb_kafka_conf_set(conf, "linger.ms", "0", err));
   if (!user_sets(options->cluster, "socket.nagle.disable"))
     TXB_TRY(txb_kafka_conf_set(conf, "socket.nagle.disable", "true", err));
   if (options->batch_bytes > 0)

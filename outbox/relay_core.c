@@ -13,11 +13,12 @@ void txb_relay_core_options_init(struct txb_relay_core_options *options) {
   *options = (struct txb_relay_core_options){
       .read_rows = 4000,
       .read_bytes = 4 << 20,
+      .few_rows = 8,
       .inflight_rows = 16000,
       .inflight_bytes = 16 << 20,
       .lease_us = 15000000,
       .checkpoint_us = 100000,
-      .poll_busy_us = 1000,
+      .poll_busy_us = 2000,
       .poll_idle_us = 20000,
       .span = 1000000,
       .drain_span = 200000,
@@ -40,7 +41,7 @@ static int64_t earlier(int64_t a, int64_t b) {
 static void forget(struct txb_relay_core *core) {
   txb_flight_reset(core);
   txb_generations_clear(&core->generations);
-  core->held = core->dirty = core->everything = core->came_up = false;
+  core->held = core->dirty = core->everything = core->came_up = core->few = false;
   core->poll_out = core->list_out = core->look_out = core->checkpoint_out = core->renew_out = core->probe_out = false;
   core->decided = core->decide_out = false;
   core->published = 0;
@@ -240,6 +241,7 @@ static enum txb_rc polled(struct txb_relay_core *core, const struct txb_relay_ev
   TXB_TRY(txb_drain_take(core, &a->drain, &drain_more, err));
   span_more = a->drawn >= core->read.bound && core->read.bound > core->read.after;
   TXB_TRY(take_tail(core, a, event->now_us, err));
+  core->few = !a->tail.cut && a->tail.count < core->options.few_rows;
   size_t rows = a->holes.count + a->drain.count + a->tail.count;
   core->came_up = rows == 0 && !drain_more && !span_more && core->read.bound > core->read.after;
   pause_polls(core, a->tail.cut || drain_more || span_more, rows > 0, event->now_us);
@@ -265,6 +267,8 @@ static enum txb_rc due_poll(struct txb_relay_core *core, int64_t now_us, struct 
   core->read.number = core->poll_number;
   core->read.rows = core->options.read_rows;
   core->read.bytes = core->options.read_bytes;
+  core->read.tail_few = core->few && core->options.few_rows < core->read.rows;
+  core->read.tail_rows = core->read.tail_few ? core->options.few_rows : core->read.rows;
   core->read.holes = core->generations.asked;
   core->read.hole_count = core->generations.asked_count;
   core->read.after = core->read.bound = core->highest;

@@ -13,6 +13,7 @@ static const struct txb_pg_statement state_statement = {"relay_state", txb_text_
 static const struct txb_pg_statement holes_statement = {"relay_read_holes", txb_text_relay_read_holes};
 static const struct txb_pg_statement drain_statement = {"relay_read_drain", txb_text_relay_read_drain};
 static const struct txb_pg_statement tail_statement = {"relay_read_tail", txb_text_relay_read_tail};
+static const struct txb_pg_statement few_statement = {"relay_read_few", txb_text_relay_read_few};
 static const struct txb_pg_statement list_statement = {"relay_list_holders", txb_text_relay_list_holders};
 static const struct txb_pg_statement look_statement = {"relay_last_look", txb_text_relay_last_look};
 static const struct txb_pg_statement flushed_statement = {"relay_flushed", txb_text_relay_flushed};
@@ -81,13 +82,21 @@ static enum txb_rc send_drain(struct txb_relay *r, const struct txb_relay_poll *
   return txb_pg_send(r->pg, &drain_statement, p, err);
 }
 
+static enum txb_rc send_tail(struct txb_relay *r, const struct txb_relay_poll *poll, struct txb_error *err) {
+  struct txb_pg_params *p = &r->params;
+  txb_pg_params_clear(p);
+  txb_pg_add_int8(p, poll->after);
+  txb_pg_add_int8(p, poll->bound);
+  txb_pg_add_int4(p, (int32_t)poll->tail_rows);
+  if (!poll->tail_few)
+    txb_pg_add_int8(p, poll->bytes);
+  return txb_pg_send(r->pg, poll->tail_few ? &few_statement : &tail_statement, p, err);
+}
+
 enum txb_rc txb_relay_send_poll(struct txb_relay *r, const struct txb_relay_poll *poll, struct txb_error *err) {
   struct txb_pg_params *p = &r->params;
   r->poll = *poll;
-  txb_pg_params_clear(p);
-  txb_pg_add_text(p, txb_slice_text(r->o->source));
-  txb_pg_add_bool(p, r->o->wait_flush);
-  TXB_TRY(txb_pg_send(r->pg, &state_statement, p, err));
+  TXB_TRY(txb_pg_send(r->pg, &state_statement, NULL, err));
   if (has_branch(poll, BRANCH_HOLES)) {
     txb_pg_params_clear(p);
     add_ranges(p, poll->holes, poll->hole_count);
@@ -97,14 +106,8 @@ enum txb_rc txb_relay_send_poll(struct txb_relay *r, const struct txb_relay_poll
   }
   if (has_branch(poll, BRANCH_DRAIN))
     TXB_TRY(send_drain(r, poll, err));
-  if (has_branch(poll, BRANCH_TAIL)) {
-    txb_pg_params_clear(p);
-    txb_pg_add_int8(p, poll->after);
-    txb_pg_add_int8(p, poll->bound);
-    txb_pg_add_int4(p, (int32_t)poll->rows);
-    txb_pg_add_int8(p, poll->bytes);
-    TXB_TRY(txb_pg_send(r->pg, &tail_statement, p, err));
-  }
+  if (has_branch(poll, BRANCH_TAIL))
+    TXB_TRY(send_tail(r, poll, err));
   r->answer = (struct txb_relay_answer){.poll = poll->number};
   return txb_relay_request_sent(r, TXB_REQUEST_POLL, err);
 }
@@ -177,7 +180,7 @@ static enum txb_rc take_state(struct txb_relay *r, const struct txb_pg_result *r
         "the connection to %s runs its transactions as \"%s\" and not as \"repeatable read\", which was set: "
         "a pooler between? Connect to the server itself or let the pooler work by session",
         txb_pg_name(r->pg), isolation);
-  snprintf(r->lsn, sizeof r->lsn, "%s", lsn == NULL ? "" : lsn);
+  snprintf(r->lsn, sizeof r->lsn, "%s", lsn == NULL || !r->o->wait_flush ? "" : lsn);
   return take_snapshot(r, txb_pg_text(result, 0, 3), err);
 }
 
@@ -220,7 +223,7 @@ static enum txb_rc take_rows(struct txb_relay *r, int branch, const struct txb_p
   }
   read->rows = r->rows[branch];
   read->count = count;
-  read->cut = count >= r->poll.rows || bytes >= r->poll.bytes;
+  read->cut = count >= (branch == BRANCH_TAIL ? r->poll.tail_rows : r->poll.rows) || bytes >= r->poll.bytes;
   return TXB_OK;
 }
 

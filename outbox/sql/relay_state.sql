@@ -1,7 +1,10 @@
 -- The first statement of a poll. Its snapshot is the poll's; the sequence is read here, before the rows: whoever drew
 -- a number up to its last value held the lock on txb.outbox by then (R1), and a number that is missing below it is a
--- hole. The server must be the one that we know (R7). And
--- whether somebody has decided about failed messages. $1 source, $2 whether the insert position is wanted (R8)
+-- hole. The server must be the one that we know (R7). And whether somebody has decided about failed messages, and the
+-- insert position (R8).
+--
+-- It has no parameters, and so is planned once: the source is a setting of the session, made by relay_acquire.sql.
+-- Without it there is no row, as if the position had been deleted.
 --
 -- The sequence is asked by function, never read as a table: nextval() writes a value that is 32 too high into the page
 -- while it logs, and a scan, which takes no lock on the page, sees it. Numbers that nobody has drawn yet would become
@@ -12,7 +15,7 @@ SELECT r.epoch, r.instance, r.checkpoint,
        CASE WHEN NOT pg_catalog.pg_is_in_recovery()
             THEN coalesce(pg_catalog.pg_sequence_last_value('txb.outbox_seq_seq'::pg_catalog.regclass), 0) ELSE 0 END,
        pg_catalog.current_setting('transaction_isolation'),
-       CASE WHEN $2 AND NOT pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_current_wal_insert_lsn()::text END,
-       EXISTS (SELECT FROM txb.relay_decision AS d WHERE d.of_source = $1)
-  FROM (VALUES (1)) AS one (row)
-  LEFT JOIN txb.relay AS r ON r.source = $1
+       CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_current_wal_insert_lsn()::text END,
+       EXISTS (SELECT FROM txb.relay_decision AS d WHERE d.of_source = s.name)
+  FROM (VALUES (pg_catalog.current_setting('txbroker.source', true))) AS s (name)
+  LEFT JOIN txb.relay AS r ON r.source = s.name

@@ -172,7 +172,8 @@ def test_the_reads_of_the_relay_tell_copies_from_intents(db):
     db.root.do("INSERT INTO txb.outbox (topic, key, type) VALUES ('t', 'k', 'made')")
     copy(db.root, key=b"\xff")
     copy(db.root)
-    for name, args in (("relay_read_tail", (0, 10, 10, 1000000)), ("relay_read_drain", (1, 10, "t", 10, 1000000, "bank")),
+    for name, args in (("relay_read_tail", (0, 10, 10, 1000000)), ("relay_read_few", (0, 10, 10)),
+                       ("relay_read_drain", (1, 10, "t", 10, 1000000, "bank")),
                        ("relay_read_holes", ([1], [10], 1, 10, 10, 1000000))):
         rows = run(relay.session, name, *args)
         assert [row[10] is not None for row in rows] == [False, True, True], name

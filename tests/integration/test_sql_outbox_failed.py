@@ -50,7 +50,8 @@ class Relay:
         return [(r[0], bytes(r[5]).decode() if r[5] is not None else None, r[13]) for r in run(self.session, "relay_read_loose", after, rows, 1000000, "bank")]
 
     def decided(self):
-        return run(self.session, "relay_state", "bank", False)[0][8]
+        self.session.do("SELECT set_config('txbroker.source', 'bank', false)")
+        return run(self.session, "relay_state")[0][8]
 
     def holds(self):
         return self.session.do("SELECT topic, key, lo, failed_id FROM txb.relay_hold ORDER BY number")

@@ -388,6 +388,29 @@ def test_the_tail_is_read_by_index_from_the_partitions_in_its_range_only(db):
     assert [r[0] for r in relay.do("EXECUTE tail(1200, 2200, 500, 4000000)")] == list(range(1201, 1701))
 
 
+def test_a_few_rows_of_the_tail_are_read_as_the_whole_tail_is(db):
+    fill(db, 2500)
+    relay = reader(db)
+    relay.do(f"PREPARE tail(bigint, bigint, int, bigint) AS {statement('relay_read_tail')}")
+    relay.do(f"PREPARE few(bigint, bigint, int) AS {statement('relay_read_few')}")
+    plan = relay.one("EXPLAIN (FORMAT json) EXECUTE few(1200, 2200, 8)")[0]["Plan"]
+    scans = [n for n in nodes(plan) if "Relation Name" in n]
+    assert [n["Relation Name"] for n in scans] == ["outbox_p000000001001", "outbox_p000000002001"]
+    assert all(n["Node Type"] != "Sort" for n in nodes(plan))
+    assert relay.do("EXECUTE few(1998, 2200, 8)") == relay.do("EXECUTE tail(1998, 2200, 8, 4000000)")
+    assert [r[0] for r in relay.do("EXECUTE few(1998, 2001, 8)")] == [1999, 2000, 2001]
+
+
+def test_a_poll_is_planned_anew_only_for_what_it_reads(db):
+    """Planning is most of what a poll for two rows costs: what is asked at each poll has no parameters, and with them no
+    plan of its own each time."""
+    relay = reader(db)
+    relay.do(f"PREPARE state AS {statement('relay_state')}")
+    relay.do("EXECUTE state")
+    relay.do("EXECUTE state")
+    assert relay.do("SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE name = 'state'") == [(2, 0)]
+
+
 def test_of_holes_that_are_full_no_more_is_read_than_the_limit(db):
     """All rows of a large transaction lie in holes when it commits, if others published meanwhile: a poll that read them
     all to give a few would take the longer the larger it was, and past the lease none would ever succeed."""

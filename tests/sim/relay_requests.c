@@ -61,7 +61,8 @@ static void read_range(struct rm_model *m, struct request *q, int branch, int64_
         .verdict = verdict,
     };
     q->read_bytes += row->bytes;
-    out->cut = out->count == q->poll.rows || q->read_bytes >= q->poll.bytes;
+    out->cut = out->count == (branch == 2 ? q->poll.tail_rows : q->poll.rows) ||
+               (q->read_bytes >= q->poll.bytes && !(branch == 2 && q->poll.tail_few));
   }
 }
 

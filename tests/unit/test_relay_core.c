@@ -35,6 +35,24 @@ Test(relay_core, reads_no_tail_row_beside_hole_rows_that_a_limit_cut_off) {
   cr_assert_eq(core.highest, 20, "21 might come after row 10, which was cut off");
 }
 
+Test(relay_core, asks_for_a_few_rows_while_no_more_come_and_at_once_for_the_others_when_they_do) {
+  core.options.few_rows = 3;
+  prove_topic();
+  cr_assert(!poll_sent.tail_few && poll_sent.tail_rows == 8, "of a backlog nobody knows how long it is");
+  polled(NONE, ROWS(2, 3));
+  tick_after(MS);
+  cr_assert(core.poll_out && poll_sent.tail_few && poll_sent.tail_rows == 3);
+  polled(NONE, ROWS(4, 5, 6));
+  cr_assert(core.poll_out, "there may be more, and they don't wait");
+  cr_assert(!poll_sent.tail_few && poll_sent.tail_rows == 8);
+  polled(NONE, ROWS(7, 8, 9, 10));
+  tick_after(MS);
+  cr_assert(!poll_sent.tail_few, "what brings more than a few is asked for all");
+  polled(NONE, NONE);
+  tick_after(MS);
+  cr_assert(poll_sent.tail_few);
+}
+
 /* Everything is left out as soon as it may. */
 static void begin_leaving_out(void) {
   begin_with((struct txb_generation_policy){.ask_freely = 0, .quiet_min = 0, .look_ranges = 8, .generations_max = 8});
