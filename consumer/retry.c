@@ -106,18 +106,13 @@ static enum txb_rc condemn_end(txb_worker_t *w) {
 
 /* ---- settling -------------------------------------------------------------------------------- */
 
-/* What becomes of each row; texts are borrowed. */
-struct verdict {
-  const char *verdict, *error_class, *sqlstate, *error;
-  int64_t delay_ms;
-};
-
 static bool is_known(const txb_worker_t *w, int32_t row) {
   return w->retry.known[row];
 }
 
-static struct verdict failed_row(txb_worker_t *w, int32_t row, enum txb_failure_class class, int64_t after_ms,
-                                 const char *error_class, const char *sqlstate, const char *error) {
+static struct txb_worker_retry_verdict failed_row(txb_worker_t *w, int32_t row, enum txb_failure_class class,
+                                                  int64_t after_ms, const char *error_class, const char *sqlstate,
+                                                  const char *error) {
   const struct txb_pg_result *rows = place_of(w)->retry;
   struct txb_worker_source source = source_of(w);
   struct txb_failed_policy policy = txb_worker_policy(w);
@@ -126,25 +121,24 @@ static struct verdict failed_row(txb_worker_t *w, int32_t row, enum txb_failure_
   int32_t before = txb_bug("worker_attempt_per_replica") ? 0 : txb_pg_int4(rows, row, MARK_ATTEMPTS);
   struct txb_failed_result r =
       txb_failed_attempt(&policy, before, class, after_ms, item.key.data != NULL, txb_random_u64());
-  const char *state = txb_failed_state_name(r.state);
-  txb_worker_tell_aside(w, &item, state, r.attempts, error_class, error);
-  return (struct verdict){.verdict = state,
-                          .error_class = error_class,
-                          .sqlstate = sqlstate != NULL && sqlstate[0] != '\0' ? sqlstate : NULL,
-                          .error = error,
-                          .delay_ms = r.delay_ms};
+  return (struct txb_worker_retry_verdict){.verdict = txb_failed_state_name(r.state),
+                                           .error_class = error_class,
+                                           .sqlstate = sqlstate != NULL && sqlstate[0] != '\0' ? sqlstate : NULL,
+                                           .error = error,
+                                           .delay_ms = r.delay_ms,
+                                           .attempts = r.attempts};
 }
 
 /* A row whose id another row of the same go has: done with it. */
-static bool is_double_of_done(const txb_worker_t *w, int32_t row, const struct verdict *verdicts) {
+static bool is_double_of_done(const txb_worker_t *w, int32_t row, const struct txb_worker_retry_verdict *verdicts) {
   int32_t first = w->retry.first_of[row];
   return first != row && strcmp(verdicts[first].verdict, "applied") == 0;
 }
 
-static void judge_all(txb_worker_t *w, struct verdict *verdicts, int32_t n) {
+static void judge_all(txb_worker_t *w, struct txb_worker_retry_verdict *verdicts, int32_t n) {
   const struct txb_worker_isolated *o = &w->isolated;
   for (int32_t row = 0; row < n; row++)
-    verdicts[row] = (struct verdict){.verdict = is_known(w, row) ? "duplicate" : "untouched"};
+    verdicts[row] = (struct txb_worker_retry_verdict){.verdict = is_known(w, row) ? "duplicate" : "untouched"};
   for (uint32_t i = 0; i < o->core.settled; i++) {
     int32_t row = (int32_t)o->candidates[i];
     const struct txb_worker_failure *f = txb_worker_isolated_failure(o, i);
@@ -161,7 +155,7 @@ static void judge_all(txb_worker_t *w, struct verdict *verdicts, int32_t n) {
 
 enum text { TEXT_VERDICT, TEXT_CLASS, TEXT_SQLSTATE, TEXT_ERROR };
 
-static void add_texts(txb_worker_t *w, const struct verdict *v, int32_t n, enum text which) {
+static void add_texts(txb_worker_t *w, const struct txb_worker_retry_verdict *v, int32_t n, enum text which) {
   txb_pg_array_begin(&w->params, TXB_OID_TEXT);
   for (int32_t i = 0; i < n; i++) {
     const char *text = which == TEXT_VERDICT    ? v[i].verdict
@@ -174,7 +168,8 @@ static void add_texts(txb_worker_t *w, const struct verdict *v, int32_t n, enum 
 }
 
 /* The tail: the transaction is closed by what is settled in it. */
-static enum txb_rc send_settle(txb_worker_t *w, const struct verdict *v, int32_t n, struct txb_error *err) {
+static enum txb_rc send_settle(txb_worker_t *w, const struct txb_worker_retry_verdict *v, int32_t n,
+                               struct txb_error *err) {
   const struct txb_pg_result *rows = place_of(w)->retry;
   txb_worker_params_place(w, &w->operation.action);
   txb_pg_array_begin(&w->params, TXB_OID_INT8);
@@ -200,7 +195,7 @@ static enum txb_rc send_settle(txb_worker_t *w, const struct verdict *v, int32_t
   return txb_worker_commit(w, err);
 }
 
-static void count_done(struct txb_worker_retry *retry, const struct verdict *v, int32_t n) {
+static void count_done(struct txb_worker_retry *retry, const struct txb_worker_retry_verdict *v, int32_t n) {
   retry->settled = retry->failed = 0;
   for (int32_t i = 0; i < n; i++) {
     retry->settled += strcmp(v[i].verdict, "untouched") != 0;
@@ -218,15 +213,11 @@ static enum txb_rc give_up(txb_worker_t *w, struct txb_error *err) {
 
 static enum txb_rc finish(txb_worker_t *w, struct txb_error *err) {
   int32_t n = txb_pg_rows(place_of(w)->retry);
-  TXB_CLEANUP(txb_free_ptr) struct verdict *verdicts = NULL;
-  void *memory = NULL;
-  TXB_TRY(txb_alloc_array((size_t)n, sizeof *verdicts, &memory, err));
-  verdicts = memory;
-  judge_all(w, verdicts, n);
-  count_done(&w->retry, verdicts, n);
+  judge_all(w, w->retry.verdicts, n);
+  count_done(&w->retry, w->retry.verdicts, n);
   if (w->retry.settled == 0)
     return give_up(w, err);
-  return send_settle(w, verdicts, n, err);
+  return send_settle(w, w->retry.verdicts, n, err);
 }
 
 /* ---- RETRY ----------------------------------------------------------------------------------- */
@@ -246,12 +237,12 @@ static enum txb_rc settle_unrun(txb_worker_t *w, struct txb_error *err) {
   const struct txb_worker_action *a = &w->operation.action;
   const struct txb_worker_place *place = place_of(w);
   bool dead = place->error_class != NULL && place->failure_class == TXB_CLASS_DEAD;
-  struct verdict v = failed_row(w, 0, dead ? TXB_CLASS_DEAD : TXB_CLASS_COUNT, a->after_ms,
-                                place->error_class != NULL ? place->error_class : "error", place->error.sqlstate,
-                                place->error.message);
+  w->retry.verdicts[0] = failed_row(w, 0, dead ? TXB_CLASS_DEAD : TXB_CLASS_COUNT, a->after_ms,
+                                    place->error_class != NULL ? place->error_class : "error", place->error.sqlstate,
+                                    place->error.message);
   w->retry.settled = w->retry.failed = 1;
   TXB_TRY(send_open(w, err));
-  return send_settle(w, &v, 1, err);
+  return send_settle(w, w->retry.verdicts, 1, err);
 }
 
 static enum txb_rc make_room(struct txb_worker_retry *r, size_t n, struct txb_error *err) {
@@ -263,6 +254,7 @@ static enum txb_rc make_room(struct txb_worker_retry *r, size_t n, struct txb_er
   TXB_TRY(txb_regrow_array(&r->ids, n, sizeof *r->ids, err));
   TXB_TRY(txb_regrow_array(&r->order, n, sizeof *r->order, err));
   TXB_TRY(txb_regrow_array(&r->first, n, sizeof *r->first, err));
+  TXB_TRY(txb_regrow_array(&r->verdicts, n, sizeof *r->verdicts, err));
   r->room = n;
   return TXB_OK;
 }
@@ -274,6 +266,7 @@ void txb_worker_retry_fini(txb_worker_t *w) {
   txb_free(w->retry.ids);
   txb_free(w->retry.order);
   txb_free(w->retry.first);
+  txb_free(w->retry.verdicts);
 }
 
 static enum txb_rc retry_begin(txb_worker_t *w, struct txb_error *err) {
@@ -281,11 +274,11 @@ static enum txb_rc retry_begin(txb_worker_t *w, struct txb_error *err) {
   TXB_ASSERT(rows != NULL);
   int32_t n = txb_pg_rows(rows);
   struct txb_worker_source source = source_of(w);
+  TXB_TRY(make_room(&w->retry, (size_t)n, err));
   if (w->operation.action.condemn)
     return settle_unrun(w, err);
   if (n == 1 && txb_pg_int4(rows, 0, MARK_DEATHS) >= 2 && !txb_bug("worker_retry_unmarked"))
     return condemn_begin(w, txb_pg_int8(rows, 0, MARK_NUMBER), err);
-  TXB_TRY(make_room(&w->retry, (size_t)n, err));
   for (int32_t i = 0; i < n; i++)
     w->retry.which[i] = (uint32_t)i;
   TXB_TRY(send_open(w, err));
@@ -363,6 +356,20 @@ static enum txb_rc on_opened(txb_worker_t *w, struct txb_error *err) {
   return next_chunk(w, err);
 }
 
+/* Not before it is committed: what is refused with it has not happened. */
+static void tell_failed(txb_worker_t *w) {
+  struct txb_worker_source source = source_of(w);
+  int32_t n = w->operation.action.condemn ? 1 : txb_pg_rows(source.rows);
+  for (int32_t row = 0; row < n; row++) {
+    const struct txb_worker_retry_verdict *v = &w->retry.verdicts[row];
+    struct txb_worker_item item;
+    if (v->error_class == NULL)
+      continue;
+    txb_worker_item_of(w, &source, (uint32_t)row, &item);
+    txb_worker_tell_aside(w, &item, v->verdict, v->attempts, v->error_class, v->error);
+  }
+}
+
 static enum txb_rc on_committed(txb_worker_t *w) {
   const struct txb_worker_operation *o = &w->operation;
   struct txb_worker_place *place = place_of(w);
@@ -382,6 +389,7 @@ static enum txb_rc on_committed(txb_worker_t *w) {
   e.settled = w->retry.settled;
   e.failed = w->retry.failed;
   e.transient = !o->action.condemn && w->isolated.core.transient;
+  tell_failed(w);
   forget_rows(place);
   txb_worker_step(w, &e);
   return TXB_OK;

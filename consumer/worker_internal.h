@@ -171,6 +171,13 @@ struct txb_worker_isolated {
 };
 
 /* The retry under way: retry.c. */
+/* What becomes of a row that is tried again; texts are borrowed. */
+struct txb_worker_retry_verdict {
+  const char *verdict, *error_class, *sqlstate, *error;
+  int64_t delay_ms;
+  int32_t attempts; /* with this one, if it failed */
+};
+
 struct txb_worker_retry {
   bool *known;       /* by row: applied already */
   int32_t *first_of; /* the row that has the same id and comes first */
@@ -178,6 +185,7 @@ struct txb_worker_retry {
   struct txb_uuid *ids;
   uint32_t *order; /* the rows by id */
   bool *first;     /* of those that have its id */
+  struct txb_worker_retry_verdict *verdicts;
   size_t room;
   int32_t settled, failed; /* rows that are done with when it commits; those that failed once more */
 };
