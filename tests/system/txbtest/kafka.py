@@ -20,6 +20,7 @@ from txbtest import process
 
 VERSION = "3.9.1"
 POM = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "kafka", "pom.xml")
+# A broker of tests: little memory, and no time spent on making a process fast that lives for seconds.
 JAVA_OPTIONS = ["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData", "-Djava.awt.headless=true"]
 NO_LEADER = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN,
              KafkaError._TIMED_OUT, KafkaError._UNKNOWN_PARTITION)  # the last: metadata of a topic just made, or of a frozen broker
@@ -75,8 +76,9 @@ class Kafka:
     """One broker. `brokers` is its bootstrap address. With `sasl` = {user: password} a second listener (`sasl_brokers`) demands them, and every
     right must be granted to them by ACL; the plain listener's anonymous user may do everything."""
 
-    def __init__(self, config=None, sasl=None, start=True):
+    def __init__(self, config=None, sasl=None, start=True, java_options=JAVA_OPTIONS):
         process.sweep()
+        self.java_options = java_options
         self.home = jars()
         self.temp = process.TempDir("kafka")
         self.port, self.controller_port, self.sasl_port = process.free_port(), process.free_port(), process.free_port()
@@ -100,7 +102,7 @@ class Kafka:
             file.write(text)
 
     def _java(self):
-        return ["java", *JAVA_OPTIONS, f"-Dlog4j.configuration=file:{self._path('log4j.properties')}", "-cp", os.path.join(self.home, "*")]
+        return ["java", *self.java_options, f"-Dlog4j.configuration=file:{self._path('log4j.properties')}", "-cp", os.path.join(self.home, "*")]
 
     def _properties(self, sasl):
         listeners = {"PLAINTEXT": (self.port, "PLAINTEXT"), "CONTROLLER": (self.controller_port, "PLAINTEXT")}
