@@ -131,7 +131,7 @@ static const struct txb_setting kafka_settings[] = {
      .type = TXB_SETTING_MAP,
      .offset = KAFKA(client),
      .secrecy = TXB_SHOWN_AS_OPTIONS,
-     .sample = "{\"linger.ms\": 1}",
+     .sample = "{\"compression.type\": \"lz4\"}",
      .help = "Options of librdkafka by their own names (security.protocol, sasl.mechanism, compression.type, ...). "
              "What delivery rests on is "
              "not among them. Secrets may be given as env:NAME or file:PATH."},
@@ -160,7 +160,7 @@ static const struct txb_setting relay_settings[] = {
      .min = 65536,
      .max = 268435456,
      .unit = "bytes",
-     .help = "Payload that one read takes at most (one row always fits)."},
+     .help = "Payload that one read takes at most (one row always fits, and eight while few come)."},
     {.key = "inflight_rows",
      .type = TXB_SETTING_INTEGER,
      .offset = RELAY(inflight_rows),

@@ -16,7 +16,7 @@ static const struct txb_pg_statement cut_statement = {"txb_worker_cut", txb_text
 
 /* ---- set aside without being run ------------------------------------------------------------- */
 
-static void condemned(const txb_worker_t *w, const struct txb_worker_batch *b, struct txb_worker_aside *out) {
+static void condemned(txb_worker_t *w, const struct txb_worker_batch *b, struct txb_worker_aside *out) {
   const struct txb_worker_action *a = &w->operation.action;
   const struct txb_worker_place *place = &w->places[b->slot];
   struct txb_failed_policy policy = txb_worker_policy(w);
@@ -27,6 +27,7 @@ static void condemned(const txb_worker_t *w, const struct txb_worker_batch *b, s
   bool dead = crash || (place->error_class != NULL && place->failure_class == TXB_CLASS_DEAD);
   struct txb_failed_result r = txb_failed_attempt(&policy, 0, dead ? TXB_CLASS_DEAD : TXB_CLASS_COUNT, a->after_ms,
                                                   item.key.data != NULL, txb_random_u64());
+  w->condemned = place->error;
   *out = (struct txb_worker_aside){.index = 0,
                                    .state = r.state == TXB_FAILED_DEAD ? TXB_ASIDE_DEAD : TXB_ASIDE_RETRYING,
                                    .holds = r.holds,
@@ -34,8 +35,8 @@ static void condemned(const txb_worker_t *w, const struct txb_worker_batch *b, s
                                    .error_class = crash                        ? "crash"
                                                   : place->error_class != NULL ? place->error_class
                                                                                : "error",
-                                   .sqlstate = crash ? NULL : place->error.sqlstate,
-                                   .error = crash ? txb_worker_died(w) : place->error.message};
+                                   .sqlstate = crash ? NULL : w->condemned.sqlstate,
+                                   .error = crash ? txb_worker_died(w) : w->condemned.message};
 }
 
 static enum txb_rc condemn(txb_worker_t *w, struct txb_worker_batch *b, struct txb_error *err) {

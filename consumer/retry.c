@@ -6,12 +6,15 @@
  * A crash between the two, or before COMMIT is answered, leaves the marker out: the next owner knows whose death it was.
  * After it: states, counters, effects and inbox, all of them.
  */
+#include "common/clock.h"
 #include "common/fault.h"
 #include "common/log.h"
 #include "common/memory.h"
 #include "common/random.h"
 #include "consumer/worker_internal.h"
 #include "consumer_sql.h"
+
+#define TELL_US INT64_C(1000000)
 
 /* The columns of worker_retry_mark.sql that are read here. */
 enum { MARK_VERSION = 0, MARK_DUE, MARK_NUMBER, MARK_ATTEMPTS, MARK_DEATHS };
@@ -237,9 +240,10 @@ static enum txb_rc settle_unrun(txb_worker_t *w, struct txb_error *err) {
   const struct txb_worker_action *a = &w->operation.action;
   const struct txb_worker_place *place = place_of(w);
   bool dead = place->error_class != NULL && place->failure_class == TXB_CLASS_DEAD;
+  w->condemned = place->error;
   w->retry.verdicts[0] = failed_row(w, 0, dead ? TXB_CLASS_DEAD : TXB_CLASS_COUNT, a->after_ms,
-                                    place->error_class != NULL ? place->error_class : "error", place->error.sqlstate,
-                                    place->error.message);
+                                    place->error_class != NULL ? place->error_class : "error", w->condemned.sqlstate,
+                                    w->condemned.message);
   w->retry.settled = w->retry.failed = 1;
   TXB_TRY(send_open(w, err));
   return send_settle(w, w->retry.verdicts, 1, err);
@@ -405,6 +409,19 @@ enum txb_rc txb_worker_retry_begin(txb_worker_t *w, struct txb_error *err) {
   return retry_begin(w, err);
 }
 
+/* Not the message's fault: its dead letter is refused, say. It waits, and its key with it. */
+static void tell_unsettled(txb_worker_t *w) {
+  const struct txb_worker_place *place = place_of(w);
+  int64_t now_us = txb_clock_steady_us();
+  if (w->told_unsettled_us != 0 && now_us - w->told_unsettled_us < TELL_US)
+    return;
+  w->told_unsettled_us = now_us;
+  txb_log(TXB_LOG_WARN,
+          TXB_MSG("what became of a failed message can't be stored: it stays as it was, and is tried again"),
+          TXB_F("group", w->settings->group), TXB_F("topic", place->topic), TXB_FI("partition", place->partition),
+          TXB_F("error", place->error.message));
+}
+
 static bool is_condemning(const txb_worker_t *w) {
   const struct txb_worker_operation *o = &w->operation;
   return o->action.kind == TXB_WA_CONDEMN ||
@@ -418,8 +435,12 @@ static enum txb_rc retry_end(txb_worker_t *w, struct txb_error *err) {
     txb_worker_step(w, &w->verdict);
     return TXB_OK;
   }
-  if (o->failed && (o->phase != TXB_PHASE_CHUNK || o->failed_answer < w->isolated.first_answer))
-    return txb_worker_failed(w, &source, err);
+  if (o->failed && (o->phase != TXB_PHASE_CHUNK || o->failed_answer < w->isolated.first_answer)) {
+    TXB_TRY(txb_worker_failed(w, &source, err));
+    if (o->action.condemn && w->verdict.kind == TXB_WE_FAILED)
+      tell_unsettled(w);
+    return TXB_OK;
+  }
   if (o->phase == TXB_PHASE_COMMIT)
     return on_committed(w);
   if (o->phase == TXB_PHASE_OPEN)

@@ -170,14 +170,15 @@ struct txb_worker_isolated {
   size_t room;
 };
 
-/* The retry under way: retry.c. */
-/* What becomes of a row that is tried again; texts are borrowed. */
+/* What becomes of a row that is tried again. Texts are borrowed until its COMMIT is answered: constants, those of
+ * `isolated`, or of `condemned`. */
 struct txb_worker_retry_verdict {
   const char *verdict, *error_class, *sqlstate, *error;
   int64_t delay_ms;
   int32_t attempts; /* with this one, if it failed */
 };
 
+/* The retry under way: retry.c. */
 struct txb_worker_retry {
   bool *known;       /* by row: applied already */
   int32_t *first_of; /* the row that has the same id and comes first */
@@ -232,6 +233,8 @@ struct txb_worker_process_state {
   struct txb_worker_event verdict; /* on the batch that is being rolled back */
   struct txb_worker_isolated isolated;
   struct txb_worker_retry retry;
+  struct txb_error condemned; /* why the message under way is set aside without being run; places move meanwhile */
+  int64_t told_unsettled_us;  /* when the log was told last that what became of a failed message can't be stored */
   int64_t told_aside_us; /* when the log was told last that messages were set aside, and how many have been since */
   int64_t untold_aside;
 

@@ -21,7 +21,7 @@ struct txb_relay_options {
   const char *owner;  /* name of this relay in txb.relay: unique among relays that run at once */
   int stop_fd;        /* eventfd: readable when the relay shall end */
   int read_rows;      /* rows a read at most */
-  int64_t read_bytes; /* payload bytes a read at most */
+  int64_t read_bytes; /* payload bytes a read at most; but one row always fits, and eight while few come */
   int inflight_rows;  /* read and not yet acknowledged, at most */
   int64_t inflight_bytes;
   int64_t lease_ms;                     /* a stopped holder is replaced after this */

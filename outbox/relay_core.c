@@ -14,6 +14,7 @@ void txb_relay_core_options_init(struct txb_relay_core_options *options) {
       .read_rows = 4000,
       .read_bytes = 4 << 20,
       .few_rows = 8,
+      .few_bytes = 9000000, /* an intent has at most 1 MB and its headers */
       .inflight_rows = 16000,
       .inflight_bytes = 16 << 20,
       .lease_us = 15000000,
@@ -267,7 +268,8 @@ static enum txb_rc due_poll(struct txb_relay_core *core, int64_t now_us, struct 
   core->read.number = core->poll_number;
   core->read.rows = core->options.read_rows;
   core->read.bytes = core->options.read_bytes;
-  core->read.tail_few = core->few && core->options.few_rows < core->read.rows;
+  core->read.tail_few = core->few && core->options.few_rows < core->read.rows &&
+                        core->bytes + core->options.few_bytes <= core->options.inflight_bytes;
   core->read.tail_rows = core->read.tail_few ? core->options.few_rows : core->read.rows;
   core->read.holes = core->generations.asked;
   core->read.hole_count = core->generations.asked_count;

@@ -34,7 +34,8 @@ struct txb_relay_core_options {
   int64_t read_bytes;
   uint32_t inflight_rows; /* at least 3 reads, else reads are made smaller */
   int64_t inflight_bytes;
-  uint32_t few_rows; /* what is asked for while no more comes; an intent has at most 1 MB */
+  uint32_t few_rows; /* what is asked for while no more comes, unmeasured */
+  int64_t few_bytes; /* what they may take, which must have room */
   int64_t lease_us, checkpoint_us;
   int64_t poll_busy_us, poll_idle_us; /* the pause after a poll that read something, and what it grows to */
   int64_t span;        /* numbers above the highest that a read looks at: keeps it to one or two partitions */
@@ -314,7 +315,7 @@ struct txb_relay_core {
   int64_t poll_us, pause_us; /* when the next may go, and the pause before it */
   int64_t list_us, list_pause_us;
   bool came_up; /* the last poll read nothing and was whole */
-  bool few;     /* its tail had fewer than few_rows */
+  bool few;     /* the tail of the last one that was taken was whole, with fewer than few_rows */
   bool full;    /* the next poll waits for room in the ring */
   /* the ring: tickets tail .. head - 1 */
   struct txb_slot *slots;

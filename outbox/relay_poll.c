@@ -173,13 +173,15 @@ static enum txb_rc take_state(struct txb_relay *r, const struct txb_pg_result *r
   a->drawn = txb_pg_int8(result, 0, 5);
   a->decided = txb_pg_bool(result, 0, 8);
   const char *isolation = txb_pg_text(result, 0, 6), *lsn = txb_pg_text(result, 0, 7);
-  /* Without it each statement of a poll would have a snapshot of its own, and rows could be lost or swapped. */
-  if (strcmp(isolation, "repeatable read") != 0)
-    return TXB_FAIL_FROM(
-        err, TXB_REFUSED, TXB_ORIGIN_SAFETY,
-        "the connection to %s runs its transactions as \"%s\" and not as \"repeatable read\", which was set: "
-        "a pooler between? Connect to the server itself or let the pooler work by session",
-        txb_pg_name(r->pg), isolation);
+  const char *source = txb_pg_text(result, 0, 9);
+  /* Without the one each statement of a poll would have a snapshot of its own, and rows could be lost or swapped;
+   * without the other the position of no source is seen, or of another one. */
+  if (strcmp(isolation, "repeatable read") != 0 || source == NULL || strcmp(source, r->o->source) != 0)
+    return TXB_FAIL_FROM(err, TXB_REFUSED, TXB_ORIGIN_SAFETY,
+                         "the connection to %s has lost its settings (it runs its transactions as \"%s\", set was "
+                         "\"repeatable read\"; its source is \"%s\"): a pooler between? Connect to the server itself "
+                         "or let the pooler work by session",
+                         txb_pg_name(r->pg), isolation, source == NULL ? "" : source);
   snprintf(r->lsn, sizeof r->lsn, "%s", lsn == NULL || !r->o->wait_flush ? "" : lsn);
   return take_snapshot(r, txb_pg_text(result, 0, 3), err);
 }
@@ -223,7 +225,8 @@ static enum txb_rc take_rows(struct txb_relay *r, int branch, const struct txb_p
   }
   read->rows = r->rows[branch];
   read->count = count;
-  read->cut = count >= (branch == BRANCH_TAIL ? r->poll.tail_rows : r->poll.rows) || bytes >= r->poll.bytes;
+  bool few = branch == BRANCH_TAIL && r->poll.tail_few;
+  read->cut = count >= (branch == BRANCH_TAIL ? r->poll.tail_rows : r->poll.rows) || (!few && bytes >= r->poll.bytes);
   return TXB_OK;
 }
 

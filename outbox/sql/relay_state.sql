@@ -16,6 +16,7 @@ SELECT r.epoch, r.instance, r.checkpoint,
             THEN coalesce(pg_catalog.pg_sequence_last_value('txb.outbox_seq_seq'::pg_catalog.regclass), 0) ELSE 0 END,
        pg_catalog.current_setting('transaction_isolation'),
        CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_current_wal_insert_lsn()::text END,
-       EXISTS (SELECT FROM txb.relay_decision AS d WHERE d.of_source = s.name)
+       EXISTS (SELECT FROM txb.relay_decision AS d WHERE d.of_source = s.name),
+       s.name
   FROM (VALUES (pg_catalog.current_setting('txbroker.source', true))) AS s (name)
   LEFT JOIN txb.relay AS r ON r.source = s.name

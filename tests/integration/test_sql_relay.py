@@ -478,6 +478,20 @@ def test_a_poll_never_sees_the_sequence_higher_than_it_was_drawn(db):
     assert "FROM txb.outbox_seq_seq" not in look
 
 
+def test_a_session_sees_its_source_from_the_lease_on(db):
+    """A pooler that gives the relay another session in between shows it no position, and not somebody else's."""
+    sql = Path(__file__).parents[2] / "outbox/sql"
+    state, acquire = ((sql / f"{name}.sql").read_text() for name in ("relay_state", "relay_acquire"))
+    relay = db.session("relay")
+    relay.do(f"PREPARE acquire(text, text, uuid, bigint, text) AS {acquire}")
+    before = relay.do(state)[0]
+    assert before[0] is None and before[9] is None
+    (epoch, *_) = relay.do("EXECUTE acquire('bank', 'r1', txb.uuid_v7(), 10000, 'txbroker:bank')")[0]
+    after = relay.do(state)[0]
+    assert (after[0], after[9]) == (epoch, "bank")
+    assert db.session("relay").do(state)[0][0] is None
+
+
 def test_a_look_for_due_intents_reads_the_index_and_not_the_table(db):
     """The relay looks ten times a second: with millions of reminders for tomorrow it would do nothing else."""
     look = (Path(__file__).parents[2] / "outbox/sql/relay_schedule_due.sql").read_text()

@@ -81,6 +81,7 @@ static void choose_options(struct world *w) {
   o->partition_of = partition_of;
   o->read_rows = 2 + (uint32_t)rm_random(m, 6);
   o->few_rows = 1 + (uint32_t)rm_random(m, 3);
+  o->few_bytes = (int64_t)rm_random(m, 100);
   o->inflight_rows = 32;
   o->read_bytes = 20 + (int64_t)rm_random(m, 100);
   o->inflight_bytes = 3 * o->read_bytes + (int64_t)rm_random(m, 300);

@@ -132,7 +132,8 @@ UNUSED static struct txb_relay_event answer(const struct rows *holes, const stru
   a->snapshot = (struct txb_snapshot){xmax, xip, xip_count};
   a->holes = (struct txb_relay_read){.rows = holes->rows, .count = holes->count, .cut = holes->count >= 8};
   a->drain = (struct txb_relay_read){.rows = drain->rows, .count = drain->count, .cut = drain->count >= 8};
-  a->tail = (struct txb_relay_read){.rows = tail->rows, .count = tail->count, .cut = tail->count >= poll_sent.tail_rows};
+  a->tail =
+      (struct txb_relay_read){.rows = tail->rows, .count = tail->count, .cut = tail->count >= poll_sent.tail_rows};
   return e;
 }
 
