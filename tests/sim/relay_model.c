@@ -443,7 +443,7 @@ void rm_producer_close(struct rm_model *m, struct rm_producer *p) {
     if (p->count[i] == 0 || m->ghost_count == RM_GHOSTS || !rm_chance(m, 40))
       continue;
     struct rm_ghost *ghost = &m->ghosts[m->ghost_count++];
-    *ghost = (struct rm_ghost){.partition = i};
+    *ghost = (struct rm_ghost){.partition = i, .proven = p->proven[i / RM_PARTS]};
     while (ghost->count < 4 && ghost->count < p->count[i]) {
       int row = p->queue[i][p->first[i] + ghost->count].row;
       if (is_bad(m, row)) /* refused, and what follows has a gap before it */
@@ -601,14 +601,18 @@ void rm_verify_end(struct rm_model *m) {
 }
 
 /* A topic comes and goes. One that is deleted and made anew while a producer that had used it has not yet heard of
- * the deletion can swap messages: that is a window of the client, named in the documentation, and left out here. A
- * topic that no message of this producer ever reached has no such window. */
+ * the deletion, or while requests of such a producer that is gone are still on their way, can swap messages: that is a
+ * window of the client, named in the documentation, and left out here. A topic that no message of this producer ever
+ * reached has no such window. */
 void rm_topic_step(struct rm_model *m, struct rm_producer *const *producers, size_t count) {
   size_t t = rm_random(m, RM_TOPICS);
   if (m->topic_there[t]) {
     m->topic_there[t] = !rm_chance(m, 30);
     return;
   }
+  for (size_t i = 0; i < m->ghost_count; i++)
+    if (m->ghosts[i].proven && m->ghosts[i].partition / RM_PARTS == (int)t)
+      return;
   for (size_t i = 0; i < count; i++) {
     const struct rm_producer *p = producers[i];
     bool under_way = p->unread_no_topic[t];

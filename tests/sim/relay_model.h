@@ -90,6 +90,7 @@ struct rm_producer {
 };
 struct rm_ghost { /* requests of a producer that is gone, still on their way to one partition */
   int partition;
+  bool proven; /* its producer had got a message into that topic */
   int rows[4];
   size_t first, count;
 };
