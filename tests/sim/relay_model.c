@@ -602,25 +602,39 @@ void rm_verify_end(struct rm_model *m) {
 
 /* A topic comes and goes. One that is deleted and made anew while a producer that had used it has not yet heard of
  * the deletion, or while requests of such a producer that is gone are still on their way, can swap messages: that is a
- * window of the client, named in the documentation, and left out here. A topic that no message of this producer ever
- * reached has no such window. */
-void rm_topic_step(struct rm_model *m, struct rm_producer *const *producers, size_t count) {
-  size_t t = rm_random(m, RM_TOPICS);
-  if (m->topic_there[t]) {
-    m->topic_there[t] = !rm_chance(m, 30);
-    return;
-  }
+ * window of the client, named in docs/failure-modes.md, and left out here. A topic that no message of this producer
+ * ever reached has no such window. */
+static bool may_come_back(const struct rm_model *m, struct rm_producer *const *producers, size_t count, size_t t) {
   for (size_t i = 0; i < m->ghost_count; i++)
     if (m->ghosts[i].proven && m->ghosts[i].partition / RM_PARTS == (int)t)
-      return;
+      return false;
   for (size_t i = 0; i < count; i++) {
     const struct rm_producer *p = producers[i];
     bool under_way = p->unread_no_topic[t];
     for (size_t part = 0; part < RM_PARTS; part++)
       under_way |= p->count[t * RM_PARTS + part] > 0;
     if (p->open && p->proven[t] && under_way)
-      return;
+      return false;
   }
+  return true;
+}
+
+static void come_back(struct rm_model *m, struct rm_producer *const *producers, size_t count, size_t t) {
+  if (m->topic_there[t] || !may_come_back(m, producers, count, t))
+    return;
   m->topic_there[t] = true;
   rm_trace(m, "topic %zu is there now", t);
+}
+
+void rm_topic_step(struct rm_model *m, struct rm_producer *const *producers, size_t count) {
+  size_t t = rm_random(m, RM_TOPICS);
+  if (m->topic_there[t])
+    m->topic_there[t] = !rm_chance(m, 30);
+  else
+    come_back(m, producers, count, t);
+}
+
+void rm_topics_heal(struct rm_model *m, struct rm_producer *const *producers, size_t count) {
+  for (size_t t = 0; t < RM_TOPICS; t++)
+    come_back(m, producers, count, t);
 }

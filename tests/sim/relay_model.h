@@ -175,6 +175,8 @@ void rm_produce(struct rm_model *m, struct rm_producer *p, uint64_t ticket, int 
 void rm_kafka_step(struct rm_model *m, struct rm_producer *p); /* p may be NULL */
 
 void rm_topic_step(struct rm_model *m, struct rm_producer *const *producers, size_t count);
+/* Every topic that is away comes back, as soon as it may. */
+void rm_topics_heal(struct rm_model *m, struct rm_producer *const *producers, size_t count);
 
 /* At the end: everything committed is published or discarded, or failed, or behind a failed one, where nobody decides;
  * nothing is left open. */

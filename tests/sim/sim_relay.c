@@ -131,8 +131,6 @@ static bool simulate(uint64_t seed, bool verbose, char *violation, size_t size) 
   for (int i = 0; i < STEPS_MAX && m->violation == NULL; i++) {
     if (i == steps) {
       m->healing = true;
-      for (int t = 0; t < RM_TOPICS; t++)
-        m->topic_there[t] = true;
       rm_trace(m, "---- no more faults");
       if (w.zombie->alive)
         relay_end(m, w.zombie);
@@ -151,7 +149,9 @@ static bool simulate(uint64_t seed, bool verbose, char *violation, size_t size) 
         relay_step(&w, relay);
       rm_kafka_step(m, relay->alive ? &relay->producer : NULL);
     }
-    if (!m->healing)
+    if (m->healing)
+      rm_topics_heal(m, (struct rm_producer *const[]){&w.relay->producer, &w.zombie->producer}, RELAYS);
+    else
       disturb(&w);
   }
   if (m->violation == NULL)
