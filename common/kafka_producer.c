@@ -52,12 +52,13 @@ static enum txb_rc configure(rd_kafka_conf_t *conf, const struct txb_kafka_produ
       {"queue.buffering.max.kbytes", "2147483647"},
   };
   /* While requests are under way messages gather for the next: a busy producer gets its batches without waiting for
-   * them, and a quiet one waits for nothing. Messages without a key would each get a partition of their own by that: the
-   * client derives from linger.ms how long they go to the same one. */
+   * them, and a quiet one waits for nothing. Messages without a key would each get a partition of their own by that, since
+   * the client derives from linger.ms how long they go to the same one: that is set to its usual 10 ms, which delays
+   * none. */
   if (!user_sets(options->cluster, "linger.ms")) {
     TXB_TRY(txb_kafka_conf_set(conf, "linger.ms", "0", err));
     if (!user_sets(options->cluster, "sticky.partitioning.linger.ms"))
-      TXB_TRY(txb_kafka_conf_set(conf, "sticky.partitioning.linger.ms", "2", err));
+      TXB_TRY(txb_kafka_conf_set(conf, "sticky.partitioning.linger.ms", "10", err));
   }
   if (!user_sets(options->cluster, "socket.nagle.disable"))
     TXB_TRY(txb_kafka_conf_set(conf, "socket.nagle.disable", "true", err));

@@ -161,3 +161,14 @@ void txb_worker_tell_aside(txb_worker_t *w, const struct txb_worker_item *item, 
   w->told_aside_us = now_us;
   w->untold_aside = 0;
 }
+
+void txb_worker_tell_unsettled(txb_worker_t *w, const struct txb_worker_place *place) {
+  int64_t now_us = txb_clock_steady_us();
+  if (w->told_unsettled_us != 0 && now_us - w->told_unsettled_us < TELL_US)
+    return;
+  w->told_unsettled_us = now_us;
+  txb_log(TXB_LOG_WARN,
+          TXB_MSG("what became of a failed message can't be stored: it stays as it was, and is tried again"),
+          TXB_F("group", w->settings->group), TXB_F("topic", place->topic), TXB_FI("partition", place->partition),
+          TXB_F("error", place->error.message));
+}

@@ -6,15 +6,12 @@
  * A crash between the two, or before COMMIT is answered, leaves the marker out: the next owner knows whose death it was.
  * After it: states, counters, effects and inbox, all of them.
  */
-#include "common/clock.h"
 #include "common/fault.h"
 #include "common/log.h"
 #include "common/memory.h"
 #include "common/random.h"
 #include "consumer/worker_internal.h"
 #include "consumer_sql.h"
-
-#define TELL_US INT64_C(1000000)
 
 /* The columns of worker_retry_mark.sql that are read here. */
 enum { MARK_VERSION = 0, MARK_DUE, MARK_NUMBER, MARK_ATTEMPTS, MARK_DEATHS };
@@ -409,19 +406,6 @@ enum txb_rc txb_worker_retry_begin(txb_worker_t *w, struct txb_error *err) {
   return retry_begin(w, err);
 }
 
-/* Not the message's fault: its dead letter is refused, say. It waits, and its key with it. */
-static void tell_unsettled(txb_worker_t *w) {
-  const struct txb_worker_place *place = place_of(w);
-  int64_t now_us = txb_clock_steady_us();
-  if (w->told_unsettled_us != 0 && now_us - w->told_unsettled_us < TELL_US)
-    return;
-  w->told_unsettled_us = now_us;
-  txb_log(TXB_LOG_WARN,
-          TXB_MSG("what became of a failed message can't be stored: it stays as it was, and is tried again"),
-          TXB_F("group", w->settings->group), TXB_F("topic", place->topic), TXB_FI("partition", place->partition),
-          TXB_F("error", place->error.message));
-}
-
 static bool is_condemning(const txb_worker_t *w) {
   const struct txb_worker_operation *o = &w->operation;
   return o->action.kind == TXB_WA_CONDEMN ||
@@ -438,7 +422,7 @@ static enum txb_rc retry_end(txb_worker_t *w, struct txb_error *err) {
   if (o->failed && (o->phase != TXB_PHASE_CHUNK || o->failed_answer < w->isolated.first_answer)) {
     TXB_TRY(txb_worker_failed(w, &source, err));
     if (o->action.condemn && w->verdict.kind == TXB_WE_FAILED)
-      tell_unsettled(w);
+      txb_worker_tell_unsettled(w, place_of(w));
     return TXB_OK;
   }
   if (o->phase == TXB_PHASE_COMMIT)

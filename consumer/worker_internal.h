@@ -376,6 +376,9 @@ struct txb_failed_policy txb_worker_policy(const txb_worker_t *w);
 /* A line in the log about a message that was set aside, or one a second about many. */
 void txb_worker_tell_aside(txb_worker_t *w, const struct txb_worker_item *item, const char *state, int32_t attempt,
                            const char *error_class, const char *error);
+/* The same about a retry whose outcome can't be stored: its dead letter is refused, say. That is not the message's fault;
+ * it waits, and its key with it. */
+void txb_worker_tell_unsettled(txb_worker_t *w, const struct txb_worker_place *place);
 
 /* ---- isolated.c ---- */
 void txb_worker_isolated_init(struct txb_worker_isolated *o);

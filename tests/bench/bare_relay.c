@@ -112,7 +112,7 @@ static void produce(struct bare *b, const PGresult *r, int row) {
   parts[0].vtype = RD_KAFKA_VTYPE_RKT;
   parts[0].u.rkt = b->topic;
   parts[1].vtype = RD_KAFKA_VTYPE_KEY;
-  parts[1].u.mem.ptr = PQgetvalue(r, row, KEY);
+  parts[1].u.mem.ptr = PQgetisnull(r, row, KEY) ? NULL : PQgetvalue(r, row, KEY);
   parts[1].u.mem.size = (size_t)PQgetlength(r, row, KEY);
   parts[2].vtype = RD_KAFKA_VTYPE_VALUE;
   parts[2].u.mem.ptr = PQgetvalue(r, row, PAYLOAD);

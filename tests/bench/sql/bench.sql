@@ -10,7 +10,7 @@ INSERT INTO bench.account SELECT n, 0 FROM generate_series(0, 9999) AS n;
 CREATE TABLE bench.plain (LIKE txb.outbox INCLUDING DEFAULTS, PRIMARY KEY (seq));
 ALTER TABLE bench.plain ALTER seq ADD GENERATED ALWAYS AS IDENTITY;
 
--- Fills the outbox with `rows` intents of 200 bytes, `per_transaction` of them in each transaction.
+-- Fills the outbox with `rows` intents of 200 bytes, `per_transaction` of them in each transaction; 0 keys: without one.
 CREATE PROCEDURE bench.fill(topic text, rows bigint, per_transaction int, keys int) LANGUAGE plpgsql AS $$
 DECLARE
   done bigint := 0;
@@ -18,7 +18,7 @@ BEGIN
   PERFORM set_config('synchronous_commit', 'off', false);
   WHILE done < rows LOOP
     INSERT INTO txb.outbox (topic, key, type, payload, content_type)
-    SELECT fill.topic, (n * 7919 % keys)::text, 'bench.made',
+    SELECT fill.topic, (n * 7919 % nullif(keys, 0))::text, 'bench.made',
            convert_to(rpad('{"n": ' || n || ', "pad": "', 198, 'x') || '"}', 'UTF8'), 'application/json'
     FROM generate_series(done, least(done + per_transaction, rows) - 1) AS n;
     done := done + per_transaction;
