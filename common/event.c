@@ -98,6 +98,14 @@ bool txb_event_time_parse(struct txb_slice text, int64_t *wall_us_out) {
   return true;
 }
 
+#define REPLY_TO "txb-reply-to"
+
+/* A quotation mark within a text is escaped, so that only a name can look like that, or a value that is just this. */
+bool txb_event_is_command(struct txb_slice headers_json) {
+  static const char name[] = "\"" REPLY_TO "\"";
+  return headers_json.size > sizeof name && memmem(headers_json.data, headers_json.size, name, sizeof name - 1) != NULL;
+}
+
 /* ---- the envelope ---------------------------------------------------------------------------- */
 
 enum attribute { SPECVERSION, ID, SOURCE, TYPE, TIME, CONTENT_TYPE, ATTRIBUTES };
@@ -137,6 +145,7 @@ static bool collect(const struct txb_record *record, struct txb_slice values[ATT
   for (size_t i = 0; i < record->header_count; i++) {
     struct txb_slice name = record->headers[i].name;
     any = any || begins_with(name, "ce_");
+    out->is_command = out->is_command || txb_slice_equal(name, txb_slice_text(REPLY_TO));
     for (int a = 0; a < ATTRIBUTES; a++)
       if (name.size == strlen(attributes[a].header) && begins_with(name, attributes[a].header))
         values[a] = record->headers[i].value;

@@ -42,6 +42,7 @@ struct txb_event {
   struct txb_slice type;         /* ce_type, absent likewise */
   int64_t time_us;               /* ce_time, else the record's timestamp, else 0 */
   struct txb_slice content_type; /* absent when none is given */
+  bool is_command; /* it says where its answer goes: a header txb-reply-to (schemas/sql/0023_commands.sql) */
   /* NULL, or what in the headers was malformed and therefore ignored ("ce_time is not RFC 3339"); static storage. */
   const char *problem;
 };
@@ -50,6 +51,9 @@ struct txb_event {
  * both numbers as decimal text. Never fails: whatever comes from a foreign producer has a meaning. Header names are
  * compared without regard to case, the last of equal names counts. */
 void txb_event_parse(const struct txb_record *record, struct txb_event *out);
+
+/* The same of headers that are a JSON object already. */
+bool txb_event_is_command(struct txb_slice headers_json);
 
 /* RFC 3339 to wall microseconds; false when malformed. */
 bool txb_event_time_parse(struct txb_slice text, int64_t *wall_us_out);

@@ -43,12 +43,15 @@ const char *const txb_failpoint_names[] = {
     "worker.after_retry_settle",
     "worker.before_condemn",
     "worker.after_condemn",
+    "worker.before_command_answer",
     "lane.before_claim",
     "lane.after_claim",
     "lane.before_pass",
     "lane.after_pass",
     "lane.after_read",
     "lane.before_free",
+    "coordinator.after_load",
+    "coordinator.after_store",
     NULL,
 };
 

@@ -56,8 +56,17 @@ static enum txb_rc check_list(const struct txb_settings *s, const struct txb_sec
   return TXB_OK;
 }
 
-static enum txb_rc check_group(const struct txb_group_settings *g, struct txb_error *err) {
-  bool sql = strcmp(g->handler_kind, "sql") == 0;
+static enum txb_rc check_handler(const struct txb_group_settings *g, struct txb_error *err) {
+  bool sql = strcmp(g->handler_kind, "sql") == 0, coordinator = strcmp(g->handler_kind, "coordinator") == 0;
+  if (coordinator && (g->handler_function != NULL || g->handler_path != NULL))
+    return REFUSE(err, "%s: handler.%s of group %s belongs to kind %s, but its kind is coordinator", g->head.where,
+                  g->handler_function != NULL ? "function" : "path", g->group,
+                  g->handler_function != NULL ? "sql" : "plugin");
+  if (coordinator && g->topics.count != 1)
+    return REFUSE(err, "%s: group %s is a coordinator and has %zu topics: give it one, which is its sagas'",
+                  g->head.where, g->group, g->topics.count);
+  if (coordinator)
+    return TXB_OK;
   if (sql && g->handler_function == NULL)
     return REFUSE(err, "%s: handler.function is missing for group %s: the SQL function that applies its messages",
                   g->head.where, g->group);
@@ -70,6 +79,11 @@ static enum txb_rc check_group(const struct txb_group_settings *g, struct txb_er
   if (sql && g->handler_path != NULL)
     return REFUSE(err, "%s: handler.path of group %s belongs to kind plugin, but its kind is sql", g->head.where,
                   g->group);
+  return TXB_OK;
+}
+
+static enum txb_rc check_group(const struct txb_group_settings *g, struct txb_error *err) {
+  TXB_TRY(check_handler(g, err));
   if (g->retry_first_ms > g->retry_cap_ms)
     return REFUSE(err, "%s: retry.first_ms of group %s is longer than its retry.cap_ms", g->head.where, g->group);
   for (size_t i = 0; g->retry_dead_letter_topic != NULL && i < g->topics.count; i++)

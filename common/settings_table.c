@@ -280,9 +280,10 @@ static const struct txb_setting group_settings[] = {
      .type = TXB_SETTING_CHOICE,
      .offset = GROUP(handler_kind),
      .fallback = "sql",
-     .choices = "sql|plugin",
+     .choices = "sql|plugin|coordinator",
      .sample = "\"sql\"",
-     .help = "sql: a function in the database. plugin: a shared object."},
+     .help = "sql: a function in the database. plugin: a shared object. coordinator: the group runs the sagas of its "
+             "database, and its one topic is theirs: starts, answers and timers."},
     {.key = "handler.function",
      .type = TXB_SETTING_TEXT,
      .offset = GROUP(handler_function),

@@ -35,6 +35,7 @@ static void item_of_row(const struct txb_pg_result *rows, int row, struct txb_wo
   out->time_us = time_us_of_row(rows, row);
   out->payload = txb_pg_bytes(rows, row, ROW_PAYLOAD);
   out->content_type = txb_pg_bytes(rows, row, ROW_CONTENT_TYPE);
+  out->is_command = txb_event_is_command(txb_pg_jsonb(rows, row, ROW_HEADERS));
 }
 
 void txb_worker_item_of(const txb_worker_t *w, const struct txb_worker_source *s, uint32_t i,
@@ -51,7 +52,8 @@ void txb_worker_item_of(const txb_worker_t *w, const struct txb_worker_source *s
                                   .type = m->event.type,
                                   .time_us = m->event.time_us,
                                   .payload = m->record.value,
-                                  .content_type = m->event.content_type};
+                                  .content_type = m->event.content_type,
+                                  .is_command = m->event.is_command};
 }
 
 /* A partition's failed messages may be a replay's: what a lane may not run behind a held key waits there. */
@@ -163,6 +165,19 @@ static enum txb_rc add_headers(txb_worker_t *w, const struct txb_worker_source *
   return TXB_OK;
 }
 
+/* A copy of a command is no command: whoever reads it in its new place answers it. */
+static bool has_commands(txb_worker_t *w, const struct txb_worker_source *s, const uint32_t *which, int32_t n) {
+  if (w->places[w->operation.action.slot].copies)
+    return false;
+  for (int32_t i = 0; i < n; i++)
+    if (s->rows != NULL ? txb_event_is_command(txb_pg_jsonb(s->rows, (int)which[i], ROW_HEADERS))
+                        : message_at(w, s->batch, which[i])->event.is_command) {
+      w->serves_commands = true;
+      return true;
+    }
+  return false;
+}
+
 /* What stands behind id and offset in every statement that takes messages, in its order. */
 static enum txb_rc add_rest(txb_worker_t *w, const struct txb_worker_source *s, const uint32_t *which, int32_t n,
                             struct txb_pg_params *p, struct txb_error *err) {
@@ -182,6 +197,7 @@ enum txb_rc txb_worker_apply_columns(txb_worker_t *w, const struct txb_worker_so
   TXB_TRY(add_rest(w, s, which, n, p, err));
   txb_pg_add_int4(p, 1); /* see worker_apply_message.sql */
   txb_pg_add_int8(p, txb_worker_run_of(w, s));
+  txb_pg_add_bool(p, has_commands(w, s, which, n));
   return txb_buffer_check(&p->bytes, err);
 }
 

@@ -26,7 +26,7 @@ static void condemned(txb_worker_t *w, const struct txb_worker_batch *b, struct 
   txb_worker_item_of(w, &source, 0, &item);
   bool dead = crash || (place->error_class != NULL && place->failure_class == TXB_CLASS_DEAD);
   struct txb_failed_result r = txb_failed_attempt(&policy, 0, dead ? TXB_CLASS_DEAD : TXB_CLASS_COUNT, a->after_ms,
-                                                  item.key.data != NULL, txb_random_u64());
+                                                  txb_worker_held_key(&item).data != NULL, txb_random_u64());
   w->condemned = place->error;
   *out = (struct txb_worker_aside){.index = 0,
                                    .state = r.state == TXB_FAILED_DEAD ? TXB_ASIDE_DEAD : TXB_ASIDE_RETRYING,

@@ -142,7 +142,8 @@ static void sort_out(txb_worker_t *w, struct txb_worker_batch *b) {
   bool ignored = txb_bug("worker_held_not_kept") || (is_lane(w, b->slot) && txb_bug("lane_held_ignored"));
   b->candidates = b->aside_count = 0;
   for (int32_t i = 0; i < b->asked; i++) {
-    struct txb_slice key = held ? message_at(w, b, (size_t)i)->record.key : txb_slice_of(NULL, 0);
+    const struct txb_worker_message *m = message_at(w, b, (size_t)i);
+    struct txb_slice key = held && !m->event.is_command ? m->record.key : txb_slice_of(NULL, 0);
     int64_t waiting = key.data != NULL && !ignored ? txb_held_keys_find(keys, key) : 0;
     if (waiting == 0) {
       if (b->first[i] || all)
@@ -232,7 +233,7 @@ void txb_worker_batches_fini(txb_worker_t *w) {
 
 void txb_worker_params_timeout(txb_worker_t *w) {
   char text[24] = "0";
-  if (w->settings->handler != TXB_HANDLER_CALLBACK)
+  if (w->settings->handler != TXB_HANDLER_CALLBACK && w->settings->handler != TXB_HANDLER_ENGINE)
     snprintf(text, sizeof text, "%" PRId64, w->settings->handler_timeout_ms);
   txb_pg_add_text(&w->params, txb_slice_text(text));
 }
@@ -431,6 +432,8 @@ const char *txb_worker_handler_name(const txb_worker_t *w, int slot) {
     return w->settings->plugin_path;
   case TXB_HANDLER_CALLBACK:
     return "callback";
+  case TXB_HANDLER_ENGINE:
+    return w->settings->engine->name;
   }
   return NULL;
 }

@@ -37,6 +37,8 @@ enum txb_rc txb_worker_handler_plugin_open(txb_worker_t *w, struct txb_error *er
   const char *symbol = w->settings->plugin_symbol != NULL && w->settings->plugin_symbol[0] != '\0'
                            ? w->settings->plugin_symbol
                            : "txb_plugin";
+  if (w->settings->handler == TXB_HANDLER_ENGINE)
+    return txb_worker_handler_engine_open(w, err);
   if (w->settings->handler == TXB_HANDLER_CALLBACK)
     return w->settings->callback != NULL ? TXB_OK : REFUSE(err, "group %s has no handler", w->settings->group);
   if (path == NULL || path[0] == '\0')
@@ -61,6 +63,7 @@ enum txb_rc txb_worker_handler_plugin_open(txb_worker_t *w, struct txb_error *er
 }
 
 void txb_worker_handler_plugin_close(txb_worker_t *w) {
+  txb_worker_handler_engine_close(w);
   txb_watchdog_close(w->watchdog);
   w->watchdog = NULL;
   if (w->plugin_open && w->plugin->close != NULL)
@@ -94,8 +97,20 @@ static enum txb_outcome handle_watched(txb_worker_t *w, PGconn *conn, const stru
   return outcome;
 }
 
+/* A compensation is handed what its action gave, as one header more. */
+static void add_output(struct txb_buffer *headers, struct txb_slice output) {
+  while (headers->size > 0 && headers->data[headers->size - 1] != '}')
+    headers->size--;
+  headers->size -= headers->size > 0;
+  bool empty = headers->size < 2 || headers->data[headers->size - 1] == '{';
+  txb_buffer_add_text(headers, empty ? "\"txb-saga-output\": " : ", \"txb-saga-output\": ");
+  txb_buffer_add(headers, output.data, output.size);
+  txb_buffer_add_text(headers, "}");
+}
+
 static enum txb_rc call(txb_worker_t *w, const struct txb_worker_source *source, uint32_t i, PGconn *conn,
-                        struct txb_answer *answer, enum txb_outcome *out, struct txb_error *err) {
+                        struct txb_slice output, struct txb_answer *answer, enum txb_outcome *out,
+                        struct txb_error *err) {
   struct txb_worker_item item;
   struct txb_slice json;
   char id[37];
@@ -105,6 +120,8 @@ static enum txb_rc call(txb_worker_t *w, const struct txb_worker_source *source,
     txb_buffer_clear(&w->text);
     txb_buffer_add(&w->text, json.data, json.size);
   }
+  if (output.data != NULL)
+    add_output(&w->text, output);
   const char *headers = txb_buffer_text(&w->text);
   TXB_TRY(txb_buffer_check(&w->text, err));
   txb_uuid_format(&item.id, id);
@@ -163,17 +180,11 @@ static const char *harm_done(PGconn *conn) {
   return "the handler left a command running";
 }
 
-/* What the inbox took, sorted: only that is handled. */
-struct fresh_ids {
-  struct txb_uuid *ids;
-  size_t count;
-};
-
-static void fresh_fini(struct fresh_ids *f) {
+static void fresh_fini(struct txb_fresh_ids *f) {
   txb_free(f->ids);
 }
 
-static enum txb_rc fresh_init(const struct txb_pg_result *result, struct fresh_ids *f, struct txb_error *err) {
+static enum txb_rc fresh_init(const struct txb_pg_result *result, struct txb_fresh_ids *f, struct txb_error *err) {
   void *memory = NULL;
   f->count = (size_t)txb_pg_rows(result);
   TXB_TRY(txb_alloc_array(f->count + 1, sizeof *f->ids, &memory, err));
@@ -184,7 +195,7 @@ static enum txb_rc fresh_init(const struct txb_pg_result *result, struct fresh_i
   return TXB_OK;
 }
 
-static bool is_fresh(const struct fresh_ids *f, const struct txb_uuid *id) {
+bool txb_fresh_ids_has(const struct txb_fresh_ids *f, const struct txb_uuid *id) {
   size_t low = 0, high = f->count;
   while (low < high) {
     size_t middle = low + (high - low) / 2;
@@ -225,10 +236,10 @@ static enum txb_rc put_off(struct txb_worker_verdict *out) {
 
 /* One message. TXB_RETRY: the connection is gone or unusable. */
 static enum txb_rc run_one(txb_worker_t *w, const struct txb_worker_source *source, uint32_t i, PGconn *conn,
-                           struct txb_worker_verdict *out, struct txb_error *err) {
-  struct txb_answer answer;
+                           struct txb_slice output, struct txb_answer *answer, struct txb_worker_verdict *out,
+                           struct txb_error *err) {
   enum txb_outcome outcome = TXB_OUTCOME_OK;
-  TXB_TRY(call(w, source, i, conn, &answer, &outcome, err));
+  TXB_TRY(call(w, source, i, conn, output, answer, &outcome, err));
   w->spoilt = !tidy(conn);
   if (w->spoilt) {
     w->spoilt = PQstatus(conn) == CONNECTION_OK;
@@ -238,25 +249,65 @@ static enum txb_rc run_one(txb_worker_t *w, const struct txb_worker_source *sour
   }
   const char *harm = harm_done(conn);
   if (outcome != TXB_OUTCOME_OK || harm != NULL)
-    return blame(i, outcome, &answer, harm, conn, out);
+    return blame(i, outcome, answer, harm, conn, out);
   return TXB_OK;
 }
 
+/* One that wants an answer. TXB_POISON: it failed, which is not a no of its handler. */
+static enum txb_rc run_command(txb_worker_t *w, const struct txb_worker_source *source, uint32_t i,
+                               const struct txb_worker_item *item, struct txb_slice headers, PGconn *conn,
+                               struct txb_worker_verdict *out, struct txb_error *err) {
+  TXB_CLEANUP(txb_worker_command_fini) struct txb_worker_command command = {.runs = false};
+  struct txb_answer answer;
+  TXB_TRY(txb_worker_command_enter(w, headers, &command, err));
+  if (!command.runs)
+    return txb_worker_command_known(w, item, headers, &command, err);
+  enum txb_rc rc = run_one(w, source, i, conn, command.output, &answer, out, err);
+  if (rc == TXB_POISON && strcmp(out->outcome, outcome_names[TXB_OUTCOME_REFUSE]) == 0 &&
+      PQtransactionStatus(conn) != PQTRANS_IDLE)
+    return txb_worker_command_refused(w, item, headers, txb_slice_text(out->why.message), err);
+  TXB_TRY(rc);
+  struct txb_slice output = answer.output_json != NULL ? txb_slice_text(answer.output_json) : txb_slice_of(NULL, 0);
+  return txb_worker_command_done(w, item, headers, output, err);
+}
+
+/* What a statement of ours said is the message's failure, unless the connection is gone with it. */
+static enum txb_rc try_command(txb_worker_t *w, const struct txb_worker_source *source, uint32_t i,
+                               const struct txb_worker_item *item, PGconn *conn, struct txb_worker_verdict *out,
+                               struct txb_error *err) {
+  struct txb_buffer headers TXB_CLEANUP(txb_buffer_fini);
+  struct txb_slice json;
+  txb_buffer_init(&headers);
+  TXB_TRY(txb_worker_item_headers(w, source, i, &json, err));
+  txb_buffer_add(&headers, json.data, json.size); /* it lies in w->text, which is used again */
+  TXB_TRY(txb_buffer_check(&headers, err));
+  *out = (struct txb_worker_verdict){.at = -1};
+  enum txb_rc rc = run_command(w, source, i, item, txb_slice_of(headers.data, headers.size), conn, out, err);
+  bool theirs = rc == TXB_OK || (rc == TXB_POISON && out->at >= 0);
+  if (theirs || err->origin != TXB_ORIGIN_POSTGRES || w->spoilt || txb_worker_is_away(w, err) ||
+      PQstatus(conn) != CONNECTION_OK)
+    return rc;
+  *out = (struct txb_worker_verdict){.at = (int32_t)i, .outcome = "error", .why = *err};
+  return TXB_POISON;
+}
+
 static enum txb_rc run_all(txb_worker_t *w, const struct txb_worker_source *source, const uint32_t *which, int32_t n,
-                           const struct fresh_ids *fresh, int64_t *applied_out, struct txb_worker_verdict *out,
+                           const struct txb_fresh_ids *fresh, int64_t *applied_out, struct txb_worker_verdict *out,
                            struct txb_error *err) {
   PGconn *conn = txb_pg_native(w->pg);
   for (int32_t k = 0; k < n; k++) {
     struct txb_worker_item item;
     txb_worker_item_of(w, source, which[k], &item);
-    if (!is_fresh(fresh, &item.id))
+    if (!txb_fresh_ids_has(fresh, &item.id))
       continue;
     bool end = false; /* not before the first call: a batch that is rolled back again and again gets nowhere */
     if (w->operation.called++ > 0)
       TXB_TRY(txb_worker_between_calls(w, &end, err));
     if (end)
       return put_off(out);
-    TXB_TRY(run_one(w, source, which[k], conn, out, err));
+    struct txb_answer answer;
+    TXB_TRY(item.is_command ? try_command(w, source, which[k], &item, conn, out, err)
+                            : run_one(w, source, which[k], conn, txb_slice_of(NULL, 0), &answer, out, err));
     ++*applied_out;
   }
   return TXB_OK;
@@ -266,9 +317,11 @@ enum txb_rc txb_worker_handler_plugin_run(txb_worker_t *w, const struct txb_work
                                           const uint32_t *which, int32_t n, const struct txb_pg_result *result,
                                           int64_t *applied_out, struct txb_worker_verdict *out, struct txb_error *err) {
   PGconn *conn = txb_pg_native(w->pg);
-  TXB_CLEANUP(fresh_fini) struct fresh_ids fresh = {.ids = NULL};
+  TXB_CLEANUP(fresh_fini) struct txb_fresh_ids fresh = {.ids = NULL};
   int64_t applied = 0;
   TXB_TRY(fresh_init(result, &fresh, err));
+  if (w->settings->handler == TXB_HANDLER_ENGINE)
+    return txb_worker_handler_engine_run(w, source, which, n, &fresh, applied_out, out, err);
   TXB_TRY(txb_pg_pipeline_end(w->pg, err));
   if (PQsetnonblocking(conn, 0) != 0)
     return TXB_FAIL_FROM(err, TXB_RETRY, TXB_ORIGIN_POSTGRES, "connection to %s can't be made blocking",

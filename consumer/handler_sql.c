@@ -2,14 +2,15 @@
  *
  * Its name comes from the configuration and has to stand in SQL text. It gets there in one way only: the server looks
  * the function up by that name (to_regprocedure, which takes a name and nothing else), and what the server gives back,
- * schema and name as quoted identifiers, replaces the one placeholder of an embedded statement. The user's text itself
- * never becomes SQL.
+ * schema and name as quoted identifiers, replaces the placeholders of an embedded statement, as a name and as a literal.
+ * The user's text itself never becomes SQL.
  */
 #include "common/memory.h"
 #include "consumer/worker_internal.h"
 #include "consumer_sql.h"
 
-#define PLACEHOLDER "@handler@"
+#define PLACEHOLDER      "@handler@"
+#define PLACEHOLDER_TEXT "@handler_text@" /* the same as a literal */
 
 static const struct txb_pg_statement look_up = {"txb_worker_handler", txb_text_worker_handler};
 
@@ -57,13 +58,29 @@ static enum txb_rc check(const txb_worker_t *w, const struct txb_pg_result *r, s
   return TXB_OK;
 }
 
+/* Whatever standard_conforming_strings is: without a backslash both forms of a literal mean the same. */
+static void add_literal(struct txb_buffer *sql, const char *name) {
+  txb_buffer_add_text(sql, strchr(name, '\\') != NULL ? " E'" : "'");
+  for (; *name != '\0'; name++) {
+    if (*name == '\'' || *name == '\\')
+      txb_buffer_add(sql, name, 1);
+    txb_buffer_add(sql, name, 1);
+  }
+  txb_buffer_add_text(sql, "'");
+}
+
 static enum txb_rc fill_in(const char *text, const char *name, char **out, struct txb_error *err) {
   struct txb_buffer sql TXB_CLEANUP(txb_buffer_fini);
   txb_buffer_init(&sql);
   const char *rest = text;
-  for (const char *at; (at = strstr(rest, PLACEHOLDER)) != NULL; rest = at + strlen(PLACEHOLDER)) {
+  for (const char *at; (at = strchr(rest, '@')) != NULL;) {
+    bool is_text = strncmp(at, PLACEHOLDER_TEXT, strlen(PLACEHOLDER_TEXT)) == 0;
     txb_buffer_add(&sql, rest, (size_t)(at - rest));
-    txb_buffer_add_text(&sql, name);
+    if (is_text)
+      add_literal(&sql, name);
+    else
+      txb_buffer_add_text(&sql, name);
+    rest = at + strlen(is_text ? PLACEHOLDER_TEXT : PLACEHOLDER);
   }
   txb_buffer_add_text(&sql, rest);
   const char *whole = txb_buffer_text(&sql);

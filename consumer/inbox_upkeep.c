@@ -21,6 +21,7 @@ static const struct txb_pg_statement make = {"txb_worker_inbox_make", txb_text_w
                                      keep = {"txb_worker_inbox_keep", txb_text_worker_inbox_keep},
                                      old = {"txb_worker_inbox_old", txb_text_worker_inbox_old},
                                      drop = {"txb_worker_inbox_drop", txb_text_worker_inbox_drop},
+                                     barrier = {"txb_worker_barrier_make", txb_text_worker_barrier_make},
                                      expire = {"txb_worker_failed_expire", txb_text_worker_failed_expire};
 
 /* The lowest id of the day before which everything is dropped: the time in its first 48 bits, and nothing behind. */
@@ -43,6 +44,16 @@ enum txb_rc txb_worker_upkeep_begin(txb_worker_t *w, struct txb_error *err) {
   txb_pg_add_text(&w->params, txb_slice_text(w->settings->group));
   txb_pg_add_int8(&w->params, w->settings->inbox_keep_ms);
   TXB_TRY(txb_worker_send(w, &keep, &w->params, err));
+  TXB_TRY(txb_worker_sync(w, err));
+  if (w->serves_commands) {
+    txb_pg_params_clear(&w->params);
+    txb_pg_add_int4(&w->params, DAYS_AHEAD);
+    TXB_TRY(txb_worker_send(w, &barrier, &w->params, err));
+    TXB_TRY(txb_worker_sync(w, err));
+  }
+  if (w->settings->engine == NULL || w->settings->engine->upkeep == NULL)
+    return TXB_OK;
+  TXB_TRY(txb_worker_send(w, w->settings->engine->upkeep, NULL, err));
   return txb_worker_sync(w, err);
 }
 

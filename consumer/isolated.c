@@ -67,7 +67,7 @@ enum txb_rc txb_worker_isolated_begin(txb_worker_t *w, const struct txb_worker_s
     struct txb_worker_item item;
     txb_worker_item_of(w, source, which[i], &item);
     o->candidates[i] = which[i];
-    o->keys[i] = item.key;
+    o->keys[i] = txb_worker_held_key(&item);
   }
   /* `segment` and `chunk` are of the core from here on; before that they are its room for sorting. */
   txb_isolate_key_classes(o->keys, (uint32_t)n, o->segment, o->chunk);

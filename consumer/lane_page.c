@@ -89,6 +89,7 @@ struct txb_worker_message *txb_lane_page_give(struct txb_lane_page *page, int ro
                                                        : txb_slice_text(page->event_source);
   m->event.type = txb_pg_bytes(rows, row, ROW_TYPE);
   m->event.content_type = txb_pg_bytes(rows, row, ROW_CONTENT_TYPE);
+  m->event.is_command = txb_event_is_command(m->headers);
   *size_out = (int64_t)(m->record.key.size + m->record.value.size + m->headers.size + sizeof *m) + ROW_OVERHEAD;
   page->refs++;
   return m;

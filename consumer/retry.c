@@ -120,7 +120,7 @@ static struct txb_worker_retry_verdict failed_row(txb_worker_t *w, int32_t row, 
   txb_worker_item_of(w, &source, (uint32_t)row, &item);
   int32_t before = txb_bug("worker_attempt_per_replica") ? 0 : txb_pg_int4(rows, row, MARK_ATTEMPTS);
   struct txb_failed_result r =
-      txb_failed_attempt(&policy, before, class, after_ms, item.key.data != NULL, txb_random_u64());
+      txb_failed_attempt(&policy, before, class, after_ms, txb_worker_held_key(&item).data != NULL, txb_random_u64());
   return (struct txb_worker_retry_verdict){.verdict = txb_failed_state_name(r.state),
                                            .error_class = error_class,
                                            .sqlstate = sqlstate != NULL && sqlstate[0] != '\0' ? sqlstate : NULL,

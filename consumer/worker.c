@@ -135,7 +135,8 @@ static enum txb_rc open_connection(txb_worker_t *w, struct txb_error *err) {
                                    .settings = settings,
                                    .tcp_user_timeout_ms = idle_ms};
   TXB_TRY(txb_pg_open(&options, &w->pg, err));
-  return check_database(w, err);
+  TXB_TRY(check_database(w, err));
+  return txb_worker_handler_engine_connected(w, err);
 }
 
 /* Tells the database what it does for the group by itself: where its dead go. With every connection, since the address may

@@ -8,9 +8,44 @@
 #define TXB_CONSUMER_WORKER_H
 
 #include "common/kafka.h"
+#include "common/uuid.h"
 #include "txbroker/consumer.h"
 
-enum txb_handler_kind { TXB_HANDLER_SQL, TXB_HANDLER_SQL_BATCH, TXB_HANDLER_PLUGIN, TXB_HANDLER_CALLBACK };
+enum txb_handler_kind {
+  TXB_HANDLER_SQL,
+  TXB_HANDLER_SQL_BATCH,
+  TXB_HANDLER_PLUGIN,
+  TXB_HANDLER_CALLBACK,
+  TXB_HANDLER_ENGINE,
+};
+
+/* A message as an engine gets it. Borrowed for the call. */
+struct txb_engine_message {
+  struct txb_uuid id;
+  int32_t partition;
+  int64_t offset, time_us;
+  struct txb_slice key, type, payload; /* absent: none */
+  struct txb_slice headers;            /* a JSON object */
+};
+
+struct txb_pg;
+struct txb_worker_settings;
+
+/* A handler of the program's own that takes a batch as a whole: sagas' coordinator. All functions are called on the
+ * worker's thread; the connection is in a pipeline with nothing under way, and is to be left so. */
+struct txb_engine {
+  const char *name; /* for txb.failed */
+  /* Once, before everything else. TXB_REFUSED: it can't work with these settings. */
+  enum txb_rc (*open)(const struct txb_worker_settings *settings, void **context, struct txb_error *err);
+  /* With every new connection, outside of a transaction and of a pipeline. */
+  enum txb_rc (*connected)(void *context, struct txb_pg *pg, struct txb_error *err);
+  /* Applies messages that are new, in the order of their partition, in the transaction that is open. TXB_RETRY: the
+   * connection is gone; TXB_FATAL: no memory; anything else: all of it is undone, and done again in smaller pieces. */
+  enum txb_rc (*apply)(void *context, struct txb_pg *pg, const struct txb_engine_message *messages, size_t count,
+                       struct txb_error *err);
+  const struct txb_pg_statement *upkeep; /* run once an hour in a transaction of its own; NULL: nothing */
+  void (*close)(void *context);
+};
 
 /* A source whose outbox replays of the group may read. */
 struct txb_worker_outbox {
@@ -30,6 +65,7 @@ struct txb_worker_settings {
   const char *plugin_path, *plugin_symbol, *plugin_argument;
   txb_handler_fn callback;
   void *callback_context;
+  const struct txb_engine *engine;
   int batch_messages, batch_bytes, batch_wait_ms;
   int session_timeout_ms;
   int64_t retry_first_ms, retry_cap_ms;

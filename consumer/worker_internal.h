@@ -59,7 +59,12 @@ struct txb_worker_item {
   struct txb_uuid id;
   int64_t offset, time_us;
   struct txb_slice source, key, type, payload, content_type;
+  bool is_command; /* it fails alone, and nothing waits behind it (S1) */
 };
+/* The key that later messages wait behind; absent: none. */
+static inline struct txb_slice txb_worker_held_key(const struct txb_worker_item *item) {
+  return item->is_command ? txb_slice_of(NULL, 0) : item->key;
+}
 
 /* What becomes of a message that is not applied. */
 struct txb_worker_aside {
@@ -245,6 +250,9 @@ struct txb_worker_process_state {
   const struct txb_plugin *plugin;
   void *plugin_context;
   bool plugin_open;
+  void *engine_context; /* handler_engine.c */
+  bool engine_open;
+  bool serves_commands;          /* it has met one: the barrier needs its days */
   struct txb_watchdog *watchdog; /* NULL: a plugin's calls may take as long as they like */
 
   struct txb_lanes lanes;
@@ -447,7 +455,47 @@ enum txb_rc txb_worker_handler_sql_open(txb_worker_t *w, struct txb_error *err) 
 /* Makes the statement that writes a replay's messages to a topic, whatever the group's handler is. */
 enum txb_rc txb_worker_copy_open(txb_worker_t *w, struct txb_error *err) TXB_MUST_CHECK;
 
+struct txb_fresh_ids;
+/* ---- handler_engine.c ---- */
+enum txb_rc txb_worker_handler_engine_open(txb_worker_t *w, struct txb_error *err) TXB_MUST_CHECK;
+enum txb_rc txb_worker_handler_engine_connected(txb_worker_t *w, struct txb_error *err) TXB_MUST_CHECK;
+void txb_worker_handler_engine_close(txb_worker_t *w);
+/* As txb_worker_handler_plugin_run, which is called for every handler that is not SQL. */
+enum txb_rc txb_worker_handler_engine_run(txb_worker_t *w, const struct txb_worker_source *source,
+                                          const uint32_t *which, int32_t n, const struct txb_fresh_ids *fresh,
+                                          int64_t *applied_out, struct txb_worker_verdict *out,
+                                          struct txb_error *err) TXB_MUST_CHECK;
+
+/* ---- command.c: commands of plugins and callbacks ---- */
+/* What the barrier says about one. */
+struct txb_worker_command {
+  struct txb_pg_result *entered;
+  bool runs; /* its handler is to be called, under a savepoint that is set; else its answer is known */
+  struct txb_slice
+      output; /* a compensation's: of its action, JSON text; else of the answer; absent: none. Of `entered` */
+};
+/* All of these run statements and wait for them, on a connection that is in no pipeline. headers: of the message, JSON. */
+enum txb_rc txb_worker_command_enter(txb_worker_t *w, struct txb_slice headers, struct txb_worker_command *out,
+                                     struct txb_error *err) TXB_MUST_CHECK;
+void txb_worker_command_fini(struct txb_worker_command *command);
+/* It does not run. */
+enum txb_rc txb_worker_command_known(txb_worker_t *w, const struct txb_worker_item *item, struct txb_slice headers,
+                                     const struct txb_worker_command *command, struct txb_error *err) TXB_MUST_CHECK;
+/* Its handler answered ok, and gave that (JSON text; absent: nothing). */
+enum txb_rc txb_worker_command_done(txb_worker_t *w, const struct txb_worker_item *item, struct txb_slice headers,
+                                    struct txb_slice output, struct txb_error *err) TXB_MUST_CHECK;
+/* Its handler refused: what it wrote is undone. */
+enum txb_rc txb_worker_command_refused(txb_worker_t *w, const struct txb_worker_item *item, struct txb_slice headers,
+                                       struct txb_slice reason, struct txb_error *err) TXB_MUST_CHECK;
+
 /* ---- handler_plugin.c: plugins and callbacks ---- */
+/* What the inbox took, sorted: only that is handled. */
+struct txb_fresh_ids {
+  struct txb_uuid *ids;
+  size_t count;
+};
+bool txb_fresh_ids_has(const struct txb_fresh_ids *fresh, const struct txb_uuid *id);
+
 enum txb_rc txb_worker_handler_plugin_open(txb_worker_t *w, struct txb_error *err) TXB_MUST_CHECK;
 void txb_worker_handler_plugin_close(txb_worker_t *w);
 /* Calls the handler for those of the messages that the inbox took (`result`, ids), on the connection's open transaction.

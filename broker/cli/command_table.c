@@ -1,6 +1,7 @@
 /* The table of commands. */
 #include "broker/cli/cli.h"
 #include "broker/cli/replay.h"
+#include "broker/cli/saga.h"
 #include "broker/cli/states.h"
 
 const struct txb_option txb_global_options[] = {
@@ -117,6 +118,7 @@ static const struct txb_option demo_options[] = {
 const struct txb_family txb_families[] = {
     {"failed", "failed messages: list, show, retry, edit, discard, copy, jobs, resume, cancel, states"},
     {"replay", "replay jobs: plan, start, list, show, pause, resume, cancel, rate, states"},
+    {"saga", "distributed transactions: deploy, start, wait, list, show, retry, mark, cancel"},
     {"audit", "who decided what"},
     {NULL, NULL},
 };
@@ -417,6 +419,83 @@ const struct txb_command txb_commands[] = {
      .run = txb_cmd_replay_states,
      .details = "The table of states and events that decides it. Connects to nothing.",
      .examples = "  txbroker replay states\n"},
+    {.name = "saga deploy",
+     .operands = "FILE",
+     .operands_min = 1,
+     .operands_max = 1,
+     .summary = "check a saga's definition, draw it, and keep it",
+     .options = txb_saga_deploy_options,
+     .run = txb_cmd_saga_deploy,
+     .details = "Refuses what can't be run safely, and says the line and why: a cycle, a step that can be compensated "
+                "behind one that can't, an input that reads what may not be there, a topic that does not exist. A "
+                "version is deployed once; running sagas stay on the version that they began with. FILE may be -.",
+     .examples = "  txbroker saga deploy trip.json --dry-run\n"
+                 "  txbroker --config txbroker.json saga deploy trip.json\n"},
+    {.name = "saga start",
+     .operands = "NAME",
+     .operands_min = 1,
+     .operands_max = 1,
+     .summary = "start a saga, and wait for its end if asked to",
+     .options = txb_saga_start_options,
+     .run = txb_cmd_saga_start,
+     .details = "Prints the saga's id. With --wait its end: exit code 0 when it is completed, 1 when it is not, be it "
+                "that it still runs. Services start sagas in their own transaction: SELECT txb.saga_start(...).",
+     .examples = "  txbroker --config txbroker.json saga start trip --input '{\"seat\": \"12A\"}' --wait 5s\n"
+                 "  txbroker --config txbroker.json saga start trip --key order-42 --input-file trip-42.json\n"},
+    {.name = "saga wait",
+     .operands = "ID",
+     .operands_min = 1,
+     .operands_max = 1,
+     .summary = "wait for a saga's end and print what it gave",
+     .options = txb_saga_wait_options,
+     .run = txb_cmd_saga_wait,
+     .details = "Exit code 0 when it is completed, 1 when it is compensated, refused, or still running.",
+     .examples = "  txbroker --config txbroker.json saga wait 0190163d-8694-739b-aea5-966c26f8ad91 --timeout 10s\n"},
+    {.name = "saga list",
+     .summary = "list sagas, the newest first; or what is deployed",
+     .options = txb_saga_list_options,
+     .run = txb_cmd_saga_list,
+     .details = "Those that wait for a person: --state stuck.",
+     .examples = "  txbroker --config txbroker.json saga list --state stuck\n"
+                 "  txbroker --config txbroker.json saga list --definitions\n"},
+    {.name = "saga show",
+     .operands = "ID",
+     .operands_min = 1,
+     .operands_max = 1,
+     .summary = "show a saga: its steps, everything that happened, what to do",
+     .options = txb_saga_show_options,
+     .run = txb_cmd_saga_show,
+     .examples = "  txbroker --config txbroker.json saga show 0190163d-8694-739b-aea5-966c26f8ad91 --follow\n"},
+    {.name = "saga retry",
+     .operands = "ID STEP",
+     .operands_min = 2,
+     .operands_max = 2,
+     .summary = "have a stuck step tried again, with all its attempts",
+     .options = txb_saga_retry_options,
+     .run = txb_cmd_saga_retry,
+     .details = "Of a step whose outcome nobody tells its participant is asked again.",
+     .examples = "  txbroker --config txbroker.json saga retry 0190163d-8694-739b-aea5-966c26f8ad91 hotel --reason "
+                 "'hotel is back'\n"},
+    {.name = "saga mark",
+     .operands = "ID STEP",
+     .operands_min = 2,
+     .operands_max = 2,
+     .summary = "say what has become of a stuck step",
+     .options = txb_saga_mark_options,
+     .run = txb_cmd_saga_mark,
+     .details = "What you say is taken as what happened, so look first. The saga goes on from there.",
+     .examples = "  txbroker --config txbroker.json saga mark 0190163d-8694-739b-aea5-966c26f8ad91 hotel --undone "
+                 "--reason 'cancelled by phone'\n"},
+    {.name = "saga cancel",
+     .operands = "ID",
+     .operands_min = 1,
+     .operands_max = 1,
+     .summary = "have a running saga turn back",
+     .options = txb_saga_cancel_options,
+     .run = txb_cmd_saga_cancel,
+     .details = "Refused when it can't turn back any more: its pivot took effect.",
+     .examples = "  txbroker --config txbroker.json saga cancel 0190163d-8694-739b-aea5-966c26f8ad91 --reason "
+                 "'the customer called'\n"},
     {.name = "audit list",
      .summary = "list who decided what about messages, the newest first",
      .options = txb_audit_list_options,

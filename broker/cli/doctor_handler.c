@@ -90,6 +90,9 @@ static void check_plugin(struct txb_doctor *d, const struct txb_group_settings *
 void txb_doctor_handler(struct txb_doctor *d, const struct txb_group_settings *group, struct txb_pg *pg) {
   if (strcmp(group->handler_kind, "plugin") == 0)
     check_plugin(d, group);
+  else if (strcmp(group->handler_kind, "coordinator") == 0)
+    txb_doctor_add(d, TXB_HEALTH_OK, "handler", group->group, NULL, "coordinator of sagas, by topic %s",
+                   group->topics.items[0]);
   else if (pg != NULL)
     check_function(d, group);
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "broker/coordinator/coordinator.h"
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/loop.h"
@@ -119,6 +120,14 @@ static enum txb_rc list_outboxes(struct txb_roles *roles, const struct txb_setti
   return TXB_OK;
 }
 
+static enum txb_handler_kind handler_of(const struct txb_group_settings *group) {
+  if (strcmp(group->handler_kind, "coordinator") == 0)
+    return TXB_HANDLER_ENGINE;
+  if (strcmp(group->handler_kind, "plugin") == 0)
+    return TXB_HANDLER_PLUGIN;
+  return strcmp(group->handler_per, "batch") == 0 ? TXB_HANDLER_SQL_BATCH : TXB_HANDLER_SQL;
+}
+
 enum txb_rc txb_roles_add_worker(struct txb_roles *roles, const struct txb_settings *s,
                                  const struct txb_group_settings *group, const char *database, struct txb_error *err) {
   struct txb_role *role;
@@ -132,9 +141,8 @@ enum txb_rc txb_roles_add_worker(struct txb_roles *roles, const struct txb_setti
   o->owner = role->owner;
   o->stop_fd = roles->stop_fd;
   o->start = start_of(group->start);
-  bool plugin = strcmp(group->handler_kind, "plugin") == 0;
-  bool batch = strcmp(group->handler_per, "batch") == 0;
-  o->handler = plugin ? TXB_HANDLER_PLUGIN : batch ? TXB_HANDLER_SQL_BATCH : TXB_HANDLER_SQL;
+  o->handler = handler_of(group);
+  o->engine = o->handler == TXB_HANDLER_ENGINE ? &txb_coordinator_engine : NULL;
   o->function = group->handler_function;
   o->plugin_path = group->handler_path;
   o->plugin_symbol = group->handler_symbol;

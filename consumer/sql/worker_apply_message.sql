@@ -1,13 +1,14 @@
 -- Applies a batch message by message; @handler@ stands for the function's quoted name. $1 group, $2 topic, $3
 -- partition, $4 attempt, $5 the candidates' ids sorted, $6 to $14 the candidates in their order, $15 the number 1, $16
--- the run (0: live; else a forced replay's, which is once in itself: J2). An outcome other than ok raises TXB02, so that
--- the COMMIT behind it does not happen.
+-- the run (0: live; else a forced replay's, which is once in itself: J2), $17 whether there are commands among them. An
+-- outcome other than ok raises TXB02, so that the COMMIT behind it does not happen.
 --
 -- The inbox decides which are new. They are sorted, and the handler is called one level above the sort, so it meets
 -- them in the order of the arrays (not of their offsets: behind a held key those of Kafka and numbers of an outbox stand
 -- mixed); OFFSET 0 keeps the answer from being computed twice. What the handler publishes gets its ids from the delivery
 -- that is set just before the call (W14): group/message id, of a run group/run/message id, or what it publishes would
 -- pass for what the live delivery published.
+-- A command, which says where its answer goes, is handled behind the barrier (schemas/sql/0023_commands.sql).
 -- The series of $15 numbers is there for the planner: with parameters it takes an array for 10 rows and a series for
 -- 1,000. 10 rows it might join with the 10 of the inbox by a nested loop, which for a full batch takes a million steps;
 -- 10,000 it hashes.
@@ -15,7 +16,7 @@ WITH fresh AS MATERIALIZED (
   INSERT INTO txb.inbox (group_name, run, message_id) SELECT $1, $16::bigint, u.id FROM unnest($5::uuid[]) AS u (id)
   ON CONFLICT DO NOTHING RETURNING message_id
 ), message AS (
-  SELECT u.id, u.message_offset,
+  SELECT u.id, u.message_offset, $17::boolean AND u.headers ? 'txb-reply-to' AS is_command,
          CASE WHEN $16::bigint = 0 THEN $1 ELSE $1 || '/' || $16::bigint::text END || '/' || u.id::text AS delivery,
          ROW(u.source, u.id, $2, $3, u.message_offset, u.key, u.type, u.happened_at, u.payload, u.content_type,
              u.headers, $4)::txb.message AS whole
@@ -32,7 +33,12 @@ SELECT set_config('txb.applied', c.applied::text, true)
   FROM (SELECT count(CASE WHEN (h.answer).outcome = 'ok' THEN 1 ELSE txb.not_ok(h.message_offset, h.answer) END)
                AS applied
           FROM (SELECT m.message_offset,
-                       @handler@(CASE WHEN set_config('txb.delivery', m.delivery, true) IS NOT NULL
-                                       AND set_config('txb.ordinal', '0', true) IS NOT NULL THEN m.whole END) AS answer
+                       CASE WHEN m.is_command
+                            THEN txb.command_apply(CASE WHEN set_config('txb.delivery', m.delivery, true) IS NOT NULL
+                                                         AND set_config('txb.ordinal', '0', true) IS NOT NULL
+                                                        THEN m.whole END, @handler_text@, false)
+                            ELSE @handler@(CASE WHEN set_config('txb.delivery', m.delivery, true) IS NOT NULL
+                                                 AND set_config('txb.ordinal', '0', true) IS NOT NULL
+                                                THEN m.whole END) END AS answer
                   FROM message AS m
                 OFFSET 0) AS h) AS c

@@ -44,6 +44,9 @@ struct txb_answer {
   size_t struct_size;
   char reason[400];
   int64_t retry_after_ms; /* for RETRY; 0: by the policy */
+  /* For OK, of a command: what goes back with the answer, JSON text ended by a NUL; NULL: nothing. The handler's own; it
+   * must stay until the next call. */
+  const char *output_json;
 };
 
 /* Applies one message on `conn`, inside a transaction that the worker began and will end: never BEGIN, COMMIT or ROLLBACK there (the worker refuses

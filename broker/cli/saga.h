@@ -1,0 +1,61 @@
+/* What the commands about sagas share.
+ *
+ *   saga_options.c     the options, for the table
+ *   saga_store.c       what the coordinator's database is asked
+ *   saga_view.c        one saga for people: its timeline, its drawing with states
+ *   cmd_saga_deploy.c, cmd_saga_start.c (and wait), cmd_saga_list.c, cmd_saga_show.c, cmd_saga_decide.c
+ */
+#ifndef TXB_BROKER_CLI_SAGA_H
+#define TXB_BROKER_CLI_SAGA_H
+
+#include "broker/cli/failed.h"
+#include "broker/saga/instance.h"
+
+extern const struct txb_option txb_saga_deploy_options[], txb_saga_start_options[], txb_saga_wait_options[],
+    txb_saga_list_options[], txb_saga_show_options[], txb_saga_retry_options[], txb_saga_mark_options[],
+    txb_saga_cancel_options[];
+
+/* ---- the server (saga_store.c) ---- */
+/* The coordinator's database: --database, else that of the only group with a coordinator. TXB_REFUSED (usage): there are none,
+ * or several. */
+enum txb_rc txb_saga_database(const struct txb_cli *cli, const char **uri_out, struct txb_error *err) TXB_MUST_CHECK;
+enum txb_rc txb_saga_connect(const struct txb_cli *cli, int stop_fd, struct txb_pg **out,
+                             struct txb_error *err) TXB_MUST_CHECK;
+/* The saga's id in a text. TXB_REFUSED (usage). */
+enum txb_rc txb_saga_id_parse(const char *text, struct txb_uuid *out, struct txb_error *err) TXB_MUST_CHECK;
+/* {"saga", "state", ...}. */
+enum txb_rc txb_saga_result(struct txb_pg *pg, const struct txb_uuid *id, json_t **out,
+                            struct txb_error *err) TXB_MUST_CHECK;
+bool txb_saga_result_is_final(const json_t *result);
+/* Looks until the saga has ended or the time is over; the last look is *out. until_us: steady; INT64_MAX: no end. */
+enum txb_rc txb_saga_await(struct txb_pg *pg, const struct txb_uuid *id, int64_t until_us, int stop_fd, json_t **out,
+                           struct txb_error *err) TXB_MUST_CHECK;
+/* Prints a result; gives the exit code: 0 completed, 1 anything else. */
+int txb_saga_print_result(const struct txb_cli *cli, const json_t *result);
+
+struct txb_saga_shown {
+  json_t *saga, *events;                  /* owned */
+  struct txb_saga_definition *definition; /* NULL: it was refused, or this program can't read it */
+};
+enum txb_rc txb_saga_show(struct txb_pg *pg, const struct txb_uuid *id, struct txb_saga_shown *out,
+                          struct txb_error *err) TXB_MUST_CHECK;
+void txb_saga_shown_fini(struct txb_saga_shown *shown);
+
+/* ---- one saga for people (saga_view.c) ---- */
+/* Adds "state" where it has not ended, and "steps", by replaying its events. */
+enum txb_rc txb_saga_view_states(struct txb_saga_shown *shown, struct txb_error *err) TXB_MUST_CHECK;
+enum txb_rc txb_saga_view_print(const struct txb_cli *cli, const struct txb_saga_shown *shown,
+                                struct txb_error *err) TXB_MUST_CHECK;
+/* One line for an event. */
+void txb_saga_view_event(const json_t *event, struct txb_buffer *out);
+
+int txb_cmd_saga_deploy(struct txb_cli *cli);
+int txb_cmd_saga_start(struct txb_cli *cli);
+int txb_cmd_saga_wait(struct txb_cli *cli);
+int txb_cmd_saga_list(struct txb_cli *cli);
+int txb_cmd_saga_show(struct txb_cli *cli);
+int txb_cmd_saga_retry(struct txb_cli *cli);
+int txb_cmd_saga_mark(struct txb_cli *cli);
+int txb_cmd_saga_cancel(struct txb_cli *cli);
+
+#endif

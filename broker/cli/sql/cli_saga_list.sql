@@ -1,0 +1,17 @@
+-- Sagas, the newest first: $1 of this name, $2 in this state, $3 with this key (null: any), $4 begun before, $5 how many.
+SELECT pg_catalog.jsonb_build_object(
+         'saga', s.id, 'name', s.name, 'version', s.version, 'key', s.key, 'state', s.state, 'started_at', s.started_at,
+         'ended_at', s.ended_at, 'reason', s.reason,
+         'ms', (extract(epoch FROM coalesce(s.ended_at, pg_catalog.clock_timestamp()) - s.started_at) * 1000)::int8)
+  FROM (SELECT g.id, g.name, g.version, g.key, g.started_at, e.ended_at, coalesce(e.reason, l.reason) AS reason,
+               CASE WHEN e.state IS NOT NULL THEN e.state WHEN l.event = 'stuck' THEN 'stuck' ELSE 'running' END AS state
+          FROM txb.saga AS g
+          LEFT JOIN txb.saga_end AS e ON e.saga_id = g.id AND e.started_at = g.started_at
+          LEFT JOIN LATERAL (SELECT v.event, pg_catalog.concat_ws(': ', v.step, v.reason) AS reason FROM txb.saga_event AS v
+                              WHERE e.state IS NULL AND v.saga_id = g.id AND v.started_at = g.started_at AND v.event <> 'ignored'
+                              ORDER BY v.n DESC LIMIT 1) AS l ON l.event = 'stuck'
+         WHERE ($1::text IS NULL OR g.name = $1) AND ($3::text IS NULL OR g.key = $3)
+           AND ($4::timestamptz IS NULL OR g.started_at < $4)) AS s
+ WHERE $2::text IS NULL OR s.state = $2
+ ORDER BY s.started_at DESC, s.id DESC
+ LIMIT $5

@@ -1,0 +1,23 @@
+-- One saga, with everything that happened to it and its definition; no row: there is none.
+SELECT pg_catalog.jsonb_build_object(
+         'saga', s.id, 'name', s.name, 'version', s.version, 'key', s.key, 'input', s.input, 'started_at', s.started_at,
+         'started_by', s.started_by, 'deadline_at', s.deadline_at, 'reply_topic', s.reply_topic, 'state', e.state,
+         'ended_at', e.ended_at, 'output', e.output, 'reason', e.reason,
+         'ms', (extract(epoch FROM coalesce(e.ended_at, pg_catalog.clock_timestamp()) - s.started_at) * 1000)::int8,
+         'started_us', (extract(epoch FROM s.started_at) * 1000000)::int8,
+         'deadline_us', (extract(epoch FROM s.deadline_at) * 1000000)::int8),
+       d.body,
+       coalesce((SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object(
+                          'n', v.n, 'at', v.at, 'event', v.event, 'step', v.step, 'sending', v.sending, 'reason', v.reason,
+                          'who', v.who, 'sent', v.sent, 'timer_at', v.timer_at, 'message_id', v.message_id,
+                          'partition', v.message_partition, 'offset', v.message_offset,
+                          'at_us', (extract(epoch FROM v.at) * 1000000)::int8,
+                          'timer_us', (extract(epoch FROM v.timer_at) * 1000000)::int8,
+                          'ms', (extract(epoch FROM v.at - s.started_at) * 1000)::int8))
+                          || CASE WHEN v.output IS NULL THEN '{}' ELSE pg_catalog.jsonb_build_object('output', v.output) END
+                        ORDER BY v.n)
+                   FROM txb.saga_event AS v WHERE v.saga_id = s.id AND v.started_at = s.started_at), '[]')
+  FROM txb.saga AS s
+  LEFT JOIN txb.saga_end AS e ON e.saga_id = s.id AND e.started_at = s.started_at
+  LEFT JOIN txb.saga_definition AS d ON d.name = s.name AND d.version = s.version
+ WHERE s.id = $1

@@ -1,0 +1,79 @@
+/* What a message in the coordinator's topic says. See coordinator_internal.h. */
+#include <stdlib.h>
+
+#include "broker/coordinator/coordinator_internal.h"
+
+static const struct {
+  const char *type;
+  enum txb_saga_message_kind kind;
+} types[] = {{"txb.saga.start", TXB_SAGA_MESSAGE_START},
+             {"txb.reply", TXB_SAGA_MESSAGE_ANSWER},
+             {"txb.saga.timer", TXB_SAGA_MESSAGE_TIMER},
+             {"txb.saga.decision", TXB_SAGA_MESSAGE_DECISION}};
+
+const char *txb_saga_message_text(const json_t *object, const char *name) {
+  return json_string_value(json_object_get(object, name));
+}
+
+static enum txb_saga_message_kind kind_of(struct txb_slice type) {
+  for (size_t t = 0; t < TXB_ARRAY_SIZE(types); t++)
+    if (txb_slice_equal(type, txb_slice_text(types[t].type)))
+      return types[t].kind;
+  return TXB_SAGA_MESSAGE_STRAY;
+}
+
+/* Microseconds since 1970 as text. */
+static bool read_time(const char *text, int64_t *out) {
+  int64_t us = 0;
+  size_t n = text == NULL ? 0 : strlen(text);
+  if (n == 0 || n > 18 || strspn(text, "0123456789") != n)
+    return false;
+  for (size_t i = 0; i < n; i++)
+    us = 10 * us + (text[i] - '0');
+  *out = us;
+  return true;
+}
+
+/* NULL: it can be used. */
+static const char *problem_of(const struct txb_engine_message *m, struct txb_saga_message *out) {
+  const char *id = txb_saga_message_text(out->headers, "txb-saga");
+  if (out->kind == TXB_SAGA_MESSAGE_STRAY)
+    return "its type is none that a coordinator knows";
+  if (id == NULL || txb_uuid_parse(txb_slice_text(id), &out->saga, NULL) != TXB_OK)
+    return "it names no saga: the header txb-saga is missing, or no UUID";
+  if (!read_time(txb_saga_message_text(out->headers, "txb-saga-started"), &out->started_us))
+    return "the header txb-saga-started is missing, or no number of microseconds";
+  if (!json_is_object(out->body))
+    return "its payload is no JSON object";
+  if (!txb_slice_equal(m->key, txb_slice_text(id)))
+    return "its key is not the saga's id: it may lie in a partition where it overtakes others";
+  if (out->kind == TXB_SAGA_MESSAGE_ANSWER && txb_saga_message_text(out->body, "answer") == NULL)
+    return "an answer without an answer";
+  if (out->kind == TXB_SAGA_MESSAGE_TIMER && !json_is_integer(json_object_get(out->body, "due_us")))
+    return "a timer without a time";
+  if (out->kind == TXB_SAGA_MESSAGE_DECISION && txb_saga_message_text(out->body, "decision") == NULL)
+    return "a decision without a decision";
+  return NULL;
+}
+
+enum txb_rc txb_saga_message_read(const struct txb_engine_message *message, struct txb_saga_message *out,
+                                  struct txb_error *err) {
+  json_error_t ignored;
+  *out = (struct txb_saga_message){.kind = kind_of(message->type)};
+  out->headers = json_loadb(message->headers.data, message->headers.size, 0, &ignored);
+  if (message->payload.size > 0)
+    out->body = json_loadb(message->payload.data, message->payload.size, JSON_ALLOW_NUL, &ignored);
+  if (out->headers == NULL && json_error_code(&ignored) == json_error_out_of_memory)
+    return TXB_FAIL(err, TXB_FATAL, "no memory for a message of %zu bytes", message->payload.size);
+  out->problem = problem_of(message, out);
+  if (out->problem != NULL)
+    out->kind = TXB_SAGA_MESSAGE_STRAY;
+  out->from_elsewhere = out->kind == TXB_SAGA_MESSAGE_START && json_object_size(out->body) > 0;
+  return TXB_OK;
+}
+
+void txb_saga_message_fini(struct txb_saga_message *message) {
+  json_decref(message->headers);
+  json_decref(message->body);
+  message->headers = message->body = NULL;
+}

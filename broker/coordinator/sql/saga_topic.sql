@@ -1,0 +1,2 @@
+-- Where messages to this coordinator go: $1 its topic.
+SELECT txb.saga_coordinator_set($1)

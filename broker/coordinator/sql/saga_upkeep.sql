@@ -1,0 +1,1 @@
+SELECT txb.saga_partition_make(0, 3)
