@@ -123,7 +123,7 @@ static const struct txb_option demo_options[] = {
 const struct txb_family txb_families[] = {
     {"failed", "failed messages: list, show, retry, edit, discard, copy, jobs, resume, cancel, states"},
     {"replay", "replay jobs: plan, start, list, show, pause, resume, cancel, rate, states"},
-    {"saga", "distributed transactions: deploy, start, wait, list, show, retry, mark, cancel"},
+    {"saga", "distributed transactions: deploy, start, wait, list, show, retry, mark, cancel, states"},
     {"audit", "who decided what"},
     {NULL, NULL},
 };
@@ -507,6 +507,12 @@ const struct txb_command txb_commands[] = {
      .details = "Refused when it can't turn back any more: its pivot took effect.",
      .examples = "  txbroker --config txbroker.json saga cancel 0190163d-8694-739b-aea5-966c26f8ad91 --reason "
                  "'the customer called'\n"},
+    {.name = "saga states",
+     .summary = "print what may become of a saga's step",
+     .options = txb_saga_states_options,
+     .run = txb_cmd_saga_states,
+     .details = "The table of states and events that decides it. Connects to nothing.",
+     .examples = "  txbroker saga states\n"},
     {.name = "audit list",
      .summary = "list who decided what about messages, the newest first",
      .options = txb_audit_list_options,
