@@ -30,7 +30,11 @@ enum txb_rc txb_coordinator_answers(struct txb_pg *pg, struct txb_pg_result **ou
   for (size_t n = 0;;) {
     enum txb_pg_kind kind;
     struct txb_pg_result *r = NULL;
-    TXB_TRY(txb_pg_next_wait(pg, -1, &kind, &r, &one));
+    enum txb_rc rc = txb_pg_next_wait(pg, -1, &kind, &r, &one);
+    if (rc != TXB_OK) {
+      *err = one;
+      return rc;
+    }
     if (kind == TXB_PG_SYNC)
       break;
     if (kind == TXB_PG_ERROR && failed.rc == TXB_OK)
