@@ -52,7 +52,9 @@ static json_t *about(const struct txb_saga_instance *i) {
 
 static enum txb_rc fill_context(const struct txb_saga_instance *i, json_t *context, struct txb_error *err) {
   json_t *input, *steps = json_object();
-  if (json_object_set_new(context, "saga", about(i)) != 0 || json_object_set_new(context, "steps", steps) != 0)
+  int failed = json_object_set_new(context, "steps", steps);
+  failed |= json_object_set_new(context, "saga", about(i));
+  if (failed != 0)
     return TXB_FAIL(err, TXB_FATAL, "no memory for what a saga knows");
   TXB_TRY(add_outputs(i, steps, err));
   TXB_TRY(parse(i->input, "the saga's input", &input, err));

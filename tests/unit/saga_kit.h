@@ -1,5 +1,6 @@
 /* Random definitions of sagas, for tests that want many: side by side, reserve, pivot, retriable and conditions. Their steps
- * are s0, s1, ...; each gives {"n": ...}, gets {"a": 7, "of": n of an earlier one or null}, and is run if its input.w[N]. */
+ * are s0, s1, ...; each gives {"n": ...}, gets {"a": 7, "of": n of an earlier one or null}, and is run if its input.w[N];
+ * of a few the input or the condition can't be made out. */
 #ifndef TXB_TESTS_UNIT_SAGA_KIT_H
 #define TXB_TESTS_UNIT_SAGA_KIT_H
 
@@ -57,6 +58,11 @@ static inline uint64_t kit_after(struct saga_kit *k, int step) {
   return (UINT64_C(1) << k->undoable) | (kit_random(k) & earlier);
 }
 
+/* Now and then a template reads what is not there. */
+static inline const char *kit_broken(struct saga_kit *k) {
+  return kit_chance(k, 2) ? ",\"b\":\"{input.none}\"" : "";
+}
+
 static inline void kit_step(struct saga_kit *k, int step) {
   bool reserve = step < k->undoable && kit_chance(k, 30);
   const char *kind = reserve                           ? "reserve"
@@ -80,17 +86,20 @@ static inline void kit_step(struct saga_kit *k, int step) {
   kit_add(k, ",\"input\":{\"a\":\"{input.amount}\"");
   if (k->reads[step] >= 0)
     kit_add(k, ",\"of\":\"{steps.s%d.output.n?}\"", k->reads[step]);
-  kit_add(k, "}");
+  kit_add(k, "%s}", kit_broken(k));
   if (step < k->undoable)
-    kit_add(k, ",\"%s\":{\"type\":\"undo\",\"input\":{\"who\":\"{saga.id}\"}}", reserve ? "cancel" : "compensation");
+    kit_add(k, ",\"%s\":{\"type\":\"undo\",\"input\":{\"who\":\"{saga.id}\"%s}}", reserve ? "cancel" : "compensation",
+            kit_broken(k));
   if (reserve)
     kit_add(k,
             ",\"confirm\":{\"type\":\"confirm\",\"input\":{\"a\":\"{input.amount}\",\"of\":\"{steps.s%d.output.n?}\"}}",
             step);
-  if (kit_chance(k, 40))
+  bool broken = kit_chance(k, 2), asked = !broken && kit_chance(k, 40);
+  if (broken) /* it can't be told whether that holds */
+    kit_add(k, ",\"when\":\"input.w > 1\"");
+  else if (asked)
     kit_add(k, ",\"when\":\"input.w[%d]\"", step);
-  else
-    k->runs[step] = true;
+  k->runs[step] = k->runs[step] || !asked;
   kit_add(k, "}");
 }
 

@@ -177,11 +177,22 @@ Test(saga_instance, effects_feed_the_steps_behind_and_the_end) {
   cr_assert(txb_slice_equal(last()->output, saga.output));
 }
 
-Test(saga_instance, numbers_are_handed_on_as_they_were_written) {
+static void is_handed_on(const char *price, const char *as) {
+  char output[200], payload[200];
   begin(trip, without_hotel, 0);
-  ok("flight", "{\"price\":[0.1,1e30,0.30000000000000004,9007199254740993,-1.5]}");
-  commanded("pay", TXB_SAGA_OPERATION_ACTION,
-            "{\"sum\":[0.10000000000000001,1e30,0.30000000000000004,9007199254740993,-1.5]}");
+  snprintf(output, sizeof output, "{\"price\":%s}", price);
+  snprintf(payload, sizeof payload, "{\"sum\":%s}", as);
+  ok("flight", output);
+  commanded("pay", TXB_SAGA_OPERATION_ACTION, payload);
+  txb_saga_instance_fini(&saga);
+  txb_saga_definition_free(d);
+  d = NULL;
+}
+
+Test(saga_instance, numbers_are_handed_on_as_they_were_written) {
+  is_handed_on("9007199254740993", "9007199254740993");
+  is_handed_on("[0.1,{\"x\":19.99},-1.5,1e30]", "[0.1,{\"x\":19.99},-1.5,1e30]");
+  is_handed_on("0.30000000000000004", "0.30000000000000004");
 }
 
 Test(saga_instance, a_condition_that_does_not_hold_skips_and_there_is_nothing_to_confirm) {
@@ -522,6 +533,7 @@ Test(saga_instance, a_deadline_behind_the_pivot_changes_nothing_and_sets_no_time
   happened("timer");
   settled(1040000);
   cr_assert_eq(saga.state.state, TXB_SAGA_RUNNING);
+  txb_saga_definition_free(d);
   begin(trip, without_hotel, 1035000);
   ok("flight", "{\"price\":1,\"id\":1}");
   ok("pay", NULL);
@@ -592,7 +604,8 @@ Test(saga_instance, what_was_cancelled_before_its_start_never_begins_but_what_wa
   answer("flight", "action", "ok", NULL);
   cr_assert(txb_saga_instance_on_start(&saga, &moment, &ledger, &err) == TXB_OK);
   happened("flight:ignored start flight:begin hotel:skip");
-  begin(trip, without_hotel, 0);
+  txb_saga_instance_fini(&saga);
+  txb_saga_definition_free(d);
   define(trip, without_hotel, 0);
   told = ledger.entry_count;
   decide("cancel", NULL);
@@ -602,6 +615,8 @@ Test(saga_instance, what_was_cancelled_before_its_start_never_begins_but_what_wa
 }
 
 static void stick_settling(void) {
+  txb_saga_instance_fini(&saga);
+  txb_saga_definition_free(d);
   begin(ONE("pivot", ""), "{}", 0);
   for (int n = 0; n < 3; n++)
     answer("x", n == 0 ? "action" : "resolve", "undeliverable", NULL);
