@@ -99,6 +99,23 @@ static void check_timer(struct saga_world *w, const struct saga_message_sim *m, 
       saga_violated(w, "T: a timer overtakes an answer that was there before it");
 }
 
+/* Nothing is over before its time. */
+static enum txb_rc on_timer(struct saga_world *w, const struct saga_message_sim *m,
+                            const struct txb_saga_moment *moment, struct txb_error *err) {
+  int64_t dues_us[RULES_MAX];
+  size_t before = w->ledger.entry_count;
+  memcpy(dues_us, w->live.due_us, sizeof dues_us);
+  enum txb_rc rc = txb_saga_instance_on_timer(&w->live, m->due_us, moment, &w->ledger, err);
+  for (size_t n = before; n < w->ledger.entry_count; n++) {
+    const struct txb_saga_entry *e = &w->ledger.entries[n];
+    if (strcmp(e->event, "turn_back") == 0 && w->live.deadline_us > m->due_us)
+      saga_violated(w, "T: a deadline before its time");
+    if (strcmp(e->event, "time") == 0 && dues_us[txb_saga_rule_of(w->definition, txb_slice_text(e->step))] > m->due_us)
+      saga_violated(w, "T: a step's time is over before it is due");
+  }
+  return rc;
+}
+
 static enum txb_rc handle(struct saga_world *w, const struct saga_message_sim *m, size_t at, struct txb_error *err) {
   const struct txb_saga_moment moment = {.now_us = w->now_us};
   char step[NAME_MAX_];
@@ -112,7 +129,7 @@ static enum txb_rc handle(struct saga_world *w, const struct saga_message_sim *m
     check_timer(w, m, at);
     if (w->bugs->timer_passed_over && m->due_us != w->live.timer_us)
       return TXB_OK;
-    return txb_saga_instance_on_timer(&w->live, m->due_us, &moment, &w->ledger, err);
+    return on_timer(w, m, &moment, err);
   case SIM_DECISION:
     w->decided = false;
     if (m->rule >= 0) {
@@ -174,7 +191,7 @@ static void store(struct saga_world *w, const struct txb_saga_entry *e) {
 static int number_of(struct txb_slice payload) {
   static const char name[] = "\"of\":";
   const char *at = memmem(payload.data, payload.size, name, sizeof name - 1);
-  return at == NULL ? -1 : atoi(at + sizeof name - 1);
+  return at == NULL ? -1 : (int)strtol(at + sizeof name - 1, NULL, 10);
 }
 
 static void send_command(struct saga_world *w, const struct txb_saga_command *c, int64_t delay_us) {

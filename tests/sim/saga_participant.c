@@ -90,6 +90,8 @@ static void run_action(struct saga_world *w, const struct saga_message_sim *m, s
     p->held = true;
     return;
   }
+  if (is_forward(m) != (w->definition->rules.steps[m->rule].kind == TXB_SAGA_RETRIABLE))
+    saga_violated(w, "S: the barrier would write down a refusal of what must succeed");
   check_input(w, m);
   if (p->refuses || p->dies || (is_forward(m) && handler_fails(p))) {
     p->row = is_forward(m) ? ROW_NONE : ROW_REFUSED; /* S4: of a retriable one only ok is recorded */

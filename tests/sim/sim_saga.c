@@ -193,7 +193,7 @@ static void verify_output(struct saga_world *w) {
     return;
   }
   const char *number = output != NULL ? strchr(output, ':') : NULL;
-  bool same = number != NULL && atoi(number + 1) == (p->effects > 0 ? p->number : 0);
+  bool same = number != NULL && strtol(number + 1, NULL, 10) == (p->effects > 0 ? p->number : 0);
   if (!same && !p->marked)
     saga_violated(w, "V: it gives something else than its last step gave");
 }

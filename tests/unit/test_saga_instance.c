@@ -467,6 +467,27 @@ Test(saga_instance, a_timer_is_set_anew_only_when_it_is_to_be_earlier) {
   cr_assert_str_eq(saga.reason, "its deadline is over");
 }
 
+Test(saga_instance, a_compensation_that_is_not_answered_is_sent_again) {
+  begin(trip, without_hotel, 0);
+  ok("flight", "{\"price\":1,\"id\":1}");
+  decide("cancel", NULL);
+  answer("pay", "resolve", "never", NULL);
+  told = ledger.entry_count;
+  size_t sent = ledger.command_count;
+  cr_assert_eq(state_of("flight"), TXB_STEP_COMPENSATING);
+  settled(1030000);
+  timer(1030000);
+  happened("timer flight:time");
+  cr_assert_eq(ledger.command_count, sent + 1);
+  commanded("flight", TXB_SAGA_OPERATION_COMPENSATION, without_hotel);
+  settled(1060010);
+  timer(1060010);
+  happened("timer flight:time flight:stuck");
+  decide("retry", "flight");
+  answer("flight", "compensation", "compensated", NULL);
+  happened("flight:retry flight:compensated end");
+}
+
 Test(saga_instance, an_earlier_timer_replaces_a_later_one) {
   begin(trip, with_hotel, 0);
   answer("flight", "action", "ok", "{\"price\":1,\"id\":1}");
