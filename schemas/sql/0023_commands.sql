@@ -350,6 +350,7 @@ BEGIN
     PERFORM txb.command_leave(m, entered.answer, entered.output, entered.reason, false);
     RETURN txb.ok();
   END IF;
+  m.headers := m.headers - 'txb-saga-output'; -- the barrier says it, and nobody else
   IF entered.output IS NOT NULL THEN
     m.headers := m.headers || pg_catalog.jsonb_build_object('txb-saga-output', entered.output);
   END IF;
