@@ -604,11 +604,11 @@ COMMENT ON FUNCTION txb.saga_begin(uuid[], timestamptz[], text[], int[], text[],
   'Starts that came as messages: keeps each, once, and returns those that are new, with what is wrong with them';
 
 -- By the index, whatever the planner knew when the statement was planned: a table grows from none to a million rows while
--- the coordinator's session lasts.
+-- the coordinator's session lasts. And without compiling what looks dear for the number of its partitions.
 CREATE FUNCTION txb.saga_load(ids uuid[], starts timestamptz[])
 RETURNS TABLE (nth bigint, started_at timestamptz, name text, version int, key text, input jsonb, deadline_at timestamptz,
                reply_topic text, parent jsonb, ended boolean, now timestamptz)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp SET enable_seqscan = off
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp SET enable_seqscan = off SET jit = off
 AS $$
 #variable_conflict use_column
 BEGIN
@@ -625,7 +625,7 @@ COMMENT ON FUNCTION txb.saga_load(uuid[], timestamptz[]) IS 'The sagas of those 
 CREATE FUNCTION txb.saga_events(ids uuid[], starts timestamptz[])
 RETURNS TABLE (nth bigint, n int, at timestamptz, event text, step text, sending int, output jsonb, reason text,
                timer_at timestamptz)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp SET enable_seqscan = off
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp SET enable_seqscan = off SET jit = off
 AS $$
 #variable_conflict use_column
 BEGIN
@@ -675,7 +675,7 @@ COMMENT ON FUNCTION txb.saga_stray_add(uuid[], int[], bigint[], text[], text[], 
 
 -- A timer that has been moved to the outbox meanwhile comes, and changes nothing.
 CREATE FUNCTION txb.saga_timer_drop(dues timestamptz[], ids uuid[]) RETURNS int
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp SET enable_seqscan = off
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp SET enable_seqscan = off SET jit = off
 AS $$
 DECLARE
   dropped int;
