@@ -457,7 +457,7 @@ COMMENT ON FUNCTION txb.saga_deploy(text, int, text, bigint, text, text, text) I
 -- S7. Version 8 of RFC 9562: bits of our own making.
 CREATE FUNCTION txb.saga_id(name text, key text) RETURNS uuid
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN (SELECT (substr(h.hex, 1, 12) || '8' || substr(h.hex, 14, 3) || to_hex(8 | get_byte(h.hash, 0) & 3)
+RETURN (SELECT (substr(h.hex, 1, 12) || '8' || substr(h.hex, 14, 3) || to_hex(8 | (get_byte(h.hash, 0) & 3))
                 || substr(h.hex, 18, 15))::uuid
           FROM (SELECT g.hash, encode(g.hash, 'hex') AS hex
                   FROM (SELECT sha256(int8send(octet_length(name)) || convert_to(name, 'UTF8') || convert_to(key, 'UTF8'))
