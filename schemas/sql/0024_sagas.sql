@@ -583,7 +583,7 @@ BEGIN
                   'deadline_ms is ' || one.deadline_ms || ', allowed are 1 to a hundred years'
                 WHEN NOT txb.is_topic(one.reply_topic) THEN
                   'reply_topic "' || left(one.reply_topic, 300) || '" is not a Kafka topic name'
-                ELSE txb.json_schema_problem(d.input_schema, one.input, 'input') END;
+                ELSE txb.json_schema_problem(d.input_schema, coalesce(one.input, 'null'), 'input') END;
     INSERT INTO txb.saga AS s (id, started_at, name, version, key, input, deadline_at, reply_topic, parent, started_by)
     VALUES (one.id, one.started_at, coalesce(left(one.name, 100), ''), coalesce(d.version, 0), one.key,
             coalesce(one.input, 'null'),
