@@ -28,6 +28,7 @@
 --   never        it has not run, and will not: somebody asked to resolve it, or to compensate it, before it came
 --   compensated  about an action: it was compensated since. About a compensation: nothing of the action stands
 --   failed       the compensation said no, or ran out of attempts: the effect stands
+--   undeliverable  Kafka does not take the command: nobody has seen it, unless a person has it published after all
 --
 -- The barrier has one row for a step. Who inserts it has it to himself until the transaction ends: an action and its
 -- compensation that come at once wait for each other there. What is recorded (S4): of an action ok or refused, of what
@@ -121,7 +122,7 @@ $$;
 COMMENT ON FUNCTION txb.days_missing(text, date, date, timestamptz) IS
   'The days from first to last, not below the horizon, for which a table has no partition';
 
--- As txb.inbox_partition_make, for a table that is partitioned by its column started_at.
+-- As txb.inbox_partition_make, for a table that is partitioned by its column started_at; stored as its default is.
 CREATE FUNCTION txb.day_partitions_make(parent text, days_back int, days_ahead int, horizon timestamptz) RETURNS int
 LANGUAGE plpgsql SET lock_timeout = '200ms'
 AS $$
@@ -132,6 +133,8 @@ DECLARE
   past timestamptz;
   name text;
   made int := 0;
+  options text := (SELECT ' WITH (' || array_to_string(c.reloptions, ', ') || ')' FROM pg_catalog.pg_class AS c
+                    WHERE c.oid = format('txb.%I', parent || '_default')::regclass);
 BEGIN
   IF days_back IS NULL OR days_back NOT BETWEEN 0 AND 366 OR days_ahead IS NULL OR days_ahead NOT BETWEEN 0 AND 366 THEN
     RAISE EXCEPTION 'txb.%_partition_make: days_back and days_ahead are 0 to 366', parent USING ERRCODE = '22023';
@@ -147,7 +150,7 @@ BEGIN
     past := (day + 1)::timestamp AT TIME ZONE 'UTC';
     name := parent || '_d' || to_char(day, 'YYYYMMDD');
     EXECUTE format('CREATE TABLE txb.%I (LIKE txb.%I INCLUDING DEFAULTS INCLUDING INDEXES INCLUDING CONSTRAINTS'
-                   ' INCLUDING STORAGE INCLUDING COMMENTS) WITH (fillfactor = 60)', name, parent);
+                   ' INCLUDING STORAGE INCLUDING COMMENTS)%s', name, parent, options);
     EXECUTE format('COMMENT ON TABLE txb.%I IS %L', name,
                    'Partition of txb.' || parent || ': sagas that began on that day, UTC');
     EXECUTE format('REVOKE ALL ON TYPE txb.%I FROM PUBLIC', name);
@@ -208,26 +211,41 @@ COMMENT ON FUNCTION txb.barrier_partition_drop(interval) IS
 
 -- ---- the barrier ---------------------------------------------------------------------------------------------------
 
+-- Both halves go by the index, whatever the planner knew when their statements were planned: a day grows from none to a
+-- million rows while a worker's session lasts. A scan that has no index looks dear then, and must not be compiled (20 ms).
+
 CREATE FUNCTION txb.saga_time(headers jsonb) RETURNS timestamptz
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN '1970-01-01 00:00:00+00'::timestamptz + (headers ->> 'txb-saga-started')::bigint * interval '1 microsecond';
 COMMENT ON FUNCTION txb.saga_time(jsonb) IS 'When the saga of a command began';
 
+-- What gets through here can be answered: a command that is given up is, in a trigger that must not fail.
 CREATE FUNCTION txb.command_problem(headers jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE
+  WHEN coalesce(headers ->> 'txb-reply-to', '') !~ '^[a-zA-Z0-9._-]{1,249}$' OR headers ->> 'txb-reply-to' IN ('.', '..')
+    THEN 'txb-reply-to is not a topic'
+  WHEN coalesce(jsonb_typeof(headers -> 'txb-request'), 'string') <> 'string'
+       OR octet_length(headers ->> 'txb-request') > 1024
+    THEN 'txb-request is not a text of at most 1024 bytes'
   WHEN NOT headers ? 'txb-saga' THEN NULL
-  WHEN (headers ->> 'txb-saga') !~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN 'txb-saga is not a UUID'
-  WHEN coalesce(headers ->> 'txb-saga-started', '') !~ '^\d{1,18}$' THEN 'txb-saga-started is not a number of microseconds'
+  WHEN coalesce(headers ->> 'txb-saga', '') !~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN 'txb-saga is not a UUID'
+  WHEN coalesce(headers ->> 'txb-saga-started', '') !~ '^[0-9]{1,18}$'
+       OR jsonb_typeof(headers -> 'txb-saga-started') <> 'string'
+    THEN 'txb-saga-started is not a number of microseconds'
   WHEN octet_length(coalesce(headers ->> 'txb-saga-step', '')) NOT BETWEEN 1 AND 255
+       OR jsonb_typeof(headers -> 'txb-saga-step') <> 'string'
     THEN 'txb-saga-step is not a text of 1 to 255 bytes'
   WHEN coalesce(headers ->> 'txb-saga-operation', '') NOT IN ('action', 'forward', 'resolve', 'compensation')
     THEN 'txb-saga-operation is not action, forward, resolve or compensation'
+  WHEN coalesce(jsonb_typeof(headers -> 'txb-saga-sending'), 'string') <> 'string'
+       OR octet_length(headers ->> 'txb-saga-sending') > 255
+    THEN 'txb-saga-sending is not a text of at most 255 bytes'
 END;
 COMMENT ON FUNCTION txb.command_problem(jsonb) IS 'What is wrong with a command''s headers; null: nothing';
 
 CREATE FUNCTION txb.command_enter(headers jsonb, OUT runs boolean, OUT answer text, OUT output jsonb, OUT reason text)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp SET enable_seqscan = off SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -235,6 +253,7 @@ DECLARE
   saga uuid;
   named text := headers ->> 'txb-saga-step';
   operation text := headers ->> 'txb-saga-operation';
+  is_first boolean;
   was record;
 BEGIN
   IF txb.command_problem(headers) IS NOT NULL THEN
@@ -247,13 +266,15 @@ BEGIN
   END IF;
   started := txb.saga_time(headers);
   saga := headers ->> 'txb-saga';
+  -- Who finds the row there waits for the transaction that made it.
+  INSERT INTO txb.barrier AS b (started_at, saga_id, step) VALUES (started, saga, named) ON CONFLICT DO NOTHING;
+  is_first := FOUND;
+  -- Not before: only now nobody drops a day any more. Whose day was dropped while it waited would else be the first.
   IF started < (SELECT h.at FROM txb.barrier_horizon AS h) THEN
     RAISE EXCEPTION 'saga % began at %, which is before what the barrier remembers: whether this was done is not known',
       saga, started USING ERRCODE = 'TXB04', HINT = 'Look at the effects, then tell the coordinator: txbroker saga mark.';
   END IF;
-  -- Who finds the row there waits for the transaction that made it.
-  INSERT INTO txb.barrier AS b (started_at, saga_id, step) VALUES (started, saga, named) ON CONFLICT DO NOTHING;
-  IF FOUND THEN
+  IF is_first THEN
     runs := operation IN ('action', 'forward');
     answer := CASE operation WHEN 'resolve' THEN 'never' WHEN 'compensation' THEN 'compensated' END;
     RETURN;
@@ -275,7 +296,7 @@ COMMENT ON FUNCTION txb.command_enter(jsonb) IS
 
 -- The row is the caller's, by txb.command_enter in the same transaction, when a handler ran.
 CREATE FUNCTION txb.command_leave(m txb.message, said text, output jsonb, reason text, ran boolean) RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp SET enable_seqscan = off SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -283,6 +304,7 @@ DECLARE
   operation text := h ->> 'txb-saga-operation';
   answer text := CASE WHEN NOT ran OR operation IS DISTINCT FROM 'compensation' THEN said
                       WHEN said = 'ok' THEN 'compensated' ELSE 'failed' END;
+  key text := coalesce(h ->> 'txb-saga', txb.key_text(m.key));
 BEGIN
   IF ran AND h ? 'txb-saga' THEN
     IF operation = 'forward' AND answer <> 'ok' THEN
@@ -294,8 +316,13 @@ BEGIN
              reason = command_leave.reason
        WHERE b.saga_id = (h ->> 'txb-saga')::uuid AND b.step = h ->> 'txb-saga-step' AND b.started_at = txb.saga_time(h);
     END IF;
+    IF answer <> 'failed' AND NOT FOUND THEN
+      RAISE EXCEPTION 'txb.command_leave: step % of saga % was not entered in this transaction', h ->> 'txb-saga-step',
+        h ->> 'txb-saga' USING ERRCODE = '55000';
+    END IF;
   END IF;
-  PERFORM txb.publish(h ->> 'txb-reply-to', coalesce(h ->> 'txb-saga', txb.key_text(m.key)), 'txb.reply',
+  -- A foreign key may be longer than ours; its answer goes without.
+  PERFORM txb.publish(h ->> 'txb-reply-to', CASE WHEN octet_length(key) <= 1024 THEN key END, 'txb.reply',
     jsonb_strip_nulls(jsonb_build_object('answer', answer, 'reason', left(reason, 4000)))
       || CASE WHEN output IS NULL THEN '{}' ELSE jsonb_build_object('output', output) END,
     jsonb_strip_nulls(jsonb_build_object(
@@ -323,6 +350,7 @@ BEGIN
     PERFORM txb.command_leave(m, entered.answer, entered.output, entered.reason, false);
     RETURN txb.ok();
   END IF;
+  m.headers := m.headers - 'txb-saga-output'; -- the barrier says it, and nobody else
   IF entered.output IS NOT NULL THEN
     m.headers := m.headers || pg_catalog.jsonb_build_object('txb-saga-output', entered.output);
   END IF;
@@ -331,7 +359,7 @@ BEGIN
       EXECUTE 'SELECT (h).* FROM ' || handler || '(ARRAY[$1]) AS h LIMIT 2' INTO said USING m;
       GET DIAGNOSTICS count = ROW_COUNT;
       IF count <> 1 THEN
-        said := ROW('error', NULL, 'the handler gave ' || count || ' outcomes for 1 message: it must give one for each', NULL);
+        said := ROW('error', NULL, 'the handler gave ' || count::text || ' outcomes for 1 message: it must give one for each', NULL);
       END IF;
     ELSE
       EXECUTE 'SELECT (h).* FROM ' || handler || '($1) AS h' INTO said USING m;

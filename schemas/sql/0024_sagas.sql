@@ -49,8 +49,8 @@ CREATE TABLE txb.saga_definition (
   version int NOT NULL CONSTRAINT saga_definition_version CHECK (version >= 1),
   body text NOT NULL,
   input_schema jsonb,
-  deadline_ms bigint CONSTRAINT saga_definition_deadline CHECK (deadline_ms > 0),
-  reply_topic text COLLATE "C",
+  deadline_ms bigint CONSTRAINT saga_definition_deadline CHECK (deadline_ms BETWEEN 1 AND 3155760000000),
+  reply_topic text COLLATE "C" CONSTRAINT saga_definition_reply_topic CHECK (reply_topic ~ '^[a-zA-Z0-9._-]{1,249}$'),
   deployed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
   deployed_by text NOT NULL DEFAULT session_user,
   CONSTRAINT saga_definition_key PRIMARY KEY (name, version)
@@ -68,7 +68,8 @@ COMMENT ON CONSTRAINT saga_definition_key ON txb.saga_definition IS 'A version i
 COMMENT ON INDEX txb.saga_definition_key IS 'A version is deployed once';
 COMMENT ON CONSTRAINT saga_definition_name ON txb.saga_definition IS 'name: a letter, then up to 62 of [a-z0-9_-]';
 COMMENT ON CONSTRAINT saga_definition_version ON txb.saga_definition IS 'version: 1 or more';
-COMMENT ON CONSTRAINT saga_definition_deadline ON txb.saga_definition IS 'deadline_ms: above 0';
+COMMENT ON CONSTRAINT saga_definition_reply_topic ON txb.saga_definition IS 'reply_topic: 1 to 249 of [a-zA-Z0-9._-]';
+COMMENT ON CONSTRAINT saga_definition_deadline ON txb.saga_definition IS 'deadline_ms: 1 to a hundred years';
 
 CREATE TABLE txb.saga (
   id uuid NOT NULL,
@@ -233,23 +234,65 @@ COMMENT ON COLUMN txb.saga_stray.reason IS 'Why it was put aside';
 -- ---- what a definition's schemas ask for ---------------------------------------------------------------------------
 
 -- The part of JSON Schema 2020-12 that is checked; deploying refuses what is not known here, so that nobody believes in a
--- rule that nobody looks at.
+-- rule that nobody looks at. And what is known but can't be used: it would stop every start, and with starts that come as
+-- messages the coordinator.
+CREATE FUNCTION txb.json_schema_fits(keyword text, value jsonb) RETURNS boolean
+LANGUAGE plpgsql IMMUTABLE
+AS $$
+DECLARE
+  kind text := jsonb_typeof(value);
+BEGIN
+  CASE
+    WHEN keyword IN ('properties', '$defs') THEN
+      RETURN kind = 'object';
+    WHEN keyword = 'type' THEN
+      RETURN kind IN ('string', 'array')
+             AND value <@ '["null", "boolean", "object", "array", "number", "string", "integer"]';
+    WHEN keyword = 'required' THEN
+      RETURN kind = 'array'
+             AND NOT EXISTS (SELECT FROM jsonb_array_elements(value) AS e (one) WHERE jsonb_typeof(e.one) <> 'string');
+    WHEN keyword = 'enum' THEN
+      RETURN kind = 'array';
+    WHEN keyword = 'uniqueItems' THEN
+      RETURN kind = 'boolean';
+    WHEN keyword = 'pattern' AND kind = 'string' THEN
+      RETURN '' ~ (value #>> '{}') IS NOT NULL;
+    WHEN keyword IN ('minimum', 'maximum', 'exclusiveMinimum', 'exclusiveMaximum') THEN
+      RETURN kind = 'number';
+    WHEN keyword = 'multipleOf' THEN
+      RETURN kind = 'number' AND value > '0';
+    WHEN keyword ~ '^(min|max)(Length|Items|Properties)$' THEN
+      RETURN kind = 'number' AND value >= '0' AND (value #>> '{}')::numeric % 1 = 0;
+    ELSE
+      RETURN keyword <> 'pattern';
+  END CASE;
+EXCEPTION WHEN invalid_regular_expression THEN
+  RETURN false;
+END
+$$;
+COMMENT ON FUNCTION txb.json_schema_fits(text, jsonb) IS 'Whether a value can be that of a keyword of JSON Schema';
+
 CREATE FUNCTION txb.json_schema_unknown(schema jsonb, path text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE
 AS $$
 DECLARE
   one record;
+  part record;
   found text;
 BEGIN
-  IF jsonb_typeof(schema) = 'boolean' THEN
+  IF schema IS NULL OR jsonb_typeof(schema) = 'boolean' THEN
     RETURN NULL;
   ELSIF jsonb_typeof(schema) <> 'object' THEN
     RETURN path || ' is no schema: an object, true or false';
   END IF;
   FOR one IN SELECT e.key, e.value FROM jsonb_each(schema) AS e LOOP
-    IF one.key IN ('properties', '$defs') THEN
-      SELECT txb.json_schema_unknown(p.value, path || '.' || one.key || '.' || p.key) INTO found
-        FROM jsonb_each(one.value) AS p WHERE txb.json_schema_unknown(p.value, path) IS NOT NULL LIMIT 1;
+    IF NOT txb.json_schema_fits(one.key, one.value) THEN
+      RETURN path || '.' || one.key || ' can''t be ' || left(one.value::text, 80);
+    ELSIF one.key IN ('properties', '$defs') THEN
+      FOR part IN SELECT p.key, p.value FROM jsonb_each(one.value) AS p LOOP
+        found := txb.json_schema_unknown(part.value, path || '.' || one.key || '.' || part.key);
+        EXIT WHEN found IS NOT NULL;
+      END LOOP;
     ELSIF one.key IN ('items', 'additionalProperties') THEN
       found := txb.json_schema_unknown(one.value, path || '.' || one.key);
     ELSIF one.key NOT IN ('$schema', '$id', '$comment', 'title', 'description', 'examples', 'default', 'type', 'required',
@@ -307,22 +350,22 @@ BEGIN
     WHEN 'string' THEN
       size := length(value #>> '{}');
       found := CASE
-        WHEN size < (schema ->> 'minLength')::int THEN 'at least ' || (schema ->> 'minLength') || ' characters long'
-        WHEN size > (schema ->> 'maxLength')::int THEN 'at most ' || (schema ->> 'maxLength') || ' characters long'
+        WHEN size < (schema ->> 'minLength')::numeric THEN 'at least ' || (schema ->> 'minLength') || ' characters long'
+        WHEN size > (schema ->> 'maxLength')::numeric THEN 'at most ' || (schema ->> 'maxLength') || ' characters long'
         WHEN (value #>> '{}') !~ (schema ->> 'pattern') THEN 'like ' || (schema ->> 'pattern') END;
     WHEN 'array' THEN
       size := jsonb_array_length(value);
       found := CASE
-        WHEN size < (schema ->> 'minItems')::int THEN 'at least ' || (schema ->> 'minItems') || ' long'
-        WHEN size > (schema ->> 'maxItems')::int THEN 'at most ' || (schema ->> 'maxItems') || ' long'
+        WHEN size < (schema ->> 'minItems')::numeric THEN 'at least ' || (schema ->> 'minItems') || ' long'
+        WHEN size > (schema ->> 'maxItems')::numeric THEN 'at most ' || (schema ->> 'maxItems') || ' long'
         WHEN (schema ->> 'uniqueItems')::boolean
              AND size > (SELECT count(DISTINCT e.one) FROM jsonb_array_elements(value) AS e (one))
           THEN 'without equal elements' END;
     WHEN 'object' THEN
       size := (SELECT count(*) FROM jsonb_object_keys(value));
       found := CASE
-        WHEN size < (schema ->> 'minProperties')::int THEN 'of at least ' || (schema ->> 'minProperties') || ' members'
-        WHEN size > (schema ->> 'maxProperties')::int THEN 'of at most ' || (schema ->> 'maxProperties') || ' members' END;
+        WHEN size < (schema ->> 'minProperties')::numeric THEN 'of at least ' || (schema ->> 'minProperties') || ' members'
+        WHEN size > (schema ->> 'maxProperties')::numeric THEN 'of at most ' || (schema ->> 'maxProperties') || ' members' END;
     ELSE
       NULL;
   END CASE;
@@ -414,7 +457,7 @@ COMMENT ON FUNCTION txb.saga_deploy(text, int, text, bigint, text, text, text) I
 -- S7. Version 8 of RFC 9562: bits of our own making.
 CREATE FUNCTION txb.saga_id(name text, key text) RETURNS uuid
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN (SELECT (substr(h.hex, 1, 12) || '8' || substr(h.hex, 14, 3) || to_hex(8 | get_byte(h.hash, 0) & 3)
+RETURN (SELECT (substr(h.hex, 1, 12) || '8' || substr(h.hex, 14, 3) || to_hex(8 | (get_byte(h.hash, 0) & 3))
                 || substr(h.hex, 18, 15))::uuid
           FROM (SELECT g.hash, encode(g.hash, 'hex') AS hex
                   FROM (SELECT sha256(int8send(octet_length(name)) || convert_to(name, 'UTF8') || convert_to(key, 'UTF8'))
@@ -427,10 +470,16 @@ RETURN jsonb_build_object('txb-saga', id::text,
                           'txb-saga-started', (extract(epoch FROM started_at) * 1000000)::bigint::text);
 COMMENT ON FUNCTION txb.saga_reference(uuid, timestamptz) IS 'The headers of messages to the coordinator about a saga';
 
+CREATE FUNCTION txb.is_topic(topic text) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN coalesce(topic ~ '^[a-zA-Z0-9._-]{1,249}$' AND topic NOT IN ('.', '..'), true);
+COMMENT ON FUNCTION txb.is_topic(text) IS 'Whether Kafka takes it for the name of a topic; null: true';
+
 CREATE FUNCTION txb.saga_start(name text, input jsonb, key text DEFAULT NULL, deadline interval DEFAULT NULL,
                                reply_topic text DEFAULT NULL, coordinator text DEFAULT NULL) RETURNS uuid
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
 AS $$
+<<this>>
 DECLARE
   d record;
   problem text;
@@ -442,14 +491,22 @@ BEGIN
     RAISE EXCEPTION 'txb.saga_start: deadline is %, it must be above 0', deadline USING ERRCODE = '22023';
   ELSIF octet_length(key) NOT BETWEEN 1 AND 1024 THEN
     RAISE EXCEPTION 'txb.saga_start: key has % bytes, 1 to 1024 are allowed', octet_length(key) USING ERRCODE = '22023';
-  ELSIF input IS NULL THEN
-    RAISE EXCEPTION 'txb.saga_start: input is null, a JSON value is needed' USING ERRCODE = '22023';
+  ELSIF name IS NULL OR input IS NULL THEN
+    RAISE EXCEPTION 'txb.saga_start: % is null', CASE WHEN name IS NULL THEN 'name' ELSE 'input' END
+      USING ERRCODE = '22023', HINT = 'Name a saga that is deployed; an input is any JSON value, be it {}.';
+  ELSIF NOT txb.is_topic(reply_topic) THEN
+    RAISE EXCEPTION 'txb.saga_start: reply_topic "%" is not a Kafka topic name', left(reply_topic, 300)
+      USING ERRCODE = '22023';
   END IF;
   IF saga_start.coordinator IS NOT NULL THEN
     PERFORM txb.publish(topic, id::text, 'txb.saga.start',
       jsonb_build_object('name', name, 'input', input, 'key', key,
                          'deadline_ms', (extract(epoch FROM deadline) * 1000)::bigint, 'reply_topic', reply_topic),
       txb.saga_reference(id, started));
+    RETURN id;
+  END IF;
+  -- Before anything that may have changed since: who asks again gets the same answer.
+  IF EXISTS (SELECT FROM txb.saga_start_key AS k WHERE key IS NOT NULL AND k.id = this.id) THEN
     RETURN id;
   END IF;
   SELECT f.version, f.input_schema, f.deadline_ms, f.reply_topic INTO d FROM txb.saga_definition AS f
@@ -468,7 +525,7 @@ BEGIN
       USING ERRCODE = '55000', HINT = 'Start one: a group with handler.kind coordinator, and txbroker run.';
   END IF;
   IF key IS NOT NULL THEN
-    INSERT INTO txb.saga_start_key AS k (id, started_at) VALUES (saga_start.id, started) ON CONFLICT DO NOTHING;
+    INSERT INTO txb.saga_start_key AS k (id, started_at) VALUES (this.id, started) ON CONFLICT DO NOTHING;
     IF NOT FOUND THEN
       RETURN id;
     END IF;
@@ -522,11 +579,18 @@ BEGIN
     SELECT f.version, f.input_schema, f.deadline_ms, f.reply_topic INTO d FROM txb.saga_definition AS f
      WHERE f.name = one.name AND (one.version IS NULL OR f.version = one.version) ORDER BY f.version DESC LIMIT 1;
     why := CASE WHEN d.version IS NULL THEN 'there is no saga "' || coalesce(left(one.name, 100), '') || '"'
-                ELSE txb.json_schema_problem(d.input_schema, one.input, 'input') END;
+                WHEN one.deadline_ms NOT BETWEEN 1 AND 3155760000000 THEN
+                  'deadline_ms is ' || one.deadline_ms || ', allowed are 1 to a hundred years'
+                WHEN NOT txb.is_topic(one.reply_topic) THEN
+                  'reply_topic "' || left(one.reply_topic, 300) || '" is not a Kafka topic name'
+                ELSE txb.json_schema_problem(d.input_schema, coalesce(one.input, 'null'), 'input') END;
     INSERT INTO txb.saga AS s (id, started_at, name, version, key, input, deadline_at, reply_topic, parent, started_by)
-    VALUES (one.id, one.started_at, coalesce(left(one.name, 100), ''), coalesce(d.version, 0), one.key, one.input,
-            one.started_at + coalesce(one.deadline_ms, d.deadline_ms) * interval '1 millisecond',
-            coalesce(one.reply_topic, d.reply_topic), one.parent, 'a message')
+    VALUES (one.id, one.started_at, coalesce(left(one.name, 100), ''), coalesce(d.version, 0), one.key,
+            coalesce(one.input, 'null'),
+            CASE WHEN why IS NULL
+                 THEN one.started_at + coalesce(one.deadline_ms, d.deadline_ms) * interval '1 millisecond' END,
+            CASE WHEN txb.is_topic(one.reply_topic) THEN coalesce(one.reply_topic, d.reply_topic) END, one.parent,
+            'a message')
     ON CONFLICT DO NOTHING;
     CONTINUE WHEN NOT FOUND;
     id := one.id;
@@ -540,11 +604,11 @@ COMMENT ON FUNCTION txb.saga_begin(uuid[], timestamptz[], text[], int[], text[],
   'Starts that came as messages: keeps each, once, and returns those that are new, with what is wrong with them';
 
 -- By the index, whatever the planner knew when the statement was planned: a table grows from none to a million rows while
--- the coordinator's session lasts.
+-- the coordinator's session lasts. And without compiling what looks dear for the number of its partitions.
 CREATE FUNCTION txb.saga_load(ids uuid[], starts timestamptz[])
 RETURNS TABLE (nth bigint, started_at timestamptz, name text, version int, key text, input jsonb, deadline_at timestamptz,
                reply_topic text, parent jsonb, ended boolean, now timestamptz)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp SET enable_seqscan = off
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp SET enable_seqscan = off SET jit = off
 AS $$
 #variable_conflict use_column
 BEGIN
@@ -561,7 +625,7 @@ COMMENT ON FUNCTION txb.saga_load(uuid[], timestamptz[]) IS 'The sagas of those 
 CREATE FUNCTION txb.saga_events(ids uuid[], starts timestamptz[])
 RETURNS TABLE (nth bigint, n int, at timestamptz, event text, step text, sending int, output jsonb, reason text,
                timer_at timestamptz)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp SET enable_seqscan = off
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp SET enable_seqscan = off SET jit = off
 AS $$
 #variable_conflict use_column
 BEGIN
@@ -611,7 +675,7 @@ COMMENT ON FUNCTION txb.saga_stray_add(uuid[], int[], bigint[], text[], text[], 
 
 -- A timer that has been moved to the outbox meanwhile comes, and changes nothing.
 CREATE FUNCTION txb.saga_timer_drop(dues timestamptz[], ids uuid[]) RETURNS int
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp SET enable_seqscan = off
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp SET enable_seqscan = off SET jit = off
 AS $$
 DECLARE
   dropped int;

@@ -12,10 +12,16 @@ ALL = set(ROLES)
 # Function -> who may call it. What is missing here may be called by nobody.
 CALLS = {
     "audit_list": LOOK,
+    "barrier_horizon": WORKER | LOOK,
+    "barrier_partition_drop": WORKER,
+    "barrier_partition_make": WORKER,
     "batch_close": WORKER,
     "batch_cut": WORKER,
     "batch_open": WORKER,
     "batch_stall": WORKER,
+    "command_apply": WORKER,
+    "command_enter": WORKER,
+    "command_leave": WORKER,
     "dead": APP | WORKER | ADMIN,
     "failed_add": WORKER,
     "failed_condemn": WORKER,
@@ -95,6 +101,20 @@ CALLS = {
     "retry_mark": WORKER,
     "retry_open": WORKER,
     "retry_settle": WORKER,
+    "saga_append": WORKER,
+    "saga_begin": WORKER,
+    "saga_coordinator_set": WORKER,
+    "saga_decide": ADMIN,
+    "saga_deploy": ADMIN,
+    "saga_events": WORKER,
+    "saga_finish": WORKER,
+    "saga_id": APP | WORKER | LOOK,
+    "saga_load": WORKER,
+    "saga_partition_make": WORKER,
+    "saga_result": APP | WORKER | ADMIN,
+    "saga_start": APP | WORKER | ADMIN,
+    "saga_stray_add": WORKER,
+    "saga_timer_drop": WORKER,
     "scheduled_move": RELAY,
     "suspect_mark": WORKER,
     "uuid_v7": APP | RELAY | WORKER | ADMIN,
@@ -104,6 +124,8 @@ CALLS = {
 # Relation -> who may SELECT. Partitions and everything missing here: nobody.
 READS = {
     "audit": LOOK,
+    "barrier": WORKER | LOOK,
+    "barrier_horizon": WORKER | LOOK,
     "consumer_group": LOOK,
     "consumer_offset": WORKER | LOOK,
     "failed": RELAY | LOOK,
@@ -124,6 +146,12 @@ READS = {
     "relay_decision": RELAY | LOOK,
     "relay_hold": RELAY | LOOK,
     "relay_holes": RELAY | LOOK,
+    "saga": WORKER | LOOK,
+    "saga_coordinator": WORKER | LOOK,
+    "saga_definition": WORKER | LOOK,
+    "saga_end": WORKER | LOOK,
+    "saga_event": WORKER | LOOK,
+    "saga_stray": WORKER | LOOK,
     "scheduled": RELAY | LOOK,
     "schema_migration": ALL,
 }
@@ -157,6 +185,17 @@ FIRST = "ALTER SEQUENCE txb.job_number_seq RESTART; ALTER SEQUENCE txb.job_lane_
 STARTED = [FIRST, KNOWN, JOB % (False, False)]
 DECIDING = [FIRST, SET_ASIDE, "SELECT txb.failed_job_start('retry', '{}', NULL, 'hal')"]
 REBUILT = [FIRST, JOB % (False, True), f"SELECT txb.lane_claim('g', 'w1', {UUID}, 30000, 1)"]
+COMMAND = (
+    '{"txb-reply-to": "r", "txb-saga": "00000000-0000-4000-8000-000000000001", "txb-saga-started": "1", '
+    '"txb-saga-step": "s", "txb-saga-operation": "action"}'
+)
+ENTERED = f"SELECT txb.command_enter('{COMMAND}')"
+TO_LEAVE = f"ROW(NULL, '{V7}', 't', NULL, NULL, 'k', NULL, NULL, NULL, NULL, '{COMMAND}', 1)::txb.message"
+DEPLOYED = "SELECT txb.saga_deploy('order', 1, '{}', NULL, NULL, 'coordinator', 'hal')"
+BEGUN = (
+    f"SELECT txb.saga_begin(ARRAY[{UUID}::uuid], '{{now}}', '{{order}}', '{{NULL}}', '{{NULL}}', ARRAY['{{}}'::jsonb], "
+    "'{NULL}', '{NULL}', '{NULL}')"
+)
 ROW = "INSERT INTO txb.outbox (topic, key, type) VALUES ('t', 'k', 'made')"
 # (statement, who may run it, what must have been done before it as the superuser)
 STATEMENTS = [
@@ -350,6 +389,64 @@ STATEMENTS = [
     ("SELECT txb.inbox_partition_make(2, 2)", WORKER | ADMIN, []),
     ("SELECT txb.inbox_partition_drop(interval '30 days')", WORKER | ADMIN, []),
     ("SELECT txb.failed_expire('consumer', 'g', interval '30 days', 100)", RELAY | WORKER | ADMIN, []),
+    (ENTERED, WORKER, []),
+    (f"SELECT txb.command_leave({TO_LEAVE}, 'ok', NULL, NULL, true)", WORKER, [ENTERED]),
+    (
+        f"SELECT txb.command_apply({TO_LEAVE}, 'public.handler', false)",
+        WORKER,
+        [
+            "CREATE FUNCTION public.handler(m txb.message) RETURNS txb.outcome LANGUAGE sql AS 'SELECT txb.ok()'",
+            "GRANT EXECUTE ON FUNCTION public.handler TO PUBLIC",
+        ],
+    ),
+    ("SELECT txb.barrier_horizon()", WORKER | LOOK, []),
+    ("SELECT txb.barrier_partition_make(0, 1)", WORKER, []),
+    ("SELECT txb.barrier_partition_drop(interval '30 days')", WORKER, []),
+    ("SELECT * FROM txb.barrier, txb.barrier_horizon", WORKER | LOOK, []),
+    ("INSERT INTO txb.barrier (started_at, saga_id, step) VALUES (now(), txb.uuid_v7(), 's')", set(), []),
+    ("UPDATE txb.barrier SET state = 'ok'", set(), []),
+    ("DELETE FROM txb.barrier", set(), []),
+    ("SELECT * FROM txb.barrier_default", set(), []),
+    ("UPDATE txb.barrier_horizon SET at = now()", set(), []),
+    ("SELECT txb.saga_start('order', '{}')", APP | WORKER | ADMIN, [DEPLOYED]),
+    ("SELECT txb.saga_start('order', '{}', 'k')", APP | WORKER | ADMIN, [DEPLOYED]),
+    ("SELECT txb.saga_start('order', '{}', coordinator => 'elsewhere')", APP | WORKER | ADMIN, []),
+    (f"SELECT txb.saga_result({UUID})", APP | WORKER | ADMIN, []),
+    ("SELECT txb.saga_id('order', 'k')", APP | WORKER | LOOK, []),
+    (DEPLOYED, ADMIN, []),
+    (f"SELECT txb.saga_decide({UUID}, 'cancel', NULL, NULL, 'no', 'hal')", ADMIN, [DEPLOYED, BEGUN]),
+    ("SELECT txb.saga_coordinator_set('t')", WORKER, []),
+    (BEGUN, WORKER, [DEPLOYED]),
+    (f"SELECT txb.saga_load(ARRAY[{UUID}::uuid], '{{now}}')", WORKER, []),
+    (f"SELECT txb.saga_events(ARRAY[{UUID}::uuid], '{{now}}')", WORKER, []),
+    (
+        f"SELECT txb.saga_append(ARRAY[{UUID}::uuid], '{{now}}', '{{1}}', '{{now}}', '{{start}}', '{{NULL}}', '{{NULL}}', "
+        "'{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}')",
+        WORKER,
+        [],
+    ),
+    (
+        f"SELECT txb.saga_finish(ARRAY[{UUID}::uuid], '{{now}}', '{{now}}', '{{completed}}', '{{NULL}}', '{{NULL}}')",
+        WORKER,
+        [],
+    ),
+    (f"SELECT txb.saga_stray_add(ARRAY[{UUID}::uuid], '{{0}}', '{{0}}', '{{x}}', '{{k}}', '{{no saga}}')", WORKER, []),
+    (f"SELECT txb.saga_timer_drop('{{now}}', ARRAY[{UUID}::uuid])", WORKER, []),
+    ("SELECT txb.saga_partition_make(0, 1)", WORKER, []),
+    (
+        "SELECT * FROM txb.saga, txb.saga_coordinator, txb.saga_definition, txb.saga_end, txb.saga_event, txb.saga_stray",
+        WORKER | LOOK,
+        [],
+    ),
+    ("SELECT * FROM txb.saga_start_key", set(), []),
+    ("SELECT * FROM txb.saga_default", set(), []),
+    ("INSERT INTO txb.saga (id, started_at, name, version, input) VALUES (txb.uuid_v7(), now(), 'x', 1, '{}')", set(), []),
+    ("UPDATE txb.saga_definition SET body = ''", set(), []),
+    ("UPDATE txb.saga_event SET reason = ''", set(), []),
+    ("DELETE FROM txb.saga_event", set(), []),
+    ("DELETE FROM txb.saga_end", set(), []),
+    ("UPDATE txb.saga_coordinator SET topic = 'x'", set(), []),
+    ("SELECT txb.json_schema_problem('true', '1', 'input')", set(), []),
     (
         "SELECT txb.ok(), txb.ok('{}'), txb.refuse('x'), txb.retry(interval '1 s', 'x'), txb.dead('x')",
         APP | WORKER | ADMIN,
@@ -503,7 +600,10 @@ def test_nothing_made_later_is_open_to_public(db):
                   CREATE FUNCTION txb.later() RETURNS int LANGUAGE sql AS 'SELECT 1'; RESET ROLE;
                     DROP TABLE txb.later"""
     )
-    db.root.do("SELECT txb.partition_make(1000, 12), txb.inbox_partition_make(5, 5)")
+    db.root.do(
+        "SELECT txb.partition_make(1000, 12), txb.inbox_partition_make(5, 5), txb.barrier_partition_make(1, 1), "
+        "txb.saga_partition_make(1, 1)"
+    )
     assert db.root.do(PUBLIC) == []
 
 
