@@ -604,11 +604,13 @@ COMMENT ON FUNCTION txb.saga_begin(uuid[], timestamptz[], text[], int[], text[],
   'Starts that came as messages: keeps each, once, and returns those that are new, with what is wrong with them';
 
 -- By the index, whatever the planner knew when the statement was planned: a table grows from none to a million rows while
--- the coordinator's session lasts. And without compiling what looks dear for the number of its partitions.
+-- the coordinator's session lasts. And without compiling what looks dear for the number of its partitions, nor planning
+-- anew each time, which costs more than what is planned.
 CREATE FUNCTION txb.saga_load(ids uuid[], starts timestamptz[])
 RETURNS TABLE (nth bigint, started_at timestamptz, name text, version int, key text, input jsonb, deadline_at timestamptz,
                reply_topic text, parent jsonb, ended boolean, now timestamptz)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp SET enable_seqscan = off SET jit = off
+SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 BEGIN
@@ -626,6 +628,7 @@ CREATE FUNCTION txb.saga_events(ids uuid[], starts timestamptz[])
 RETURNS TABLE (nth bigint, n int, at timestamptz, event text, step text, sending int, output jsonb, reason text,
                timer_at timestamptz)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp SET enable_seqscan = off SET jit = off
+SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 BEGIN
@@ -643,12 +646,14 @@ CREATE FUNCTION txb.saga_append(ids uuid[], starts timestamptz[], ns int[], ats 
                                 sendings int[], outputs jsonb[], reasons text[], whos text[], sents jsonb[],
                                 timers timestamptz[], message_ids uuid[], message_partitions int[], message_offsets bigint[])
 RETURNS void
-LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
 AS $$
+BEGIN
   INSERT INTO txb.saga_event (saga_id, started_at, n, at, event, step, sending, output, reason, who, sent, timer_at,
                               message_id, message_partition, message_offset)
   SELECT u.* FROM unnest(ids, starts, ns, ats, events, steps, sendings, outputs, reasons, whos, sents, timers, message_ids,
-                         message_partitions, message_offsets) AS u
+                         message_partitions, message_offsets) AS u;
+END
 $$;
 COMMENT ON FUNCTION txb.saga_append(uuid[], timestamptz[], int[], timestamptz[], text[], text[], int[], jsonb[], text[],
                                     text[], jsonb[], timestamptz[], uuid[], int[], bigint[]) IS
@@ -656,10 +661,12 @@ COMMENT ON FUNCTION txb.saga_append(uuid[], timestamptz[], int[], timestamptz[],
 
 CREATE FUNCTION txb.saga_finish(ids uuid[], starts timestamptz[], ats timestamptz[], states text[], outputs jsonb[],
                                 reasons text[]) RETURNS void
-LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
 AS $$
+BEGIN
   INSERT INTO txb.saga_end (saga_id, started_at, ended_at, state, output, reason)
-  SELECT u.* FROM unnest(ids, starts, ats, states, outputs, reasons) AS u
+  SELECT u.* FROM unnest(ids, starts, ats, states, outputs, reasons) AS u;
+END
 $$;
 COMMENT ON FUNCTION txb.saga_finish(uuid[], timestamptz[], timestamptz[], text[], jsonb[], text[]) IS 'Sagas that ended';
 
@@ -676,6 +683,7 @@ COMMENT ON FUNCTION txb.saga_stray_add(uuid[], int[], bigint[], text[], text[], 
 -- A timer that has been moved to the outbox meanwhile comes, and changes nothing.
 CREATE FUNCTION txb.saga_timer_drop(dues timestamptz[], ids uuid[]) RETURNS int
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp SET enable_seqscan = off SET jit = off
+SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
   dropped int;
