@@ -468,7 +468,7 @@ BEGIN
       USING ERRCODE = '55000', HINT = 'Start one: a group with handler.kind coordinator, and txbroker run.';
   END IF;
   IF key IS NOT NULL THEN
-    INSERT INTO txb.saga_start_key AS k (id, started_at) VALUES (saga_start.id, started) ON CONFLICT DO NOTHING;
+    INSERT INTO txb.saga_start_key AS k (id, started_at) VALUES (id, started) ON CONFLICT DO NOTHING;
     IF NOT FOUND THEN
       RETURN id;
     END IF;
