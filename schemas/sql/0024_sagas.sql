@@ -444,6 +444,8 @@ BEGIN
     RAISE EXCEPTION 'txb.saga_start: key has % bytes, 1 to 1024 are allowed', octet_length(key) USING ERRCODE = '22023';
   ELSIF input IS NULL THEN
     RAISE EXCEPTION 'txb.saga_start: input is null, a JSON value is needed' USING ERRCODE = '22023';
+  ELSIF txb.topic_problem(saga_start.reply_topic) IS NOT NULL THEN
+    RAISE EXCEPTION 'txb.saga_start: reply_%', txb.topic_problem(saga_start.reply_topic) USING ERRCODE = '22023';
   END IF;
   IF saga_start.coordinator IS NOT NULL THEN
     PERFORM txb.publish(topic, id::text, 'txb.saga.start',
@@ -522,11 +524,20 @@ BEGIN
     SELECT f.version, f.input_schema, f.deadline_ms, f.reply_topic INTO d FROM txb.saga_definition AS f
      WHERE f.name = one.name AND (one.version IS NULL OR f.version = one.version) ORDER BY f.version DESC LIMIT 1;
     why := CASE WHEN d.version IS NULL THEN 'there is no saga "' || coalesce(left(one.name, 100), '') || '"'
+                WHEN txb.topic_problem(one.reply_topic) IS NOT NULL THEN 'reply_' || txb.topic_problem(one.reply_topic)
+                WHEN octet_length(one.key) NOT BETWEEN 1 AND 1024
+                  THEN 'key has ' || octet_length(one.key) || ' bytes, 1 to 1024 are allowed'
+                WHEN one.deadline_ms NOT BETWEEN 1 AND 31536000000
+                  THEN 'deadline_ms is ' || one.deadline_ms || ', it must be above 0 and at most a year'
                 ELSE txb.json_schema_problem(d.input_schema, one.input, 'input') END;
+    -- A refused one is told where it can be told, by a key that a message can have.
     INSERT INTO txb.saga AS s (id, started_at, name, version, key, input, deadline_at, reply_topic, parent, started_by)
-    VALUES (one.id, one.started_at, coalesce(left(one.name, 100), ''), coalesce(d.version, 0), one.key, one.input,
-            one.started_at + coalesce(one.deadline_ms, d.deadline_ms) * interval '1 millisecond',
-            coalesce(one.reply_topic, d.reply_topic), one.parent, 'a message')
+    VALUES (one.id, one.started_at, coalesce(left(one.name, 100), ''), coalesce(d.version, 0),
+            CASE WHEN octet_length(one.key) BETWEEN 1 AND 1024 THEN one.key END, one.input,
+            CASE WHEN why IS NULL
+              THEN one.started_at + coalesce(one.deadline_ms, d.deadline_ms) * interval '1 millisecond' END,
+            coalesce(CASE WHEN txb.topic_problem(one.reply_topic) IS NULL THEN one.reply_topic END, d.reply_topic), one.parent,
+            'a message')
     ON CONFLICT DO NOTHING;
     CONTINUE WHEN NOT FOUND;
     id := one.id;
