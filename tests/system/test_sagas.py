@@ -329,6 +329,26 @@ def test_messages_of_no_saga_are_put_aside_and_change_nothing(travel):
     travel.check()
 
 
+def test_a_start_by_hand_that_can_t_be_is_refused_with_its_reason(travel):
+    travel.deployed("trip")
+    good, expected = {"name": "trip", "input": {"amount": 1}}, {}
+    for change, reason in [({"reply_topic": "a b"}, 'reply_topic "a b" is not a Kafka topic name: letters, digits, ".", "_" and "-"'),
+                           ({"key": 1025 * "k"}, "key has 1025 bytes, 1 to 1024 are allowed"),
+                           ({"deadline_ms": 0}, "deadline_ms is 0, it must be above 0 and at most a year"),
+                           ({"deadline_ms": 2 ** 62}, f"deadline_ms is {2 ** 62}, it must be above 0 and at most a year"),
+                           ({"version": 7}, 'there is no saga "trip"'), ({"name": None}, 'there is no saga ""'), ({"input": None}, "input is null, which is no object")]:
+        saga = uuid.uuid4()
+        publish(travel, str(saga), "txb.saga.start", json.dumps({**good, **change}), {"txb-saga": str(saga), "txb-saga-started": "1700000000000000"})
+        expected[saga] = reason
+
+    def found():
+        return dict(travel.query("SELECT saga_id, reason FROM txb.saga_end WHERE state = 'refused' AND saga_id = ANY (%s)", list(expected)))
+
+    process.wait_for(lambda: len(found()) == len(expected), lambda: f"{found()}\n{travel.logs_text()}", 60, alive=travel.alive)
+    assert found() == expected
+    travel.check()
+
+
 def test_answers_that_nobody_asked_for_are_noted_and_ignored(travel):
     travel.deployed("trip")
     with travel.postgres.session(travel.databases["payment"]) as gate:
