@@ -49,7 +49,7 @@ def test_a_command_out_of_attempts_is_refused_and_holds_nothing_up(travel):
     number = travel.failed("flight", "number")[0][0]
     code, out, err = command("-d", travel.postgres.uri(travel.databases["flight"]), "failed", "retry", str(number), "--yes", "--reason", "a test")
     assert code == 0, out + err
-    other, = travel.begin(1)  # a worker that is idle looks for decisions now and then only
+    other, = travel.begin(1, name=travel.deployed("trip"))  # a worker that is idle looks for decisions now and then only
     process.wait_for(lambda: travel.failed("flight") == [("resolved",)], lambda: f"{travel.failed('flight')}\n{travel.logs_text()}", 60, alive=travel.alive)
     travel.wait_ended([other])
     travel.check()

@@ -25,11 +25,12 @@ def step(name, kind, topic, **more):
 
 
 class Travel:
-    """Databases, topics, configuration and processes. group: settings of all worker groups."""
+    """Databases, topics, configuration and processes. group: settings of all worker groups; relay: of all relays."""
 
-    def __init__(self, postgres, kafka, seed, partitions=2, group=None):
+    def __init__(self, postgres, kafka, seed, partitions=2, group=None, relay=None):
         name = f"t{next(NAMES)}"
-        self.postgres, self.kafka, self.name, self.seed, self.partitions, self.group = postgres, kafka, name, seed, partitions, group or {}
+        self.postgres, self.kafka, self.name, self.seed, self.partitions = postgres, kafka, name, seed, partitions
+        self.group, self.relay_settings = group or {}, {**PARTITIONS, **(relay or {})}
         self.directory = process.TempDir("run")
         self.agency = f"{name}_agency"
         self.databases = {what: f"{name}_{what}" for what in WHATS}
@@ -67,7 +68,7 @@ class Travel:
         content = {
             "sources": [{"name": f"{self.name}.{d}", "database": uri(d, "txbtest_relay")} for d in self.sources],
             "kafka": {"brokers": self.kafka.brokers},
-            "relay": {**PARTITIONS},
+            "relay": self.relay_settings,
             "workers": [{"group": f"{self.name}.sagas", "topics": [self.topic], "database": uri(self.agency, "txbtest_worker"),
                          "handler": {"kind": "coordinator"}, **common}]
                        + [{"group": f"{self.name}.{what}", "topics": [self.topics[what]], "database": uri(self.databases[what], "txbtest_worker"),
@@ -96,7 +97,7 @@ class Travel:
 
     def start(self, role, *operands, name=None, env=None, **changes):
         name = name or f"{role}{len(self.programs)}"
-        path = self.config(name, **{"relay": {**PARTITIONS, "owner": f"{self.name}.{name}"}, **changes})
+        path = self.config(name, **{"relay": {**self.relay_settings, "owner": f"{self.name}.{name}"}, **changes})
         program = Program(name, ["--config", path, role, *operands], self.directory, env)
         self.programs.append(program)
         return program
@@ -148,6 +149,9 @@ class Travel:
         return dict(self.query("SELECT e.state, count(*) FROM txb.saga AS s LEFT JOIN txb.saga_end AS e ON e.saga_id = s.id"
                                " WHERE %s::uuid[] IS NULL OR s.id = ANY (%s) GROUP BY 1", ids, ids))
 
+    def ended_all(self):
+        return self.states().get(None, 0) == 0
+
     def wait_ended(self, ids=None, deadline_s=60):
         process.wait_for(lambda: self.states(ids).get(None, 0) == 0, lambda: f"all sagas to end: {self.states(ids)}\n{self.open_text()}\n{self.logs_text()}",
                          deadline_s, every_s=0.05, alive=self.alive)
@@ -187,6 +191,12 @@ class Travel:
         return all(self.postgres.value(database, """
             SELECT r.watermark >= coalesce((SELECT max(seq) FROM txb.outbox), 0) AND NOT EXISTS (SELECT FROM txb.scheduled)
               FROM txb.relay AS r WHERE r.source = %s""", (f"{self.name}.{database}",)) for database in databases)
+
+    def consumed(self, what):
+        """Whether all that lies in a group's topic is done or set aside."""
+        database, topic = (self.agency, self.topic) if what == "sagas" else (self.databases[what], self.topics[what])
+        stored = dict(self.postgres.query(database, "SELECT partition, next_offset FROM txb.consumer_offset WHERE group_name = %s", (f"{self.name}.{what}",)))
+        return all(stored.get(partition, 0) >= end for partition, (_, end) in self.kafka.ends(topic).items())
 
     def failed(self, what, columns="state"):
         return self.postgres.query(self.databases[what], f"SELECT {columns} FROM txb.failed ORDER BY number")

@@ -1,6 +1,7 @@
 /* The payment's participant as a plugin, for the tests of sagas: books and cancels as travel.handle does, by the functions of
  * travel.sql, refuses what it has written already, and gives the booking's number as its output. */
 #include <libpq-fe.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <txbroker/consumer.h>
