@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "broker/coordinator/coordinator_internal.h"
+#include "broker/saga/expression.h"
 #include "coordinator_sql.h"
 
 static const struct txb_pg_statement begin = {"txb_saga_begin", txb_text_saga_begin},
@@ -84,7 +85,7 @@ static enum txb_rc add_json(struct txb_pg_params *p, const json_t *value, struct
     txb_pg_array_jsonb(p, txb_slice_of(NULL, 0));
     return TXB_OK;
   }
-  char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
+  char *text = txb_saga_json_text(value);
   if (text == NULL)
     return TXB_FAIL(err, TXB_FATAL, "no memory for a saga's input");
   txb_pg_array_jsonb(p, txb_slice_text(text));

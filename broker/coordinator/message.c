@@ -44,7 +44,7 @@ static const char *problem_of(const struct txb_engine_message *m, struct txb_sag
   if (!read_time(txb_saga_message_text(out->headers, "txb-saga-started"), &out->started_us))
     return "the header txb-saga-started is missing, or no number of microseconds";
   if (!json_is_object(out->body))
-    return "its payload is no JSON object";
+    return "its payload is no JSON object, or holds what PostgreSQL's JSON can't: \\u0000 or numbers of too many digits";
   if (!txb_slice_equal(m->key, txb_slice_text(id)))
     return "its key is not the saga's id: it may lie in a partition where it overtakes others";
   if (out->kind == TXB_SAGA_MESSAGE_ANSWER && txb_saga_message_text(out->body, "answer") == NULL)
@@ -62,7 +62,7 @@ enum txb_rc txb_saga_message_read(const struct txb_engine_message *message, stru
   *out = (struct txb_saga_message){.kind = kind_of(message->type)};
   out->headers = json_loadb(message->headers.data, message->headers.size, 0, &ignored);
   if (message->payload.size > 0)
-    out->body = json_loadb(message->payload.data, message->payload.size, JSON_ALLOW_NUL, &ignored);
+    out->body = json_loadb(message->payload.data, message->payload.size, 0, &ignored);
   if (out->headers == NULL && json_error_code(&ignored) == json_error_out_of_memory)
     return TXB_FAIL(err, TXB_FATAL, "no memory for a message of %zu bytes", message->payload.size);
   out->problem = problem_of(message, out);

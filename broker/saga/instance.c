@@ -56,7 +56,7 @@ static enum txb_rc keep_text(struct txb_saga_ledger *ledger, const char *text, c
 static enum txb_rc keep_json(struct txb_saga_ledger *ledger, const json_t *value, struct txb_slice *out,
                              struct txb_error *err) {
   const char *kept;
-  char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
+  char *text = txb_saga_json_text(value);
   if (text == NULL)
     return TXB_FAIL(err, TXB_FATAL, "no memory for a saga's JSON");
   size_t size = strlen(text);

@@ -444,6 +444,8 @@ BEGIN
     RAISE EXCEPTION 'txb.saga_start: key has % bytes, 1 to 1024 are allowed', octet_length(key) USING ERRCODE = '22023';
   ELSIF input IS NULL THEN
     RAISE EXCEPTION 'txb.saga_start: input is null, a JSON value is needed' USING ERRCODE = '22023';
+  ELSIF txb.json_number_problem(input, 'input') IS NOT NULL THEN
+    RAISE EXCEPTION 'txb.saga_start: %', txb.json_number_problem(input, 'input') USING ERRCODE = '22023';
   ELSIF txb.topic_problem(saga_start.reply_topic) IS NOT NULL THEN
     RAISE EXCEPTION 'txb.saga_start: reply_%', txb.topic_problem(saga_start.reply_topic) USING ERRCODE = '22023';
   END IF;
