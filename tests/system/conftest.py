@@ -102,7 +102,7 @@ def travels(request, postgres, kafka):
 @pytest.fixture(scope="module")
 def agency(postgres, kafka):
     """An installation whose coordinator, participants and relays run in one process, for all tests of a module that leave it alone."""
-    made = Travel(postgres, kafka, SEED)
+    made = Travel(postgres, kafka, SEED, group={"retry": {"first_ms": 20, "cap_ms": 100}})
     made.start("run")
     yield made
     made.close()

@@ -163,11 +163,12 @@ def test_thousands_of_sagas_survive_kills_of_everybody(travels, seed, tally):
     while campaign.kills < KILLS and len(campaign.ids) < 3 * SAGAS:
         campaign.kill(SAGAS // KILLS)
     assert campaign.kills >= KILLS, f"{campaign.kills} kills met work, {campaign.spared} would not have: not enough is shown"
-    campaign.begin(max(0, SAGAS - len(campaign.ids)))
+    if len(campaign.ids) < SAGAS:
+        campaign.begin(SAGAS - len(campaign.ids))
     travel.wait_ended(deadline_s=120 + SAGAS // 50)
     tally["kills"] += campaign.kills
     tally["kills at work"] += campaign.kills
-    tried = [attempts for what in WHATS for kind, attempts in travel.failed(what, "type, attempts") if kind.endswith(".cancel")]
-    assert tried.count(3) > len(campaign.ids) // 200, f"compensations that failed: {tried}"
     print(f"{len(campaign.ids)} sagas, {travel.states()}, {campaign.kills} kills at work of {campaign.killed}, {campaign.spared} spared")
     check(travel, campaign.ids)
+    tried = [attempts for what in WHATS for kind, attempts in travel.failed(what, "type, attempts") if kind.endswith(".cancel")]
+    assert sum(attempts >= 4 for attempts in tried) > len(campaign.ids) // 200, f"compensations that failed three times: {tried}"

@@ -131,6 +131,43 @@ def test_instances_end_on_the_version_that_they_began_with(travel):
     travel.check()
 
 
+# -- values ------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", ["19.99", "0.30000000000000004", "9223372036854775807", "-0.000001", "1e22", "123456789012.25"])
+def test_numbers_come_through_as_they_are(number, travel):
+    name = travel.deployed("carrying", [travel.step("flight"), travel.step("hotel", input={"amount": "{input.amount}", "echo": ["{input.price}", "{steps.flight.output.echo}"]}),
+                                        travel.step("payment", "pivot")])
+    if number == "1e22":
+        with pytest.raises(psycopg2.Error, match="input holds the number 10000000000000000000000, which has too many digits: give it as a text"):
+            travel.begin(1, lambda n: {"price": 10 ** 22, "echo": {"flight": 1}}, name=name)
+        return
+    with travel.postgres.session(travel.agency, user="txbtest_app") as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT txb.saga_start('carrying', %s::jsonb)", (f'{{"amount": 1, "price": {number}, "echo": {{"flight": {number}}}}}',))
+        saga, = cursor.fetchone()
+    travel.wait_ended([saga])
+    assert travel.result(saga)["state"] == "completed", travel.result(saga)
+    payload, = travel.query("SELECT convert_from(payload, 'UTF8')::jsonb -> 'echo' = jsonb_build_array(%s::jsonb, %s::jsonb) FROM txb.outbox WHERE type = 'hotel.book' AND key = %s",
+                            number, number, str(saga))
+    output, = travel.query("SELECT output -> 'echo' = %s::jsonb FROM txb.saga_event WHERE saga_id = %s AND event = 'effect' AND step = 'flight'", number, saga)
+    assert payload == output == (True,)
+    travel.check()
+
+
+@pytest.mark.parametrize("number", ["12345678901234567890", "12345678901234567.89", "1e400", "1.5e-310"])
+def test_numbers_that_can_t_be_carried_are_refused_where_they_come_from(number, travel):
+    travel.deployed("trip")
+    with travel.postgres.session(travel.agency, user="txbtest_app") as connection, connection.cursor() as cursor:
+        with pytest.raises(psycopg2.Error, match="txb.saga_start: input holds the number .*, which has too many digits: give it as a text"):
+            cursor.execute("SELECT txb.saga_start('trip', %s::jsonb)", (f'{{"amount": 1, "deep": [{{"price": {number}}}]}}',))
+    # Of a participant: as a text in the input, which the handler gives back as a number.
+    saga, = travel.begin(1, lambda n: {"echo": {"hotel": number}})
+    travel.wait_ended([saga])
+    result = travel.result(saga)
+    assert result["state"] == "compensated" and "the output holds the number" in result["reason"] and "too many digits" in result["reason"]
+    travel.check()
+
+
 # -- starts --------------------------------------------------------------------------------------------------------------------
 
 
@@ -303,6 +340,7 @@ def test_messages_of_no_saga_are_put_aside_and_change_nothing(travel):
     nobody, text = str(uuid.uuid4()), str(done)
     answer = '{"answer": "ok", "output": {"booking": 1}}'
     mine = {"txb-saga": text, "txb-saga-started": started}
+    unreadable = "its payload is no JSON object, or holds what PostgreSQL's JSON can't: \\u0000 or numbers of too many digits"
     forged = {publish(travel, *message): reason for message, reason in [
         ((nobody, "txb.reply", answer, {"txb-saga": nobody, "txb-saga-started": started, "txb-saga-step": "flight"}), "there is no such saga"),
         ((text, "txb.reply", answer, {"txb-saga": text, "txb-saga-started": str(int(started) + 1)}), "there is no such saga"),
@@ -311,7 +349,9 @@ def test_messages_of_no_saga_are_put_aside_and_change_nothing(travel):
         ((text, "txb.reply", answer, {}), "it names no saga: the header txb-saga is missing, or no UUID"),
         ((text, "txb.reply", answer, {"txb-saga": "42", "txb-saga-started": started}), "it names no saga: the header txb-saga is missing, or no UUID"),
         ((text, "txb.reply", answer, {"txb-saga": text, "txb-saga-started": "yesterday"}), "the header txb-saga-started is missing, or no number of microseconds"),
-        ((text, "txb.reply", "not json", mine), "its payload is no JSON object"),
+        ((text, "txb.reply", "not json", mine), unreadable),
+        ((text, "txb.reply", '{"answer": "ok", "output": "\\u0000"}', mine), unreadable),
+        ((text, "txb.reply", '{"answer": "ok", "output": 12345678901234567890}', mine), unreadable),
         ((nobody, "txb.reply", answer, mine), "its key is not the saga's id: it may lie in a partition where it overtakes others"),
         ((None, "txb.reply", answer, mine), "its key is not the saga's id: it may lie in a partition where it overtakes others"),
         ((text, "txb.reply", '{"answer": 1}', mine), "an answer without an answer"),

@@ -135,7 +135,7 @@ class Travel:
         """Starts so many in one transaction; their ids in order. inputs: of n, or of nothing much."""
         values = [json.dumps({"amount": 1 + n % 7, **(inputs(n) if inputs else {})}) for n in range(count)]
         with self.postgres.session(self.agency, user="txbtest_app") as connection, connection.cursor() as cursor:
-            cursor.execute("SELECT txb.saga_start(%s, i::jsonb, NULL, %s::interval, %s) FROM unnest(%s) WITH ORDINALITY AS u(i, n) ORDER BY n",
+            cursor.execute("SELECT txb.saga_start(%s, i::jsonb, NULL, %s::interval, %s) FROM unnest(%s::text[]) WITH ORDINALITY AS u(i, n) ORDER BY n",
                            (name, deadline, reply_topic, values))
             return [row[0] for row in cursor.fetchall()]
 
