@@ -480,6 +480,7 @@ static enum txb_rc on_committed(txb_worker_t *w, struct txb_error *err) {
     (void)TXB_FAIL(&place->error, TXB_REFUSED,
                    "COMMIT was answered with %s: the handler went on after an error of its transaction", tag);
   w->consumed += e.tag_commit ? b->count : 0;
+  txb_worker_nudge(w);
   /* A crash here, or any later: the effects stand, and Kafka's copy of the offset is a little old. */
   txb_failpoint("worker.after_commit");
   e.settled = b->count;

@@ -73,6 +73,7 @@ enum txb_rc txb_worker_handler_engine_run(txb_worker_t *w, const struct txb_work
   TXB_TRY(txb_regrow_array(&texts.starts, (size_t)n + 1, sizeof *texts.starts, err));
   TXB_TRY(txb_regrow_array(&messages, (size_t)n + 1, sizeof *messages, err));
   TXB_TRY(gather(w, source, which, n, fresh, &texts, messages, &count, err));
+  w->published = count > 0;
   enum txb_rc rc = count == 0 ? TXB_OK : w->settings->engine->apply(w->engine_context, w->pg, messages, count, err);
   if (rc == TXB_OK) {
     *applied_out = (int64_t)count;

@@ -391,6 +391,7 @@ static enum txb_rc on_committed(txb_worker_t *w) {
   e.failed = w->retry.failed;
   e.transient = !o->action.condemn && w->isolated.core.transient;
   tell_failed(w);
+  txb_worker_nudge(w);
   forget_rows(place);
   txb_worker_step(w, &e);
   return TXB_OK;

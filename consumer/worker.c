@@ -34,6 +34,7 @@ static const struct txb_pg_statement group_statement = {"txb_worker_group", txb_
 void txb_worker_settings_init(struct txb_worker_settings *s) {
   *s = (struct txb_worker_settings){.owner = "worker",
                                     .stop_fd = -1,
+                                    .nudge_fd = -1,
                                     .batch_messages = 1000,
                                     .batch_bytes = 4 << 20,
                                     .batch_wait_ms = 5,
@@ -69,6 +70,12 @@ static const char *what_happened(const txb_worker_t *w, bool given_up) {
   if (given_up)
     return "connection given up, connecting again";
   return w->spoilt ? "the handler left its connection unusable, connecting again" : "database away, connecting again";
+}
+
+void txb_worker_nudge(txb_worker_t *w) {
+  if (w->published && w->settings->nudge_fd >= 0)
+    txb_wake_signal(w->settings->nudge_fd);
+  w->published = false;
 }
 
 void txb_worker_connection_works(txb_worker_t *w) {

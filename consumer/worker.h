@@ -66,6 +66,7 @@ struct txb_worker_settings {
   txb_handler_fn callback;
   void *callback_context;
   const struct txb_engine *engine;
+  int nudge_fd; /* eventfd of the relay of this database in this process: signalled when commands were answered; -1: none */
   int batch_messages, batch_bytes, batch_wait_ms;
   int session_timeout_ms;
   int64_t retry_first_ms, retry_cap_ms;

@@ -252,7 +252,8 @@ struct txb_worker_process_state {
   bool plugin_open;
   void *engine_context; /* handler_engine.c */
   bool engine_open;
-  bool serves_commands;          /* it has met one: the barrier needs its days */
+  bool serves_commands; /* it has met one: the barrier needs its days */
+  bool published;       /* the transaction under way has, as far as is known: the relay need not find it by chance */
   struct txb_watchdog *watchdog; /* NULL: a plugin's calls may take as long as they like */
 
   struct txb_lanes lanes;
@@ -318,6 +319,9 @@ void txb_worker_next_phase(txb_worker_t *w, int phase);
 void txb_worker_params_place(txb_worker_t *w, const struct txb_worker_action *action);
 extern const struct txb_pg_statement txb_worker_begin_statement, txb_worker_commit_statement,
     txb_worker_rollback_statement, txb_worker_inbox_statement;
+
+/* After COMMIT: tells the relay of this process, if there is something for it. */
+void txb_worker_nudge(txb_worker_t *w);
 
 /* ---- position.c: LOOKUP, START, TAKE, EVICT, KEYS, MARK, STALL, RELEASE ---- */
 /* A statement in a transaction of its own failed. */

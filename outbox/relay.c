@@ -31,6 +31,7 @@ void txb_relay_options_init(struct txb_relay_options *options) {
       .inflight_bytes = 16 << 20,
       .lease_ms = 10000,
       .checkpoint_ms = 100,
+      .nudge_fd = -1,
       .poll_busy_us = 2000,
       .poll_idle_ms = 50,
       .retry_first_ms = 100,

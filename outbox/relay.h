@@ -20,6 +20,7 @@ struct txb_relay_options {
   struct txb_kafka_cluster kafka;
   const char *owner;  /* name of this relay in txb.relay: unique among relays that run at once */
   int stop_fd;        /* eventfd: readable when the relay shall end */
+  int nudge_fd;       /* eventfd: readable when somebody in this process has committed intents; -1: nobody tells */
   int read_rows;      /* rows a read at most */
   int64_t read_bytes; /* payload bytes a read at most; but one row always fits, and eight while few come */
   int inflight_rows;  /* read and not yet acknowledged, at most */

@@ -198,6 +198,11 @@ static enum txb_rc take_tail(struct txb_relay_core *core, const struct txb_relay
   return TXB_OK;
 }
 
+void txb_relay_core_nudge(struct txb_relay_core *core, int64_t now_us) {
+  core->pause_us = core->options.poll_busy_us;
+  core->poll_us = earlier(core->poll_us, now_us);
+}
+
 static void pause_polls(struct txb_relay_core *core, bool more, bool read_some, int64_t now_us) {
   const struct txb_relay_core_options *o = &core->options;
   if (read_some || more)

@@ -370,6 +370,9 @@ void txb_relay_core_fini(struct txb_relay_core *core);
 enum txb_rc txb_relay_core_step(struct txb_relay_core *core, const struct txb_relay_event *event,
                                 struct txb_relay_actions *actions, struct txb_error *err) TXB_MUST_CHECK;
 
+/* Somebody has just committed intents: the next poll is due at once, and the pauses behind it begin small again. */
+void txb_relay_core_nudge(struct txb_relay_core *core, int64_t now_us);
+
 /* The next ticket to hand to the producer; false: none. Its slot is TXB_SLOT_SENT. */
 bool txb_relay_core_next_send(struct txb_relay_core *core, uint64_t *ticket_out);
 /* The slot of a ticket that is not yet released; for a ticket released by the last step too, until the next step. */

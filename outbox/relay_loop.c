@@ -155,8 +155,16 @@ static enum txb_rc wait(struct txb_relay *r, struct txb_error *err) {
       {.fd = txb_pg_socket(r->pg), .events = txb_pg_poll_events(r->pg)},
       {.fd = txb_kafka_producer_fd(r->producer), .events = POLLIN},
       {.fd = r->stopping ? -1 : r->o->stop_fd, .events = POLLIN},
+      {.fd = r->stopping ? -1 : r->o->nudge_fd, .events = POLLIN},
   };
-  return txb_wait(fds, TXB_ARRAY_SIZE(fds), next_timer(r), NULL, err);
+  TXB_TRY(txb_wait(fds, TXB_ARRAY_SIZE(fds), next_timer(r), NULL, err));
+  if ((fds[3].revents & POLLIN) == 0)
+    return TXB_OK;
+  txb_wake_clear(r->o->nudge_fd);
+  int64_t now_us = txb_clock_steady_us();
+  txb_relay_core_nudge(&r->core, now_us);
+  r->wake_us = min(r->wake_us, now_us);
+  return TXB_OK;
 }
 
 static enum txb_rc begin_stop(struct txb_relay *r, struct txb_error *err) {

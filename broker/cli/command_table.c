@@ -106,19 +106,24 @@ static const struct txb_option dev_options[] = {
 
 static const struct txb_option demo_options[] = {
     {.name = "transfers", .value = "N", .help = "How many transfers are made (default 2000)."},
+    {.name = "trips",
+     .value = "N",
+     .help = "demo saga: how many trips are begun, of which one in ten rolls back (default 500)."},
     {.name = "writers", .value = "N", .help = "How many connections make them at once (default 4)."},
-    {.name = "kills", .value = "N", .help = "How many processes are killed with work under way, at least (default 6)."},
+    {.name = "kills",
+     .value = "N",
+     .help = "How many processes are killed with work under way, at least (default 6; demo saga 4)."},
     {.name = "seed",
      .value = "N",
      .help = "Seed of amounts, accounts and rollbacks (default: random, printed on standard error)."},
-    {.name = "keep", .help = "Keeps the two databases; only with --database, in a server of yours."},
+    {.name = "keep", .help = "Keeps the databases; only with --database, in a server of yours."},
     {.name = NULL},
 };
 
 const struct txb_family txb_families[] = {
     {"failed", "failed messages: list, show, retry, edit, discard, copy, jobs, resume, cancel, states"},
     {"replay", "replay jobs: plan, start, list, show, pause, resume, cancel, rate, states"},
-    {"saga", "distributed transactions: deploy, start, wait, list, show, retry, mark, cancel"},
+    {"saga", "distributed transactions: deploy, start, wait, list, show, retry, mark, cancel, states"},
     {"audit", "who decided what"},
     {NULL, NULL},
 };
@@ -170,18 +175,24 @@ const struct txb_command txb_commands[] = {
                 "cluster forgets everything at the end and proves nothing about delivery.",
      .examples = "  txbroker dev\n  txbroker dev --data ./txb-data\n"},
     {.name = "demo",
+     .operands = "[saga]",
+     .operands_max = 1,
+     .choices = "saga",
      .summary = "money moves between two banks while processes are killed; verified at the end",
      .options = demo_options,
      .run = txb_cmd_demo,
-     .details = "Two databases, bank_a and bank_b, with accounts. Several connections make transfers: money leaves an "
-                "account of one bank, and the "
-                "intent to credit it in the other is published in the same transaction; some roll back. Relay and "
-                "worker processes are killed with "
-                "-9 while they have work. At the end a verifier with SQL of its own counts what was lost, doubled or "
-                "out of order. With --database URI "
-                "the two databases are made in that server, else in a private one; with --brokers LIST real Kafka is "
-                "used, else the mock cluster.",
-     .examples = "  txbroker demo\n  txbroker demo --brokers 127.0.0.1:9092 -o json\n"},
+     .details =
+         "Two databases, bank_a and bank_b, with accounts. Several connections make transfers: money leaves an "
+         "account of one bank, and the intent to credit it in the other is published in the same transaction; "
+         "some roll back. Relay and worker processes are killed with -9 while they have work. At the end a "
+         "verifier with SQL of its own counts what was lost, doubled or out of order. With --database URI the "
+         "databases are made in that server, else in a private one; with --brokers LIST real Kafka is used, else "
+         "the mock cluster.\n\n"
+         "demo saga: an agency, a flight, a hotel and a payment, each with a database of its own. A trip is a "
+         "saga of the three; one payment in five is declined, after flight and hotel were booked. Coordinator, "
+         "participants and relay are killed on the way. At the end a verifier counts the bookings that should not "
+         "exist or are missing, and the money.",
+     .examples = "  txbroker demo\n  txbroker demo --brokers 127.0.0.1:9092 -o json\n  txbroker demo saga\n"},
     {.name = "relay",
      .operands = "[SOURCE]...",
      .operands_max = 1000,
@@ -496,6 +507,12 @@ const struct txb_command txb_commands[] = {
      .details = "Refused when it can't turn back any more: its pivot took effect.",
      .examples = "  txbroker --config txbroker.json saga cancel 0190163d-8694-739b-aea5-966c26f8ad91 --reason "
                  "'the customer called'\n"},
+    {.name = "saga states",
+     .summary = "print what may become of a saga's step",
+     .options = txb_saga_states_options,
+     .run = txb_cmd_saga_states,
+     .details = "The table of states and events that decides it. Connects to nothing.",
+     .examples = "  txbroker saga states\n"},
     {.name = "audit list",
      .summary = "list who decided what about messages, the newest first",
      .options = txb_audit_list_options,

@@ -2,8 +2,9 @@
  * verifier counts.
  *
  *   cmd_demo.c     the story: servers, start, progress, end
- *   demo_bank.c    the two databases, and the connections that make transfers
- *   demo_kill.c    relay and worker as child processes: started, killed while they have work, started again
+ *   demo_stage.c   servers, databases, topics, processes
+ *   demo_bank.c    the two banks, and the connections that make transfers
+ *   demo_kill.c    relay and worker: killed while they have work, started again
  *   demo_verify.c  what was lost, doubled, misordered, by SQL of its own
  */
 #ifndef TXB_BROKER_CLI_DEMO_H
@@ -11,22 +12,16 @@
 
 #include <pthread.h>
 
-#include "broker/cli/child.h"
-#include "broker/cli/cli.h"
-#include "broker/cli/private_postgres.h"
-#include "common/kafka_mock.h"
+#include "broker/cli/demo_stage.h"
 
 #define TXB_DEMO_WRITERS_MAX  64
 #define TXB_DEMO_ACCOUNTS     100
 #define TXB_DEMO_ROLLBACK_PCT 10
 
 struct txb_demo_bank {
-  char name[64];   /* of the source and the database */
-  const char *uri; /* borrowed from address */
-  struct txb_buffer address;
+  struct txb_stage_database *db;                                  /* named as its source */
   char group[80];                                                 /* that applies what arrives here */
-  char topic[100];                                                /* of what arrives here */
-  struct txb_pg *pg;                                              /* to look and to verify */
+  const char *topic;                                              /* of what arrives here */
   int64_t sent, credited, drawn, watermark, duplicate, published; /* when last looked at */
 };
 
@@ -41,34 +36,12 @@ struct txb_demo_writer {
 
 enum txb_demo_role { TXB_DEMO_RELAY, TXB_DEMO_WORKER, TXB_DEMO_ROLES };
 
-struct txb_demo_process {
-  struct txb_child child;
-  const char *name; /* the command */
-  char log[100];
-  /* what its kind had done when it was started: it must do something before it is killed again */
-  int64_t progress_at_start;
-  int kills;
-};
-
 struct txb_demo {
-  struct txb_cli *cli;
-  int stop_fd; /* a signal ends every wait for a server */
+  struct txb_stage stage; /* its processes by enum txb_demo_role */
   int64_t transfers;
   int writers, kills_wanted;
   uint64_t seed;
-  struct txb_private_postgres postgres; /* unless the server is the user's */
-  bool own_postgres;
-  struct txb_private_directory directory; /* logs and configuration, when the server is the user's */
-  const char *base;                       /* path of the one in use */
-  const char *server_uri;                 /* the user's server */
-  struct txb_kafka_mock *mock;
-  const char *brokers;
-  int topics_made;
   struct txb_demo_bank banks[2];
-  int databases_made; /* or perhaps made: nobody waited for the answer */
-  struct txb_demo_process processes[TXB_DEMO_ROLES];
-  char config[100];
-  int kills;
   int64_t started_us;
 
   /* between the writers and the main thread, under the mutex */
@@ -80,10 +53,8 @@ struct txb_demo {
   struct txb_demo_writer writer[TXB_DEMO_WRITERS_MAX];
 };
 
-/* Makes databases, schema, accounts and connections; money_out: what is in both together. */
+/* Makes schema and accounts; money_out: what is in both together. */
 enum txb_rc txb_demo_banks_open(struct txb_demo *demo, int64_t *money_out, struct txb_error *err) TXB_MUST_CHECK;
-/* drop: the databases that were made, on a server of the user's. */
-void txb_demo_banks_close(struct txb_demo *demo, bool drop);
 /* Looks at both banks. */
 enum txb_rc txb_demo_look(struct txb_demo *demo, struct txb_error *err) TXB_MUST_CHECK;
 enum txb_rc txb_demo_money(struct txb_demo *demo, int64_t *out, struct txb_error *err) TXB_MUST_CHECK;
@@ -95,12 +66,9 @@ enum txb_rc txb_demo_writers_check(struct txb_demo *demo, struct txb_error *err)
 void txb_demo_writers_stop(struct txb_demo *demo);
 
 enum txb_rc txb_demo_processes_start(struct txb_demo *demo, struct txb_error *err) TXB_MUST_CHECK;
-/* Fails when one ended by itself. */
-enum txb_rc txb_demo_processes_check(struct txb_demo *demo, struct txb_error *err) TXB_MUST_CHECK;
 /* Kills the next one in the plan if it has work under way, and starts it again. *killed_out: whether it was and still
  * had. */
 enum txb_rc txb_demo_kill_next(struct txb_demo *demo, bool *killed_out, struct txb_error *err) TXB_MUST_CHECK;
-void txb_demo_processes_stop(struct txb_demo *demo);
 
 struct txb_demo_verdict {
   int64_t transfers, published, applied, lost, doubled, misordered, altered, invented, unbalanced, money_before,
@@ -110,5 +78,8 @@ struct txb_demo_verdict {
 enum txb_rc txb_demo_verify(struct txb_demo *demo, int64_t money_before, struct txb_demo_verdict *out,
                             struct txb_error *err) TXB_MUST_CHECK;
 void txb_demo_print(const struct txb_demo *demo, const struct txb_demo_verdict *v);
+
+/* demo saga (demo_saga.c): a story of its own. Gives the exit code. */
+int txb_demo_saga(struct txb_cli *cli);
 
 #endif

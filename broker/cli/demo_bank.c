@@ -3,169 +3,29 @@
 #include <string.h>
 
 #include "broker/cli/demo.h"
-#include "broker/cli/migrate.h"
 #include "cli_sql.h"
 #include "common/clock.h"
 #include "common/random.h"
 
-static const struct txb_pg_statement create_statement = {"demo_database_create", txb_text_demo_database_create};
-static const struct txb_pg_statement end_statement = {"demo_database_end", txb_text_demo_database_end};
-static const struct txb_pg_statement name_statement = {"demo_database_name", txb_text_demo_database_name};
-static const struct txb_pg_statement drop_statement = {"demo_database_drop", txb_text_demo_database_drop};
 static const struct txb_pg_statement debit_statement = {"demo_debit", txb_text_demo_debit};
 static const struct txb_pg_statement record_statement = {"demo_record", txb_text_demo_record};
 static const struct txb_pg_statement publish_statement = {"demo_publish", txb_text_demo_publish};
 static const struct txb_pg_statement progress_statement = {"demo_progress", txb_text_demo_progress};
 static const struct txb_pg_statement money_statement = {"demo_money", txb_text_demo_money};
 
-/* ---- databases ------------------------------------------------------------------------------------------- */
-
-/* What separates one more parameter from a connection string. libpq takes a '?' in user and password for what it is:
- * a query begins behind them, and they end at an '@' that comes before any '/'. */
-static const char *separator(const char *uri) {
-  static const char *const schemes[] = {"postgresql://", "postgres://"};
-  for (size_t i = 0; i < TXB_ARRAY_SIZE(schemes); i++) {
-    size_t size = strlen(schemes[i]);
-    if (strncmp(uri, schemes[i], size) != 0)
-      continue;
-    const char *host = uri + size + strcspn(uri + size, "@/");
-    return strchr(*host == '@' ? host : uri + size, '?') == NULL ? "?" : "&";
-  }
-  return " ";
-}
-
-/* The same server, another database: what comes last in a connection string counts. */
-static enum txb_rc make_uri(const struct txb_demo *demo, struct txb_demo_bank *bank, struct txb_error *err) {
-  char own[300];
-  if (demo->own_postgres) {
-    txb_private_postgres_uri(&demo->postgres, bank->name, own, sizeof(own));
-    txb_buffer_add_text(&bank->address, own);
-  } else {
-    txb_buffer_addf(&bank->address, "%s%sdbname=%s", demo->server_uri, separator(demo->server_uri), bank->name);
-  }
-  bank->uri = txb_buffer_text(&bank->address);
-  return txb_buffer_check(&bank->address, err);
-}
-
-static enum txb_rc run_named(struct txb_pg *pg, const struct txb_pg_statement *statement, const char *name,
-                             struct txb_error *err) {
-  struct txb_pg_params params;
-  TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *row = NULL;
-  txb_pg_params_init(&params);
-  txb_pg_add_text(&params, txb_slice_text(name));
-  enum txb_rc rc = txb_pg_query(pg, statement, &params, &row, err);
-  txb_pg_params_fini(&params);
-  TXB_TRY(rc);
-  return txb_pg_script(pg, txb_pg_text(row, 0, 0), err);
-}
-
-static enum txb_rc connect_server(const struct txb_demo *demo, const char *name, int stop_fd, struct txb_pg **out,
-                                  struct txb_error *err) {
-  char uri[300];
-  if (!demo->own_postgres)
-    return txb_cli_connect_as(demo->server_uri, name, stop_fd, out, err);
-  txb_private_postgres_uri(&demo->postgres, "postgres", uri, sizeof(uri));
-  return txb_cli_connect_as(uri, name, stop_fd, out, err);
-}
-
-/* Of the connection that makes the databases: named after this run, so that it is found again. */
-static const char *maker_name(const struct txb_demo *demo) {
-  return demo->banks[0].name;
-}
-
-static enum txb_rc create_databases(struct txb_demo *demo, struct txb_error *err) {
-  struct txb_pg *pg = NULL;
-  TXB_TRY(connect_server(demo, maker_name(demo), demo->stop_fd, &pg, err));
-  enum txb_rc rc = TXB_OK;
-  for (int i = 0; i < 2 && rc == TXB_OK; i++) {
-    rc = run_named(pg, &create_statement, demo->banks[i].name, err);
-    if (rc != TXB_OK)
-      (void)txb_error_prefix(err, "database %s", demo->banks[i].name);
-    if (rc == TXB_OK || !txb_pg_is_usable(pg))
-      demo->databases_made++;
-  }
-  txb_pg_close(pg);
-  return rc;
-}
-
-/* Whatever the user's connection string does: schemas are made in a database of ours only. */
-static enum txb_rc check_database(const struct txb_demo_bank *bank, struct txb_error *err) {
-  TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *row = NULL;
-  TXB_TRY(txb_pg_query(bank->pg, &name_statement, NULL, &row, err));
-  if (strcmp(txb_pg_text(row, 0, 0), bank->name) == 0)
-    return TXB_OK;
-  return TXB_FAIL_FROM(err, TXB_REFUSED, TXB_ORIGIN_USAGE,
-                       "--database with dbname=%s added leads to database %s: nothing was changed there", bank->name,
-                       txb_pg_text(row, 0, 0));
-}
-
-static enum txb_rc open_bank(struct txb_demo *demo, struct txb_demo_bank *bank, struct txb_error *err) {
-  struct txb_migrate_options options = {.partition_rows = 1000000, .partitions_ahead = 2};
-  TXB_TRY(make_uri(demo, bank, err));
-  TXB_TRY(txb_cli_connect_as(bank->uri, "txbroker demo", demo->stop_fd, &bank->pg, err));
-  TXB_TRY(check_database(bank, err));
-  json_t *report = json_object();
-  enum txb_rc rc = txb_migrate(bank->pg, &options, report, err);
-  json_decref(report);
-  TXB_TRY(rc);
-  return txb_pg_script(bank->pg, txb_text_demo_bank, err);
-}
+/* ---- banks ----------------------------------------------------------------------------------------------- */
 
 enum txb_rc txb_demo_banks_open(struct txb_demo *demo, int64_t *money_out, struct txb_error *err) {
-  TXB_TRY(create_databases(demo, err));
   for (int i = 0; i < 2; i++)
-    TXB_TRY(open_bank(demo, &demo->banks[i], err));
+    TXB_TRY(txb_pg_script(demo->banks[i].db->pg, txb_text_demo_bank, err));
   return txb_demo_money(demo, money_out, err);
-}
-
-/* A CREATE DATABASE whose answer nobody waited for goes on at the server: it must have ended before the drop. */
-static enum txb_rc end_maker(const struct txb_demo *demo, struct txb_pg *pg, struct txb_error *err) {
-  struct txb_pg_params params;
-  txb_pg_params_init(&params);
-  txb_pg_add_text(&params, txb_slice_text(maker_name(demo)));
-  enum txb_rc rc = txb_pg_query(pg, &end_statement, &params, NULL, err);
-  txb_pg_params_fini(&params);
-  return rc;
-}
-
-static enum txb_rc drop_databases(const struct txb_demo *demo, struct txb_pg *pg, struct txb_error *err) {
-  TXB_TRY(end_maker(demo, pg, err));
-  for (int i = 0; i < demo->databases_made; i++)
-    TXB_TRY(run_named(pg, &drop_statement, demo->banks[i].name, err));
-  return TXB_OK;
-}
-
-static void drop_all(const struct txb_demo *demo) {
-  struct txb_error err;
-  struct txb_pg *pg = NULL;
-  const char *a = demo->banks[0].name, *b = demo->banks[1].name;
-  bool both = demo->databases_made == 2;
-  enum txb_rc rc = connect_server(demo, "txbroker demo", -1, &pg, &err);
-  if (rc == TXB_OK)
-    rc = drop_databases(demo, pg, &err);
-  txb_pg_close(pg);
-  if (rc != TXB_OK)
-    txb_say("left behind: database %s%s%s: %s", a, both ? " and " : "", both ? b : "", err.message);
-  else if (!both)
-    txb_say("database %s is dropped again, since there is no second one", a);
-}
-
-void txb_demo_banks_close(struct txb_demo *demo, bool drop) {
-  for (int i = 0; i < 2; i++) {
-    txb_pg_close(demo->banks[i].pg);
-    demo->banks[i].pg = NULL;
-    demo->banks[i].uri = NULL;
-    txb_buffer_fini(&demo->banks[i].address);
-  }
-  if (drop && demo->databases_made > 0)
-    drop_all(demo);
 }
 
 enum txb_rc txb_demo_look(struct txb_demo *demo, struct txb_error *err) {
   for (int i = 0; i < 2; i++) {
     struct txb_demo_bank *bank = &demo->banks[i];
     TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *row = NULL;
-    TXB_TRY(txb_pg_query(bank->pg, &progress_statement, NULL, &row, err));
+    TXB_TRY(txb_pg_query(bank->db->pg, &progress_statement, NULL, &row, err));
     bank->sent = txb_pg_int8(row, 0, 0);
     bank->credited = txb_pg_int8(row, 0, 1);
     bank->drawn = txb_pg_int8(row, 0, 2);
@@ -180,7 +40,7 @@ enum txb_rc txb_demo_money(struct txb_demo *demo, int64_t *out, struct txb_error
   int64_t sum = 0;
   for (int i = 0; i < 2; i++) {
     TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *row = NULL;
-    TXB_TRY(txb_pg_query(demo->banks[i].pg, &money_statement, NULL, &row, err));
+    TXB_TRY(txb_pg_query(demo->banks[i].db->pg, &money_statement, NULL, &row, err));
     sum += txb_pg_int8(row, 0, 0);
   }
   *out = sum;
@@ -298,7 +158,8 @@ static void *writer_main(void *argument) {
   struct txb_demo *demo = w->demo;
   struct txb_error err;
   struct txb_pg *pg = NULL;
-  enum txb_rc rc = txb_cli_connect_as(demo->banks[w->number % 2].uri, "txbroker demo writer", demo->stop_fd, &pg, &err);
+  enum txb_rc rc =
+      txb_cli_connect_as(demo->banks[w->number % 2].db->uri, "txbroker demo writer", demo->stage.stop_fd, &pg, &err);
   if (rc == TXB_OK)
     rc = write_all(w, pg, &err);
   txb_pg_close(pg);

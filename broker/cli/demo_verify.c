@@ -56,12 +56,12 @@ static enum txb_rc verify_direction(struct txb_demo_bank *from, struct txb_demo_
                                     struct txb_error *err) {
   TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *sent = NULL;
   TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *credited = NULL;
-  TXB_TRY(txb_pg_query(from->pg, &sent_statement, NULL, &sent, err));
-  TXB_TRY(txb_pg_query(to->pg, &credited_statement, NULL, &credited, err));
+  TXB_TRY(txb_pg_query(from->db->pg, &sent_statement, NULL, &sent, err));
+  TXB_TRY(txb_pg_query(to->db->pg, &credited_statement, NULL, &credited, err));
   match(sent, credited, v);
-  TXB_TRY(one_number(from->pg, &published_statement, &v->published, err));
-  TXB_TRY(one_number(to->pg, &misordered_statement, &v->misordered, err));
-  return one_number(to->pg, &unbalanced_statement, &v->unbalanced, err);
+  TXB_TRY(one_number(from->db->pg, &published_statement, &v->published, err));
+  TXB_TRY(one_number(to->db->pg, &misordered_statement, &v->misordered, err));
+  return one_number(to->db->pg, &unbalanced_statement, &v->unbalanced, err);
 }
 
 enum txb_rc txb_demo_verify(struct txb_demo *demo, int64_t money_before, struct txb_demo_verdict *out,
@@ -78,7 +78,7 @@ enum txb_rc txb_demo_verify(struct txb_demo *demo, int64_t money_before, struct 
 }
 
 static void line(const struct txb_demo *demo, const char *name, int64_t value, bool good, const char *remark) {
-  const char *color = good ? "" : txb_color(demo->cli, "\033[31m");
+  const char *color = good ? "" : txb_color(demo->stage.cli, "\033[31m");
   txb_print("  %-24s %s%12" PRId64 "%s%s%s\n", name, color, value, *color == '\0' ? "" : "\033[0m",
             remark == NULL ? "" : "   ", remark == NULL ? "" : remark);
 }
@@ -86,8 +86,8 @@ static void line(const struct txb_demo *demo, const char *name, int64_t value, b
 static void print_text(const struct txb_demo *demo, const struct txb_demo_verdict *v) {
   struct txb_buffer kills;
   txb_buffer_init(&kills);
-  txb_buffer_addf(&kills, "relay %d, worker %d; each had work under way", demo->processes[TXB_DEMO_RELAY].kills,
-                  demo->processes[TXB_DEMO_WORKER].kills);
+  txb_buffer_addf(&kills, "relay %d, worker %d; each had work under way", demo->stage.processes[TXB_DEMO_RELAY].kills,
+                  demo->stage.processes[TXB_DEMO_WORKER].kills);
   txb_print("\n");
   line(demo, "transfers", v->transfers, v->transfers == demo->transfers, NULL);
   line(demo, "published", v->published, v->published == v->transfers, NULL);
@@ -102,23 +102,23 @@ static void print_text(const struct txb_demo *demo, const struct txb_demo_verdic
   line(demo, "rolled back on purpose", demo->rolled_back, true, NULL);
   line(demo, "repetitions dropped", demo->banks[0].duplicate + demo->banks[1].duplicate, true,
        "sent again after kills; the inbox knew them");
-  line(demo, "processes killed", demo->kills, demo->kills >= demo->kills_wanted, txb_buffer_text(&kills));
-  txb_print("\n%s%s%s\n", txb_color(demo->cli, v->ok ? "\033[32m" : "\033[31m"),
+  line(demo, "processes killed", demo->stage.kills, demo->stage.kills >= demo->kills_wanted, txb_buffer_text(&kills));
+  txb_print("\n%s%s%s\n", txb_color(demo->stage.cli, v->ok ? "\033[32m" : "\033[31m"),
             v->ok ? "Every transfer took effect exactly once, in order." : "The promise was broken: see above.",
-            txb_color(demo->cli, "\033[0m"));
+            txb_color(demo->stage.cli, "\033[0m"));
   txb_buffer_fini(&kills);
 }
 
 void txb_demo_print(const struct txb_demo *demo, const struct txb_demo_verdict *v) {
-  if (demo->cli->output == TXB_OUTPUT_TEXT) {
+  if (demo->stage.cli->output == TXB_OUTPUT_TEXT) {
     print_text(demo, v);
     return;
   }
   json_t *object =
       json_pack("{s:I, s:I, s:I, s:I, s:I, s:i, s:I, s:I, s:b}", "transfers", (json_int_t)v->transfers, "applied",
                 (json_int_t)v->applied, "lost", (json_int_t)v->lost, "doubled", (json_int_t)v->doubled, "misordered",
-                (json_int_t)v->misordered, "kills", demo->kills, "money_before", (json_int_t)v->money_before,
+                (json_int_t)v->misordered, "kills", demo->stage.kills, "money_before", (json_int_t)v->money_before,
                 "money_after", (json_int_t)v->money_after, "ok", v->ok);
-  txb_print_json(demo->cli, object);
+  txb_print_json(demo->stage.cli, object);
   json_decref(object);
 }

@@ -38,6 +38,8 @@ void txb_roles_fini(struct txb_roles *roles) {
   for (size_t i = 0; i < roles->count; i++) {
     join(&roles->items[i]);
     (void)close(roles->items[i].ended_fd);
+    if (roles->items[i].nudge_fd >= 0)
+      (void)close(roles->items[i].nudge_fd);
   }
   if (roles->stop_fd >= 0)
     (void)close(roles->stop_fd);
@@ -49,8 +51,10 @@ void txb_roles_fini(struct txb_roles *roles) {
 static enum txb_rc add_role(struct txb_roles *roles, const struct txb_settings *s, enum txb_role_kind kind,
                             const char *name, struct txb_role **out, struct txb_error *err) {
   struct txb_role *role = &roles->items[roles->count];
-  *role = (struct txb_role){
-      .kind = kind, .name = name, .backoff = {.first_ms = s->retry.first_ms, .cap_ms = s->retry.cap_ms}};
+  *role = (struct txb_role){.kind = kind,
+                            .name = name,
+                            .nudge_fd = -1,
+                            .backoff = {.first_ms = s->retry.first_ms, .cap_ms = s->retry.cap_ms}};
   TXB_TRY(txb_wake_open(&role->ended_fd, err));
   char host[100] = "";
   if (gethostname(host, sizeof(host) - 1) != 0 || host[0] == '\0')
@@ -80,6 +84,8 @@ enum txb_rc txb_roles_add_relay(struct txb_roles *roles, const struct txb_settin
   o->kafka = cluster_of(s, role);
   o->owner = s->relay.owner == NULL ? role->owner : s->relay.owner;
   o->stop_fd = roles->stop_fd;
+  TXB_TRY(txb_wake_open(&role->nudge_fd, err));
+  o->nudge_fd = role->nudge_fd;
   o->read_rows = (int)s->relay.read_rows;
   o->read_bytes = s->relay.read_bytes;
   o->inflight_rows = (int)s->relay.inflight_rows;
@@ -195,7 +201,24 @@ static enum txb_rc start(struct txb_role *role, struct txb_error *err) {
   return TXB_OK;
 }
 
+/* A worker's relay, if it is in this process: that of the same database, as whatever user each connects. */
+static int nudge_fd_of(const struct txb_roles *roles, const struct txb_worker_settings *worker) {
+  char name[300], other[300];
+  txb_pg_describe_uri(worker->database, name, sizeof(name));
+  for (size_t i = 0; i < roles->count; i++) {
+    if (roles->items[i].kind != TXB_ROLE_RELAY)
+      continue;
+    txb_pg_describe_uri(roles->items[i].options.relay.database, other, sizeof(other));
+    if (strcmp(name, other) == 0)
+      return roles->items[i].nudge_fd;
+  }
+  return -1;
+}
+
 enum txb_rc txb_roles_start(struct txb_roles *roles, struct txb_error *err) {
+  for (size_t i = 0; i < roles->count; i++)
+    if (roles->items[i].kind == TXB_ROLE_WORKER)
+      roles->items[i].options.worker.nudge_fd = nudge_fd_of(roles, &roles->items[i].options.worker);
   for (size_t i = 0; i < roles->count; i++)
     TXB_TRY(start(&roles->items[i], err));
   return TXB_OK;

@@ -24,6 +24,7 @@ struct txb_role {
   pthread_t thread;
   bool running;
   int ended_fd;         /* eventfd: signalled by the thread at its end */
+  int nudge_fd;         /* of a relay, eventfd: signalled by workers of its database; else -1 */
   enum txb_rc rc;       /* how it ended */
   struct txb_error err; /* why */
   int64_t started_us;   /* steady time */

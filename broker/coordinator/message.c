@@ -34,8 +34,22 @@ static bool read_time(const char *text, int64_t *out) {
   return true;
 }
 
-/* NULL: it can be used. */
-static const char *problem_of(const struct txb_engine_message *m, struct txb_saga_message *out) {
+static const char *problem_of_body(const json_error_t *why) {
+  return json_error_code(why) == json_error_numeric_overflow
+             ? "its payload has a number that does not fit into 64 bits: such are written as text"
+             : "its payload is no JSON object";
+}
+
+/* Other ways to write the id would lie in another partition. */
+static bool is_key_of(struct txb_slice key, const struct txb_uuid *saga) {
+  char id[37];
+  txb_uuid_format(saga, id);
+  return txb_slice_equal(key, txb_slice_text(id));
+}
+
+/* NULL: it can be used. `why`: of a body that could not be read. */
+static const char *problem_of(const struct txb_engine_message *m, const json_error_t *why,
+                              struct txb_saga_message *out) {
   const char *id = txb_saga_message_text(out->headers, "txb-saga");
   if (out->kind == TXB_SAGA_MESSAGE_STRAY)
     return "its type is none that a coordinator knows";
@@ -44,8 +58,8 @@ static const char *problem_of(const struct txb_engine_message *m, struct txb_sag
   if (!read_time(txb_saga_message_text(out->headers, "txb-saga-started"), &out->started_us))
     return "the header txb-saga-started is missing, or no number of microseconds";
   if (!json_is_object(out->body))
-    return "its payload is no JSON object, or holds what PostgreSQL's JSON can't: \\u0000 or numbers of too many digits";
-  if (!txb_slice_equal(m->key, txb_slice_text(id)))
+    return problem_of_body(why);
+  if (!is_key_of(m->key, &out->saga))
     return "its key is not the saga's id: it may lie in a partition where it overtakes others";
   if (out->kind == TXB_SAGA_MESSAGE_ANSWER && txb_saga_message_text(out->body, "answer") == NULL)
     return "an answer without an answer";
@@ -56,16 +70,26 @@ static const char *problem_of(const struct txb_engine_message *m, struct txb_sag
   return NULL;
 }
 
+/* NULL in *out: it can't be read; why tells the reason. TXB_FATAL: no memory. */
+static enum txb_rc read_json(struct txb_slice text, json_t **out, json_error_t *why, struct txb_error *err) {
+  *why = (json_error_t){.line = -1};
+  *out = text.size > 0 ? json_loadb(text.data, text.size, 0, why) : NULL;
+  if (text.size > 0 && *out == NULL && (json_error_code(why) == json_error_out_of_memory || why->text[0] == '\0'))
+    return TXB_FAIL(err, TXB_FATAL, "no memory for a message of %zu bytes", text.size);
+  return TXB_OK;
+}
+
 enum txb_rc txb_saga_message_read(const struct txb_engine_message *message, struct txb_saga_message *out,
                                   struct txb_error *err) {
-  json_error_t ignored;
+  json_error_t why;
   *out = (struct txb_saga_message){.kind = kind_of(message->type)};
-  out->headers = json_loadb(message->headers.data, message->headers.size, 0, &ignored);
-  if (message->payload.size > 0)
-    out->body = json_loadb(message->payload.data, message->payload.size, 0, &ignored);
-  if (out->headers == NULL && json_error_code(&ignored) == json_error_out_of_memory)
-    return TXB_FAIL(err, TXB_FATAL, "no memory for a message of %zu bytes", message->payload.size);
-  out->problem = problem_of(message, out);
+  enum txb_rc rc = read_json(message->headers, &out->headers, &why, err);
+  rc = rc == TXB_OK ? read_json(message->payload, &out->body, &why, err) : rc;
+  if (rc != TXB_OK) {
+    txb_saga_message_fini(out);
+    return rc;
+  }
+  out->problem = problem_of(message, &why, out);
   if (out->problem != NULL)
     out->kind = TXB_SAGA_MESSAGE_STRAY;
   out->from_elsewhere = out->kind == TXB_SAGA_MESSAGE_START && json_object_size(out->body) > 0;

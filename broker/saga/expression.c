@@ -189,16 +189,3 @@ enum txb_rc txb_saga_template_fill(const json_t *template, const json_t *context
     json_decref(filled);
   return rc;
 }
-
-/* All fractions of a value have the same number of digits: 15, unless one of them needs 17. */
-char *txb_saga_json_text(const json_t *value) {
-  static const size_t flags = JSON_COMPACT | JSON_ENCODE_ANY;
-  char *text = json_dumps(value, flags | JSON_REAL_PRECISION(15));
-  json_t *again = text != NULL ? json_loads(text, JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL) : NULL;
-  if (again != NULL && !json_equal(value, again)) {
-    free(text);
-    text = json_dumps(value, flags | JSON_REAL_PRECISION(17));
-  }
-  json_decref(again);
-  return text;
-}

@@ -59,8 +59,6 @@ enum txb_rc txb_saga_condition_check(const char *text, txb_saga_visit visit, voi
  * with the path, when a value is absent or can't stand where it is wanted; TXB_FATAL: no memory. */
 enum txb_rc txb_saga_template_fill(const json_t *template, const json_t *context, json_t **out,
                                    struct txb_error *err) TXB_MUST_CHECK;
-/* JSON text of a value, for free(); NULL: no memory. Fractions have as few digits as give the same again: 19.99 stays that. */
-char *txb_saga_json_text(const json_t *value);
 /* Whether the condition holds; failures likewise. */
 enum txb_rc txb_saga_condition_holds(const char *text, const json_t *context, bool *out,
                                      struct txb_error *err) TXB_MUST_CHECK;

@@ -6,8 +6,8 @@
 #include <stdio.h>
 
 #include "broker/saga/expression.h"
+#include "broker/saga/instance_internal.h"
 #include "common/event.h"
-#include "common/fault.h"
 
 #define CONFIRM      "/confirm"
 #define END_SIZE_MAX 16384 /* of a message about an end, beside the output: the key and the reason are the largest */
@@ -15,56 +15,6 @@
 const char *txb_saga_operation_name(enum txb_saga_operation_kind kind) {
   static const char *const names[TXB_SAGA_OPERATIONS] = {"action", "forward", "resolve", "compensation"};
   return names[kind];
-}
-
-/* ---- the ledger -------------------------------------------------------------------------------------------- */
-
-void txb_saga_ledger_init(struct txb_saga_ledger *ledger) {
-  *ledger = (struct txb_saga_ledger){.entries = NULL};
-  txb_arena_init(&ledger->arena, 64 * 1024);
-}
-
-void txb_saga_ledger_clear(struct txb_saga_ledger *ledger) {
-  txb_arena_reset(&ledger->arena);
-  ledger->entry_count = ledger->command_count = 0;
-}
-
-void txb_saga_ledger_fini(struct txb_saga_ledger *ledger) {
-  txb_arena_fini(&ledger->arena);
-  txb_free(ledger->entries);
-  txb_free(ledger->commands);
-  ledger->entries = NULL;
-  ledger->commands = NULL;
-}
-
-static enum txb_rc keep(struct txb_saga_ledger *ledger, const char *text, size_t size, const char **out,
-                        struct txb_error *err) {
-  void *memory;
-  TXB_TRY(txb_arena_alloc(&ledger->arena, size + 1, &memory, err));
-  memcpy(memory, text, size);
-  ((char *)memory)[size] = '\0';
-  *out = memory;
-  return TXB_OK;
-}
-
-static enum txb_rc keep_text(struct txb_saga_ledger *ledger, const char *text, const char **out,
-                             struct txb_error *err) {
-  *out = NULL;
-  return text != NULL ? keep(ledger, text, strlen(text), out, err) : TXB_OK;
-}
-
-static enum txb_rc keep_json(struct txb_saga_ledger *ledger, const json_t *value, struct txb_slice *out,
-                             struct txb_error *err) {
-  const char *kept;
-  char *text = txb_saga_json_text(value);
-  if (text == NULL)
-    return TXB_FAIL(err, TXB_FATAL, "no memory for a saga's JSON");
-  size_t size = strlen(text);
-  enum txb_rc rc = keep(ledger, text, size, &kept, err);
-  free(text);
-  if (rc == TXB_OK)
-    *out = txb_slice_of(kept, size);
-  return rc;
 }
 
 /* ---- rules and their names --------------------------------------------------------------------------------- */
@@ -90,8 +40,6 @@ void txb_saga_timer_id(const struct txb_uuid *saga, int64_t due_us, struct txb_u
   txb_uuid_v7_derive(due_us, parts, TXB_ARRAY_SIZE(parts), out);
 }
 
-/* ---- what its steps gave ----------------------------------------------------------------------------------- */
-
 void txb_saga_instance_init(struct txb_saga_instance *instance) {
   struct txb_saga_instance given = *instance;
   *instance = (struct txb_saga_instance){.definition = given.definition,
@@ -100,56 +48,13 @@ void txb_saga_instance_init(struct txb_saga_instance *instance) {
                                          .deadline_us = given.deadline_us,
                                          .key = given.key,
                                          .input = given.input,
+                                         .bugs = given.bugs,
                                          .turned_rule = -1};
 }
 
 void txb_saga_instance_fini(struct txb_saga_instance *instance) {
   json_decref(instance->context);
   instance->context = NULL;
-}
-
-static json_t *parsed(struct txb_slice text) {
-  return text.data == NULL ? json_null() : json_loadb(text.data, text.size, JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
-}
-
-static int add_output(const struct txb_saga_instance *i, json_t *steps, int rule) {
-  json_t *step = json_object();
-  json_t *output = parsed(i->outputs[rule]);
-  if (output == NULL || json_object_set_new(step, "output", output) != 0) {
-    json_decref(step);
-    return -1;
-  }
-  return json_object_set_new(steps, i->definition->steps[rule].name, step);
-}
-
-static enum txb_rc make_context(struct txb_saga_instance *i, struct txb_error *err) {
-  char id[37];
-  int failed = 0;
-  if (i->context != NULL)
-    return TXB_OK;
-  txb_uuid_format(&i->id, id);
-  json_t *context = json_object(), *steps = json_object(), *saga = json_object();
-  for (int rule = 0; rule < i->definition->count; rule++)
-    if (i->state.steps[rule].state == TXB_STEP_DONE)
-      failed |= add_output(i, steps, rule);
-  failed |= json_object_set_new(saga, "id", json_string(id));
-  failed |= json_object_set_new(saga, "name", json_string(i->definition->name));
-  if (i->key.data != NULL)
-    failed |= json_object_set_new(saga, "key", json_stringn(i->key.data, i->key.size));
-  failed |= json_object_set_new(context, "input", parsed(i->input));
-  failed |= json_object_set_new(context, "steps", steps);
-  failed |= json_object_set_new(context, "saga", saga);
-  if (failed != 0) {
-    json_decref(context);
-    return TXB_FAIL(err, TXB_FATAL, "no memory for what saga %s knows", id);
-  }
-  i->context = context;
-  return TXB_OK;
-}
-
-static void forget_context(struct txb_saga_instance *i) {
-  json_decref(i->context);
-  i->context = NULL;
 }
 
 /* ---- what an entry makes of the state ---------------------------------------------------------------------- */
@@ -207,11 +112,6 @@ static void set_dues(struct txb_saga_instance *i, const struct txb_saga_actions 
   }
 }
 
-static const struct txb_saga_bugs *bugs(void) {
-  static const struct txb_saga_bugs guesses = {.pivot_guessed = true}, forgets = {.late_effect_ignored = true};
-  return txb_bug("saga_pivot_guessed") ? &guesses : txb_bug("saga_late_effect_ignored") ? &forgets : NULL;
-}
-
 /* False: it changes nothing. */
 static bool change(struct txb_saga_instance *i, int kind, int rule, int32_t sending, int64_t at_us,
                    struct txb_saga_actions *actions) {
@@ -220,13 +120,16 @@ static bool change(struct txb_saga_instance *i, int kind, int rule, int32_t send
   actions->count = 0;
   switch (kind) {
   case ENTRY_START:
-    txb_saga_start(rules, &i->state, actions);
+    changed = !i->begun && !i->ended;
+    if (changed)
+      txb_saga_start(rules, &i->state, actions);
+    i->begun = true;
     break;
   case ENTRY_TURN_BACK:
-    changed = txb_saga_turn_back(rules, &i->state, bugs(), actions);
+    changed = txb_saga_turn_back(rules, &i->state, i->bugs, actions);
     break;
   case ENTRY_UNDO:
-    changed = txb_saga_undo(rules, &i->state, NULL, actions);
+    changed = txb_saga_undo(rules, &i->state, i->bugs, actions);
     i->ended = i->ended && !changed;
     break;
   case ENTRY_TIMER:
@@ -237,11 +140,12 @@ static bool change(struct txb_saga_instance *i, int kind, int rule, int32_t send
   case ENTRY_STUCK:
     break;
   case ENTRY_END:
-    i->ended = true;
+    changed = i->state.state == TXB_SAGA_COMPLETED || i->state.state == TXB_SAGA_COMPENSATED;
+    i->ended = changed;
     break;
   default:
-    changed =
-        txb_saga_step_on(rules, &i->state, rule, (enum txb_saga_step_event)(kind - ENTRY_STEP), sending, bugs(), actions);
+    changed = txb_saga_step_on(rules, &i->state, rule, (enum txb_saga_step_event)(kind - ENTRY_STEP), sending, i->bugs,
+                               actions);
   }
   set_dues(i, actions, at_us);
   return changed;
@@ -265,7 +169,7 @@ enum txb_rc txb_saga_instance_replay(struct txb_saga_instance *instance, int32_t
   enum txb_saga_state before = instance->state.state;
   int kind = kind_of(event), rule = kind >= ENTRY_STEP ? txb_saga_rule_of(instance->definition, step) : 0;
   char id[37];
-  if (kind < 0 || rule < 0 || !change(instance, kind, rule, sending, at_us, &actions)) {
+  if (kind < 0 || rule < 0 || n != instance->n + 1 || !change(instance, kind, rule, sending, at_us, &actions)) {
     txb_uuid_format(&instance->id, id);
     return TXB_FAIL(err, TXB_REFUSED,
                     "saga %s: its entry %" PRId32 ", %.40s of %.*s, does not follow from what came before"
@@ -300,7 +204,7 @@ static enum txb_rc add_entry(const struct turn *t, const char *event, int rule, 
     l->entry_room = room;
   }
   const char *kept;
-  TXB_TRY(keep_text(l, reason, &kept, err));
+  TXB_TRY(txb_saga_keep_text(l, reason, &kept, err));
   struct txb_saga_entry *e = &l->entries[l->entry_count];
   *e = (struct txb_saga_entry){.instance = t->i,
                                .n = t->i->n + 1,
@@ -332,7 +236,7 @@ static enum txb_rc ignore(const struct turn *t, int rule, const char *who, struc
   vsnprintf(reason, sizeof reason, fmt, args);
   va_end(args);
   TXB_TRY(add_entry(t, "ignored", rule, 0, reason, err));
-  return keep_text(t->ledger, who, &last_entry(t->ledger)->who, err);
+  return txb_saga_keep_text(t->ledger, who, &last_entry(t->ledger)->who, err);
 }
 
 static bool is_resolve(enum txb_saga_action_kind kind) {
@@ -365,23 +269,48 @@ static enum txb_rc fill_payload(const struct turn *t, const struct txb_saga_acti
   if (is_resolve(a->kind))
     return TXB_OK;
   if (o->input == NULL) {
-    *out = t->i->input;
-    return TXB_OK;
+    *out = t->i->input.data != NULL ? t->i->input : txb_slice_text("null");
+  } else {
+    TXB_TRY(txb_saga_context_make(t->i, err));
+    TXB_TRY(txb_saga_template_fill(o->input, t->i->context, &filled, err));
+    enum txb_rc rc = txb_saga_keep_json(t->ledger, filled, out, err);
+    json_decref(filled);
+    TXB_TRY(rc);
   }
-  TXB_TRY(make_context(t->i, err));
-  TXB_TRY(txb_saga_template_fill(o->input, t->i->context, &filled, err));
-  enum txb_rc rc = keep_json(t->ledger, filled, out, err);
-  json_decref(filled);
-  TXB_TRY(rc);
   return out->size <= TXB_PAYLOAD_SIZE_MAX
              ? TXB_OK
              : TXB_FAIL(err, TXB_REFUSED, "it would have %zu bytes, and a message has at most %d", out->size,
                         TXB_PAYLOAD_SIZE_MAX);
 }
 
+/* Whether the step is to be run: its condition, or for a confirmation whether there is something to confirm. TXB_REFUSED: it
+ * can't be told. */
+static enum txb_rc is_wanted(const struct turn *t, int rule, bool *out, struct txb_error *err) {
+  const struct txb_saga_rule_origin *origin = &t->i->definition->origin[rule];
+  const char *when = t->i->definition->steps[origin->step].when;
+  *out = !origin->confirm || t->i->state.steps[origin->step].state != TXB_STEP_SKIPPED;
+  if (origin->confirm || when == NULL)
+    return TXB_OK;
+  enum txb_rc rc = txb_saga_context_make(t->i, err);
+  rc = rc == TXB_OK ? txb_saga_condition_holds(when, t->i->context, out, err) : rc;
+  if (rc == TXB_REFUSED)
+    return txb_error_prefix(err, "whether it is to run could not be told: ");
+  return rc;
+}
+
+/* An action whose condition could not be told was begun all the same, to be refused: it must not be sent after a pause. */
+static enum txb_rc check_wanted(const struct turn *t, const struct txb_saga_action *a, struct txb_error *err) {
+  bool wanted;
+  if (a->kind != TXB_SAGA_SEND_ACTION)
+    return TXB_OK;
+  TXB_TRY(is_wanted(t, a->step, &wanted, err));
+  return wanted ? TXB_OK : TXB_FAIL(err, TXB_REFUSED, "its condition does not hold any more");
+}
+
 static enum txb_rc send_command(const struct turn *t, const struct txb_saga_action *a, struct txb_error *err) {
   struct txb_saga_ledger *l = t->ledger;
   struct txb_slice payload;
+  TXB_TRY(check_wanted(t, a, err));
   TXB_TRY(fill_payload(t, a, &payload, err));
   if (l->command_count == l->command_room) {
     size_t room = l->command_room == 0 ? 64 : 2 * l->command_room;
@@ -406,40 +335,27 @@ static enum txb_rc tell(const struct turn *t, int kind, int rule, int32_t sendin
                         const char *reason, const char *who, bool *changed_out, struct txb_error *err);
 
 /* A command that can't be made is as good as one that was refused: it has had no effect. */
-static enum txb_rc cannot_send(const struct turn *t, const struct txb_saga_action *a, const struct txb_error *why,
+static enum txb_rc cannot_send(const struct turn *t, const struct txb_saga_action *a, const char *why,
                                struct txb_error *err) {
   char reason[500];
   bool changed;
   bool compensates = a->kind == TXB_SAGA_SEND_COMPENSATION;
-  snprintf(reason, sizeof reason, "its %s could not be made: %.400s", compensates ? "compensation" : "command",
-           why->message);
+  snprintf(reason, sizeof reason, "its %s could not be made: %.400s", compensates ? "compensation" : "command", why);
   return tell(t, ENTRY_STEP + (compensates ? TXB_STEP_ON_NOT_COMPENSATED : TXB_STEP_ON_REFUSED), a->step, 0, NULL,
               reason, NULL, &changed, err);
 }
 
-/* Whether the step is run: its condition, or for a confirmation whether there is something to confirm. */
+/* Where that can't be told it is begun, and refused at once: nothing is sent. */
 static enum txb_rc ask(const struct turn *t, const struct txb_saga_action *a, struct txb_error *err) {
-  const struct txb_saga_rule_origin *origin = &t->i->definition->origin[a->step];
-  const char *when = t->i->definition->steps[origin->step].when;
   struct txb_error why;
-  bool holds = true, changed;
-  if (origin->confirm) {
-    holds = t->i->state.steps[origin->step].state != TXB_STEP_SKIPPED;
-  } else if (when != NULL) {
-    TXB_TRY(make_context(t->i, err));
-    enum txb_rc rc = txb_saga_condition_holds(when, t->i->context, &holds, &why);
-    if (rc == TXB_FATAL) {
-      *err = why;
-      return rc;
-    }
-    if (rc != TXB_OK) { /* begun, and refused at once: nothing is sent */
-      char reason[500];
-      snprintf(reason, sizeof reason, "whether it is to run could not be told: %.400s", why.message);
-      return tell(t, ENTRY_STEP + TXB_STEP_ON_BEGIN, a->step, 0, NULL, reason, NULL, &changed, err);
-    }
+  bool wanted = true, changed;
+  enum txb_rc rc = is_wanted(t, a->step, &wanted, &why);
+  if (rc != TXB_OK && rc != TXB_REFUSED) {
+    *err = why;
+    return rc;
   }
-  return tell(t, ENTRY_STEP + (holds ? TXB_STEP_ON_BEGIN : TXB_STEP_ON_SKIP), a->step, 0, NULL, NULL, NULL, &changed,
-              err);
+  int kind = ENTRY_STEP + (wanted || rc == TXB_REFUSED ? TXB_STEP_ON_BEGIN : TXB_STEP_ON_SKIP);
+  return tell(t, kind, a->step, 0, NULL, rc == TXB_REFUSED ? why.message : NULL, NULL, &changed, err);
 }
 
 static enum txb_rc why_compensated(const struct turn *t, const char **out, struct txb_error *err) {
@@ -450,58 +366,71 @@ static enum txb_rc why_compensated(const struct turn *t, const char **out, struc
   if (i->turned_rule >= 0)
     txb_saga_rule_text(i->definition, i->turned_rule, step);
   snprintf(text, sizeof text, "%s%s%.500s", step, step[0] != '\0' ? ": " : "", i->turned_why);
-  return keep_text(t->ledger, text, out, err);
+  return txb_saga_keep_text(t->ledger, text, out, err);
+}
+
+/* TXB_REFUSED: it can't be made. */
+static enum txb_rc make_output(const struct turn *t, struct txb_slice *out, struct txb_error *err) {
+  struct txb_slice output;
+  json_t *filled;
+  TXB_TRY(txb_saga_context_make(t->i, err));
+  TXB_TRY(txb_saga_template_fill(t->i->definition->output, t->i->context, &filled, err));
+  enum txb_rc rc = txb_saga_keep_json(t->ledger, filled, &output, err);
+  json_decref(filled);
+  TXB_TRY(rc);
+  if (output.size > TXB_PAYLOAD_SIZE_MAX - END_SIZE_MAX)
+    return TXB_FAIL(err, TXB_REFUSED, "%zu bytes are more than a message can take", output.size);
+  *out = output;
+  return TXB_OK;
 }
 
 static enum txb_rc end(const struct turn *t, struct txb_error *err) {
   struct txb_saga_instance *i = t->i;
   struct txb_error why;
-  json_t *filled = NULL;
   char reason[600];
   TXB_TRY(why_compensated(t, &i->reason, err));
   TXB_TRY(add_entry(t, "end", -1, 0, i->reason, err));
   i->ended = true;
   if (i->state.state != TXB_SAGA_COMPLETED || i->definition->output == NULL)
     return TXB_OK;
-  TXB_TRY(make_context(i, err));
-  enum txb_rc rc = txb_saga_template_fill(i->definition->output, i->context, &filled, &why);
-  if (rc == TXB_OK) {
-    rc = keep_json(t->ledger, filled, &i->output, err);
-    json_decref(filled);
-    last_entry(t->ledger)->output = i->output;
-    TXB_TRY(rc);
-    if (i->output.size <= TXB_PAYLOAD_SIZE_MAX - END_SIZE_MAX)
-      return TXB_OK;
-    (void)TXB_FAIL(&why, TXB_REFUSED, "%zu bytes are more than a message can take", i->output.size);
-    last_entry(t->ledger)->output = i->output = txb_slice_of(NULL, 0);
-  }
-  if (rc == TXB_FATAL) {
+  enum txb_rc rc = make_output(t, &i->output, &why);
+  if (rc == TXB_REFUSED) {
+    snprintf(reason, sizeof reason, "completed, but its output could not be made: %.400s", why.message);
+    TXB_TRY(txb_saga_keep_text(t->ledger, reason, &i->reason, err));
+  } else if (rc != TXB_OK) {
     *err = why;
     return rc;
   }
-  snprintf(reason, sizeof reason, "completed, but its output could not be made: %.400s", why.message);
-  TXB_TRY(keep_text(t->ledger, reason, &i->reason, err));
+  last_entry(t->ledger)->output = i->output;
   last_entry(t->ledger)->reason = i->reason;
   return TXB_OK;
 }
 
-/* What the core wants done, after the entry that led to it. `blocked`: that entry says why its command can't be sent. */
-static enum txb_rc act(const struct turn *t, const struct txb_saga_actions *actions, bool blocked,
-                       struct txb_error *err) {
-  struct txb_error why = {.rc = TXB_OK};
-  int failed[TXB_SAGA_ACTIONS_MAX], failed_count = 0;
-  for (int n = 0; n < actions->count; n++) { /* first what belongs to this entry */
-    const struct txb_saga_action *a = &actions->items[n];
-    if (a->kind != TXB_SAGA_SEND_ACTION && a->kind != TXB_SAGA_SEND_RESOLVE && a->kind != TXB_SAGA_SEND_COMPENSATION)
-      continue;
-    enum txb_rc rc = blocked && a->kind == TXB_SAGA_SEND_ACTION ? TXB_REFUSED : send_command(t, a, &why);
-    if (rc == TXB_FATAL) {
+static bool is_sending(enum txb_saga_action_kind kind) {
+  return kind == TXB_SAGA_SEND_ACTION || kind == TXB_SAGA_SEND_RESOLVE || kind == TXB_SAGA_SEND_COMPENSATION;
+}
+
+/* Commands, which belong to the entry that led to them. failed[n] says why that one can't be made; NULL: it was. */
+static enum txb_rc send_commands(const struct turn *t, const struct txb_saga_actions *actions,
+                                 const char *failed[TXB_SAGA_ACTIONS_MAX], struct txb_error *err) {
+  for (int n = 0; n < actions->count; n++) {
+    struct txb_error why;
+    failed[n] = NULL;
+    enum txb_rc rc = is_sending(actions->items[n].kind) ? send_command(t, &actions->items[n], &why) : TXB_OK;
+    if (rc == TXB_REFUSED) {
+      TXB_TRY(txb_saga_keep_text(t->ledger, why.message, &failed[n], err));
+    } else if (rc != TXB_OK) {
       *err = why;
       return rc;
     }
-    if (rc != TXB_OK)
-      failed[failed_count++] = n;
   }
+  return TXB_OK;
+}
+
+/* What the core wants done, after the entry that led to it. */
+static enum txb_rc act(const struct turn *t, const struct txb_saga_actions *actions, struct txb_error *err) {
+  const char *failed[TXB_SAGA_ACTIONS_MAX];
+  TXB_TRY(send_commands(t, actions, failed, err));
   for (int n = 0; n < actions->count; n++) {
     const struct txb_saga_action *a = &actions->items[n];
     if (a->kind == TXB_SAGA_ASK && t->i->state.steps[a->step].asked)
@@ -511,11 +440,9 @@ static enum txb_rc act(const struct turn *t, const struct txb_saga_actions *acti
     else if (a->kind == TXB_SAGA_END)
       TXB_TRY(end(t, err));
   }
-  for (int n = 0; n < failed_count; n++) {
-    if (blocked)
-      (void)TXB_FAIL(&why, TXB_REFUSED, "%s", last_entry(t->ledger)->reason);
-    TXB_TRY(cannot_send(t, &actions->items[failed[n]], &why, err));
-  }
+  for (int n = 0; n < actions->count; n++)
+    if (failed[n] != NULL)
+      TXB_TRY(cannot_send(t, &actions->items[n], failed[n], err));
   return TXB_OK;
 }
 
@@ -531,15 +458,15 @@ static enum txb_rc tell(const struct turn *t, int kind, int rule, int32_t sendin
       kind < ENTRY_STEP ? whole_names[kind] : txb_saga_step_event_name((enum txb_saga_step_event)(kind - ENTRY_STEP));
   TXB_TRY(add_entry(t, event, rule, sending, reason, err));
   struct txb_saga_entry *e = last_entry(t->ledger);
-  TXB_TRY(keep_text(t->ledger, who, &e->who, err));
+  TXB_TRY(txb_saga_keep_text(t->ledger, who, &e->who, err));
   if (kind == ENTRY_STEP + TXB_STEP_ON_EFFECT) {
     if (output != NULL)
-      TXB_TRY(keep_json(t->ledger, output, &e->output, err));
+      TXB_TRY(txb_saga_keep_json(t->ledger, output, &e->output, err));
     i->outputs[rule] = e->output;
   }
-  forget_context(i);
+  txb_saga_context_forget(i);
   note_turn(i, before, rule, e->reason != NULL ? e->reason : event);
-  return act(t, &actions, kind == ENTRY_STEP + TXB_STEP_ON_BEGIN && reason != NULL, err);
+  return act(t, &actions, err);
 }
 
 /* ---- messages ----------------------------------------------------------------------------------------------- */
@@ -548,9 +475,16 @@ enum txb_rc txb_saga_instance_on_start(struct txb_saga_instance *instance, const
                                        struct txb_saga_ledger *ledger, struct txb_error *err) {
   const struct turn t = {instance, ledger, moment};
   bool changed;
-  if (instance->n > 0)
+  if (instance->begun || instance->ended) /* the latter: it was cancelled before */
     return TXB_OK;
   return tell(&t, ENTRY_START, -1, 0, NULL, NULL, NULL, &changed, err);
+}
+
+static int operation_called(struct txb_slice name) {
+  for (int k = 0; k < TXB_SAGA_OPERATIONS; k++)
+    if (txb_slice_equal(name, txb_slice_text(txb_saga_operation_name((enum txb_saga_operation_kind)k))))
+      return k;
+  return -1;
 }
 
 /* What an answer means, by what was asked; -1: nothing. */
@@ -569,7 +503,10 @@ static int event_of(const struct txb_saga_answer *a) {
       {true, "failed", TXB_STEP_ON_NOT_COMPENSATED},
       {true, "undeliverable", TXB_STEP_ON_TIME},
   };
-  bool compensation = txb_slice_equal(a->operation, txb_slice_text("compensation"));
+  int operation = operation_called(a->operation);
+  bool compensation = operation == TXB_SAGA_OPERATION_COMPENSATION;
+  if (operation < 0 || a->answer == NULL)
+    return -1;
   for (size_t m = 0; m < TXB_ARRAY_SIZE(meanings); m++)
     if (meanings[m].of_compensation == compensation && strcmp(meanings[m].answer, a->answer) == 0)
       return ENTRY_STEP + (int)meanings[m].event;
@@ -592,7 +529,8 @@ enum txb_rc txb_saga_instance_on_answer(struct txb_saga_instance *instance, cons
                   (int)(answer->topic.size < 250 ? answer->topic.size : 250), (const char *)answer->topic.data,
                   topic != NULL ? topic : "a saga");
   if (kind < 0)
-    return ignore(&t, rule, NULL, err, "the answer %.40s to %.*s means nothing", answer->answer,
+    return ignore(&t, rule, NULL, err, "the answer %.40s to %.*s means nothing",
+                  answer->answer != NULL ? answer->answer : "(none)",
                   (int)(answer->operation.size < 40 ? answer->operation.size : 40),
                   (const char *)answer->operation.data);
   enum txb_saga_step_state state = instance->state.steps[rule].state;
@@ -608,12 +546,29 @@ static bool waits(enum txb_saga_step_state s) {
   return s == TXB_STEP_RUNNING || s == TXB_STEP_SETTLING || s == TXB_STEP_COMPENSATING;
 }
 
+/* An earlier one was set in its stead, and comes behind it: in a transaction that ended only after this one was due. It must
+ * not be passed over: set again, it would have the same id, and be taken for a repetition. All that is due is over now, too,
+ * and the earlier one will be passed over. */
+static enum txb_rc skip_to(const struct turn *t, int64_t due_us, struct txb_error *err) {
+  bool changed;
+  if (due_us > t->moment->now_us)
+    return TXB_OK;
+  TXB_TRY(tell(t, ENTRY_TIMER, -1, 0, NULL, NULL, NULL, &changed, err));
+  last_entry(t->ledger)->timer_us = t->i->timer_us = due_us;
+  return TXB_OK;
+}
+
 enum txb_rc txb_saga_instance_on_timer(struct txb_saga_instance *instance, int64_t due_us,
                                        const struct txb_saga_moment *moment, struct txb_saga_ledger *ledger,
                                        struct txb_error *err) {
   const struct turn t = {instance, ledger, moment};
   bool changed;
-  if (instance->ended || due_us != instance->timer_us)
+  txb_saga_instance_settle(instance, ledger); /* what came before it in this batch counts */
+  if (instance->ended || instance->timer_us == 0 || due_us < instance->timer_us)
+    return TXB_OK;
+  if (due_us > instance->timer_us)
+    TXB_TRY(skip_to(&t, due_us, err));
+  if (due_us != instance->timer_us)
     return TXB_OK;
   TXB_TRY(tell(&t, ENTRY_TIMER, -1, 0, NULL, NULL, NULL, &changed, err));
   if (instance->deadline_us != 0 && instance->deadline_us <= due_us)
@@ -667,19 +622,27 @@ enum txb_rc txb_saga_instance_on_decision(struct txb_saga_instance *instance, co
 
 /* ---- the timer ---------------------------------------------------------------------------------------------- */
 
+static bool can_turn_back(const struct txb_saga_instance *i) {
+  struct txb_saga tried = i->state;
+  struct txb_saga_actions ignored;
+  return txb_saga_turn_back(&i->definition->rules, &tried, NULL, &ignored);
+}
+
 static int64_t first_due(const struct txb_saga_instance *i) {
   int64_t first = 0;
   for (int rule = 0; rule < i->definition->rules.count; rule++)
     if (waits(i->state.steps[rule].state) && i->due_us[rule] != 0 && (first == 0 || i->due_us[rule] < first))
       first = i->due_us[rule];
-  bool deadline = i->deadline_us > i->fired_us && i->state.state == TXB_SAGA_RUNNING;
-  return deadline && (first == 0 || i->deadline_us < first) ? i->deadline_us : first;
+  if (i->deadline_us <= i->fired_us || (first != 0 && first <= i->deadline_us) || !can_turn_back(i))
+    return first;
+  return i->deadline_us;
 }
 
 void txb_saga_instance_settle(struct txb_saga_instance *instance, struct txb_saga_ledger *ledger) {
-  int64_t due = instance->ended ? 0 : first_due(instance);
+  if (instance->last_entry == 0 || instance->ended)
+    return;
+  int64_t due = first_due(instance);
   if (due == 0 || (instance->timer_us != 0 && instance->timer_us <= due))
     return;
-  if (instance->last_entry > 0)
-    ledger->entries[instance->last_entry - 1].timer_us = instance->timer_us = due;
+  ledger->entries[instance->last_entry - 1].timer_us = instance->timer_us = due;
 }

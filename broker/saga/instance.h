@@ -66,17 +66,21 @@ void txb_saga_ledger_init(struct txb_saga_ledger *ledger);
 void txb_saga_ledger_clear(struct txb_saga_ledger *ledger); /* keeps the memory */
 void txb_saga_ledger_fini(struct txb_saga_ledger *ledger);
 
+/* JSON text, for free(); NULL: no memory. */
+char *txb_saga_json_text(const json_t *value);
+
 struct txb_saga_instance {
   /* Given. All borrowed, for as long as the instance lives. */
   const struct txb_saga_definition *definition;
   struct txb_uuid id;
-  int64_t started_us, deadline_us; /* the latter 0: none */
-  struct txb_slice key, input;     /* JSON text the latter; the key may be absent */
+  int64_t started_us, deadline_us;  /* the latter 0: none */
+  struct txb_slice key, input;      /* JSON text the latter; the key may be absent */
+  const struct txb_saga_bugs *bugs; /* NULL: none; for the simulator */
 
   /* Follows from its entries. */
   struct txb_saga state;
-  int32_t n; /* of the last entry; 0: it has not begun */
-  bool ended;
+  int32_t n; /* of the last entry; 0: there is none */
+  bool begun, ended;
   int64_t due_us[TXB_SAGA_STEPS_MAX];           /* of the last sending or pause of each rule; 0: none */
   int64_t timer_us;                             /* what the timer is set to; 0: it is not */
   int64_t fired_us;                             /* what it was set to when it came last */
@@ -128,7 +132,8 @@ enum txb_rc txb_saga_instance_on_answer(struct txb_saga_instance *instance, cons
                                         const struct txb_saga_moment *moment, struct txb_saga_ledger *ledger,
                                         struct txb_error *err) TXB_MUST_CHECK;
 
-/* The timer that was set to due_us has come. One that is not the present one is passed over. */
+/* The timer that was set to due_us has come. One that is earlier than the present one is passed over; a later one, which an
+ * earlier one has replaced but not overtaken, stands for both. */
 enum txb_rc txb_saga_instance_on_timer(struct txb_saga_instance *instance, int64_t due_us,
                                        const struct txb_saga_moment *moment, struct txb_saga_ledger *ledger,
                                        struct txb_error *err) TXB_MUST_CHECK;

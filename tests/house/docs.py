@@ -9,6 +9,7 @@ PAGES = {
     "docs/reference-settings.md": ["config", "--reference"],
     "docs/reference-failed-states.md": ["failed", "states", "--reference"],
     "docs/reference-job-states.md": ["replay", "states", "--reference"],
+    "docs/reference-saga-states.md": ["saga", "states", "--reference"],
     "docs/txbroker.1": ["man"],
 }
 

@@ -563,13 +563,24 @@ def test_two_deaths_under_its_own_marker_are_told_and_condemn(db, worker):
 
 def test_the_deaths_of_a_suspect_come_with_it_when_its_owner_left_in_good_order(db, worker):
     aside(worker, 1, item(0))
-    for epoch in (1, 2):
+    for epoch in (1, 2, 3):
         mark(worker, epoch)
         db.take(worker, start=None)
-    worker.do("SELECT txb.offset_release('g', 't', 0, 3)")
+    worker.do("SELECT txb.offset_release('g', 't', 0, 4)")
     db.take(worker, start=None)
-    (row,) = worker.do(MARK, 4, *PLENTY)
+    (row,) = worker.do(MARK, 5, *PLENTY)
     assert row[4] == 2
+
+
+def test_a_death_that_meets_one_that_was_due_alone_makes_it_suspect_and_counts_from_the_next(db, worker):
+    aside(worker, 1, item(0))
+    deaths = []
+    for epoch in (1, 2, 3):
+        assert mark(worker, epoch) == [0]
+        row = db.take(worker, start=None)
+        assert row["suspect_died"] and row["suspect_count"] == 1
+        deaths.append(row["suspect_deaths"])
+    assert deaths == [0, 1, 2], "who kills a worker that happens to try one message condemns nobody by it"
 
 
 def test_a_condemned_one_lets_go_of_its_key_where_the_group_wants_it(db, worker):
@@ -611,7 +622,7 @@ def test_a_marker_about_a_record_and_one_about_failed_ones_don_t_count_for_each_
     assert db.take(worker, start=None)["suspect_deaths"] == 1
     mark(worker, 2)
     row = db.take(worker, start=None)
-    assert (row["suspect_deaths"], len(row["suspect_failed"])) == (1, 1)
+    assert (row["suspect_deaths"], len(row["suspect_failed"])) == (0, 1)
     assert worker.one(mark_record, 3) == 1, "one of its own"
     assert stored(db)["suspect_failed"] is None
     row = db.take(worker, start=None)

@@ -288,8 +288,8 @@ void failed_taken(struct model *m, int partition, bool died) {
   const struct row *r = &m->rows[partition];
   for (int i = 0; i < r->suspect_failed_count; i++) {
     struct failed *f = &m->failed[r->suspect_failed[i]];
+    f->deaths += died && r->suspect_marked && r->suspect_failed_count == 1 && f->suspect;
     f->suspect = txb_failed_is_open(f->state);
-    f->deaths += died && r->suspect_marked && r->suspect_failed_count == 1;
   }
 }
 

@@ -340,7 +340,6 @@ def test_messages_of_no_saga_are_put_aside_and_change_nothing(travel):
     nobody, text = str(uuid.uuid4()), str(done)
     answer = '{"answer": "ok", "output": {"booking": 1}}'
     mine = {"txb-saga": text, "txb-saga-started": started}
-    unreadable = "its payload is no JSON object, or holds what PostgreSQL's JSON can't: \\u0000 or numbers of too many digits"
     forged = {publish(travel, *message): reason for message, reason in [
         ((nobody, "txb.reply", answer, {"txb-saga": nobody, "txb-saga-started": started, "txb-saga-step": "flight"}), "there is no such saga"),
         ((text, "txb.reply", answer, {"txb-saga": text, "txb-saga-started": str(int(started) + 1)}), "there is no such saga"),
@@ -349,9 +348,9 @@ def test_messages_of_no_saga_are_put_aside_and_change_nothing(travel):
         ((text, "txb.reply", answer, {}), "it names no saga: the header txb-saga is missing, or no UUID"),
         ((text, "txb.reply", answer, {"txb-saga": "42", "txb-saga-started": started}), "it names no saga: the header txb-saga is missing, or no UUID"),
         ((text, "txb.reply", answer, {"txb-saga": text, "txb-saga-started": "yesterday"}), "the header txb-saga-started is missing, or no number of microseconds"),
-        ((text, "txb.reply", "not json", mine), unreadable),
-        ((text, "txb.reply", '{"answer": "ok", "output": "\\u0000"}', mine), unreadable),
-        ((text, "txb.reply", '{"answer": "ok", "output": 12345678901234567890}', mine), unreadable),
+        ((text, "txb.reply", "not json", mine), "its payload is no JSON object"),
+        ((text, "txb.reply", '{"answer": "ok", "output": "\\u0000"}', mine), "its payload is no JSON object"),
+        ((text, "txb.reply", '{"answer": "ok", "output": 12345678901234567890}', mine), "its payload has a number that does not fit into 64 bits: such are written as text"),
         ((nobody, "txb.reply", answer, mine), "its key is not the saga's id: it may lie in a partition where it overtakes others"),
         ((None, "txb.reply", answer, mine), "its key is not the saga's id: it may lie in a partition where it overtakes others"),
         ((text, "txb.reply", '{"answer": 1}', mine), "an answer without an answer"),

@@ -141,6 +141,9 @@ class Place:
         self.postgres.query("postgres", "CHECKPOINT")
         os.sync()
 
+    def wait(self, condition, child, deadline_s=300):
+        process.wait_for(condition, child.name, deadline_s, 0.05, child.check_alive)
+
     def fresh(self, stem):
         """A name that was not used before in this run."""
         self.count += 1

@@ -1,0 +1,1 @@
+SELECT public.trip_begin($1, $2)

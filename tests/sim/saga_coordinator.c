@@ -1,0 +1,312 @@
+/* The coordinator of a simulated saga: the real instance in a transaction for each batch of what lies in the partition. What
+ * the database keeps is the entries; a process that is lost replays them. */
+#include <stdlib.h>
+
+#include "saga_world.h"
+
+/* ---- loading ------------------------------------------------------------------------------------ */
+
+static void init(const struct saga_world *w, struct txb_saga_instance *i) {
+  *i = (struct txb_saga_instance){.definition = w->definition,
+                                  .started_us = 1,
+                                  .deadline_us = w->live.deadline_us,
+                                  .input = txb_slice_text(w->kit.input),
+                                  .bugs = &w->bugs->core};
+  txb_saga_instance_init(i);
+}
+
+static void replay(struct saga_world *w, struct txb_saga_instance *i) {
+  struct txb_error err;
+  for (size_t n = 0; n < w->stored_count; n++) {
+    const struct saga_stored *s = &w->stored[n];
+    bool forgotten = w->bugs->reload_without_outputs;
+    struct txb_slice output = s->has_output && !forgotten ? txb_slice_text(s->output) : txb_slice_of(NULL, 0);
+    enum txb_rc rc = txb_saga_instance_replay(i, (int32_t)n + 1, s->event, txb_slice_text(s->step), s->sending,
+                                              s->at_us, w->bugs->reload_without_timer ? 0 : s->timer_us, output,
+                                              s->has_reason ? s->reason : NULL, &err);
+    if (rc != TXB_OK)
+      saga_violated(w, "R: what was stored can't be replayed");
+  }
+}
+
+static bool is_same(const struct saga_world *w, const struct txb_saga_instance *a, const struct txb_saga_instance *b) {
+  for (int rule = 0; rule < w->rules; rule++)
+    if (!txb_slice_equal(a->outputs[rule], b->outputs[rule]))
+      return false;
+  return memcmp(&a->state, &b->state, sizeof a->state) == 0 && memcmp(a->due_us, b->due_us, sizeof a->due_us) == 0 &&
+         a->n == b->n && a->begun == b->begun && a->ended == b->ended && a->timer_us == b->timer_us &&
+         a->fired_us == b->fired_us && a->turned_rule == b->turned_rule;
+}
+
+static void load(struct saga_world *w) {
+  struct txb_saga_instance again;
+  bool planted = w->bugs->reload_without_timer || w->bugs->reload_without_outputs || w->bugs->core.timer_unchecked;
+  init(w, &again);
+  replay(w, &again);
+  if (w->loaded && !planted && !is_same(w, &again, &w->live))
+    saga_violated(w, "R: the entries make another state than the one that wrote them");
+  txb_saga_instance_fini(&w->live);
+  w->live = again;
+  w->loaded = true;
+  txb_saga_ledger_clear(&w->ledger);
+}
+
+/* ---- one message -------------------------------------------------------------------------------- */
+
+static bool is_repeated(struct saga_world *w, const struct saga_message_sim *m) {
+  if (m->kind != SIM_TIMER)
+    return w->inbox[m->id];
+  for (size_t n = 0; n < w->timers_met_count; n++)
+    if (w->timers_met[n] == m->due_us)
+      return true;
+  return false;
+}
+
+static void note_met(struct saga_world *w, const struct saga_message_sim *m) {
+  if (m->kind != SIM_TIMER)
+    w->inbox[m->id] = true;
+  else
+    w->timers_met[w->timers_met_count++] = m->due_us;
+}
+
+static enum txb_rc on_answer(struct saga_world *w, const struct saga_message_sim *m,
+                             const struct txb_saga_moment *moment, struct txb_error *err) {
+  char step[NAME_MAX_];
+  txb_saga_rule_text(w->definition, m->rule, step);
+  json_t *output = m->number > 0 ? json_pack("{s:i}", "n", m->number) : NULL;
+  const struct txb_saga_answer a = {.step = txb_slice_text(step),
+                                    .operation = txb_slice_text(txb_saga_operation_name(m->operation)),
+                                    .sending = m->sending,
+                                    .topic =
+                                        txb_slice_text(w->definition->steps[w->definition->origin[m->rule].step].topic),
+                                    .answer = m->text,
+                                    .output = output};
+  bool stale = strcmp(m->text, "undeliverable") == 0 && m->sending != w->live.state.steps[m->rule].sendings;
+  size_t before = w->ledger.entry_count;
+  enum txb_rc rc = txb_saga_instance_on_answer(&w->live, &a, moment, &w->ledger, err);
+  json_decref(output);
+  if (rc == TXB_OK && stale && strcmp(w->ledger.entries[before].event, "time") == 0)
+    saga_violated(w, "T: a timer of an older sending changes something");
+  return rc;
+}
+
+/* S2: whatever lies there from before it was due has been met. */
+static void check_timer(struct saga_world *w, const struct saga_message_sim *m, size_t at) {
+  if (m->due_us != w->live.timer_us)
+    return;
+  for (size_t n = at + 1; n < w->partition_count; n++)
+    if (w->partition[n].kind == SIM_ANSWER && w->partition[n].at_us <= m->due_us)
+      saga_violated(w, "T: a timer overtakes an answer that was there before it");
+}
+
+/* Nothing is over before its time. */
+static enum txb_rc on_timer(struct saga_world *w, const struct saga_message_sim *m,
+                            const struct txb_saga_moment *moment, struct txb_error *err) {
+  int64_t dues_us[RULES_MAX];
+  size_t before = w->ledger.entry_count;
+  memcpy(dues_us, w->live.due_us, sizeof dues_us);
+  enum txb_rc rc = txb_saga_instance_on_timer(&w->live, m->due_us, moment, &w->ledger, err);
+  for (size_t n = before; n < w->ledger.entry_count; n++) {
+    const struct txb_saga_entry *e = &w->ledger.entries[n];
+    if (strcmp(e->event, "turn_back") == 0 && w->live.deadline_us > m->due_us)
+      saga_violated(w, "T: a deadline before its time");
+    if (strcmp(e->event, "time") == 0 && dues_us[txb_saga_rule_of(w->definition, txb_slice_text(e->step))] > m->due_us)
+      saga_violated(w, "T: a step's time is over before it is due");
+  }
+  return rc;
+}
+
+static enum txb_rc handle(struct saga_world *w, const struct saga_message_sim *m, size_t at, struct txb_error *err) {
+  const struct txb_saga_moment moment = {.now_us = w->now_us};
+  char step[NAME_MAX_];
+  struct txb_saga_decision decision = {m->text, NULL, m->seen, "because", "ann"};
+  switch (m->kind) {
+  case SIM_START:
+    return txb_saga_instance_on_start(&w->live, &moment, &w->ledger, err);
+  case SIM_ANSWER:
+    return on_answer(w, m, &moment, err);
+  case SIM_TIMER:
+    check_timer(w, m, at);
+    if (w->bugs->timer_passed_over && m->due_us != w->live.timer_us)
+      return TXB_OK;
+    return on_timer(w, m, &moment, err);
+  case SIM_DECISION:
+    w->decided = false;
+    if (m->rule >= 0) {
+      txb_saga_rule_text(w->definition, m->rule, step);
+      decision.step = step;
+    }
+    return txb_saga_instance_on_decision(&w->live, &decision, &moment, &w->ledger, err);
+  case SIM_COMMAND:
+    break;
+  }
+  return TXB_OK;
+}
+
+/* ---- what came of it ---------------------------------------------------------------------------- */
+
+static void count_timers(struct saga_world *w, const struct txb_saga_entry *e) {
+  bool fires = strcmp(e->event, "timer") == 0;
+  saga_seen[SEEN_STOOD] += fires && w->fired_at_us == e->at_us;
+  w->fired_at_us = fires ? e->at_us : 0;
+  w->set_us = fires ? 0 : w->set_us;
+  saga_seen[SEEN_REPLACED] += w->set_us > e->timer_us && e->timer_us > 0;
+  w->set_us = e->timer_us > 0 ? e->timer_us : w->set_us;
+}
+
+static void count_seen(struct saga_world *w, const struct txb_saga_entry *e) {
+  saga_seen[SEEN_STUCK] += strcmp(e->event, "stuck") == 0;
+  saga_seen[SEEN_NEVER] += strcmp(e->event, "never") == 0;
+  saga_seen[SEEN_SKIPPED] += strcmp(e->event, "skip") == 0;
+  saga_seen[SEEN_IGNORED] += strcmp(e->event, "ignored") == 0;
+  saga_seen[SEEN_MARKED] += strncmp(e->event, "mark", 4) == 0;
+  saga_seen[SEEN_CONFIRMED] += strcmp(e->event, "effect") == 0 && strchr(e->step, '/') != NULL;
+  saga_seen[SEEN_NOT_MADE] += e->reason != NULL && e->step[0] != '\0' && strstr(e->reason, "could not be made") != NULL;
+  count_timers(w, e);
+  w->ends += strcmp(e->event, "end") == 0;
+}
+
+static void store(struct saga_world *w, const struct txb_saga_entry *e) {
+  if (w->stored_count == ENTRIES_MAX) {
+    saga_violated(w, "V: entries without end");
+    return;
+  }
+  struct saga_stored *s = &w->stored[w->stored_count++];
+  *s = (struct saga_stored){.event = e->event, .sending = e->sending, .at_us = e->at_us, .timer_us = e->timer_us};
+  memcpy(s->step, e->step, sizeof s->step);
+  s->has_reason = e->reason != NULL;
+  s->has_output = e->output.data != NULL;
+  if (s->has_reason)
+    snprintf(s->reason, sizeof s->reason, "%s", e->reason);
+  if (s->has_output)
+    snprintf(s->output, sizeof s->output, "%.*s", (int)e->output.size, (const char *)e->output.data);
+  if ((size_t)e->n != w->stored_count)
+    saga_violated(w, "R: entries are not numbered one by one");
+  saga_say(w, "%s%s%s%s%s", e->step, e->step[0] != '\0' ? " " : "", e->event, e->reason != NULL ? ": " : "",
+           e->reason != NULL ? e->reason : "");
+  count_seen(w, e);
+}
+
+/* The number behind "of": it is handed, or null. */
+static int number_of(struct txb_slice payload) {
+  static const char name[] = "\"of\":";
+  const char *at = memmem(payload.data, payload.size, name, sizeof name - 1);
+  return at == NULL ? -1 : (int)strtol(at + sizeof name - 1, NULL, 10);
+}
+
+static void send_command(struct saga_world *w, const struct txb_saga_command *c, int64_t delay_us) {
+  int of = number_of(c->payload);
+  struct saga_message_sim m = {.kind = SIM_COMMAND,
+                               .rule = txb_saga_rule_of(w->definition, txb_slice_text(c->step)),
+                               .operation = c->operation,
+                               .sending = c->sending,
+                               .reads = of >= 0,
+                               .of = of > 0 ? of : 0};
+  saga_say(w, "to rule %d: %s, sending %" PRId32, m.rule, txb_saga_operation_name(m.operation), m.sending);
+  if (!w->calm && kit_chance(&w->kit, 2)) { /* its database answers for it: it can't be published */
+    m.kind = SIM_ANSWER;
+    m.text = "undeliverable";
+    m.id = w->ids++;
+    saga_seen[SEEN_UNDELIVERABLE]++;
+    saga_post(w, m, delay_us + saga_some_time(w));
+    return;
+  }
+  saga_post(w, m, delay_us + saga_some_time(w));
+  if (kit_chance(&w->kit, 5)) /* the relay died, and its successor sends again */
+    saga_post(w, m, delay_us + saga_some_time(w));
+}
+
+/* A timer is published when it is due, in the order of times, by one mover. */
+static void set_timer(struct saga_world *w, int64_t due_us, int64_t delay_us) {
+  struct saga_message_sim m = {.kind = SIM_TIMER, .rule = -1, .due_us = due_us};
+  int64_t earliest_us = w->now_us + delay_us;
+  saga_post(w, m, (due_us > earliest_us ? due_us : earliest_us) + 10 - w->now_us);
+}
+
+/* The commit, which takes its time: nobody sees any of it before. */
+static void commit(struct saga_world *w, int64_t delay_us) {
+  bool lost = w->bugs->entries_without_commands && kit_chance(&w->kit, 3);
+  for (size_t n = 0; n < w->ledger.entry_count; n++)
+    store(w, &w->ledger.entries[n]);
+  for (size_t n = 0; !lost && n < w->ledger.command_count; n++)
+    send_command(w, &w->ledger.commands[n], delay_us);
+  for (size_t n = 0; !lost && n < w->ledger.entry_count; n++) {
+    int64_t timer_us = w->ledger.entries[n].timer_us;
+    if (timer_us > 0)
+      set_timer(w, timer_us, delay_us);
+  }
+  w->away_until_us = w->now_us + delay_us;
+}
+
+static void note_changes(const struct saga_world *w, const struct txb_saga *before) {
+  const struct txb_saga *after = &w->live.state;
+  for (int rule = 0; rule < w->rules; rule++)
+    saga_seen[SEEN_LATE] += before->steps[rule].state == TXB_STEP_SETTLING && after->steps[rule].state == TXB_STEP_DONE;
+  saga_seen[SEEN_PIVOT_KEPT] += before->state == TXB_SAGA_TURNING && after->state != TXB_SAGA_TURNING &&
+                                after->state != TXB_SAGA_COMPENSATING && after->state != TXB_SAGA_COMPENSATED;
+}
+
+static void take_one(struct saga_world *w, size_t at) {
+  struct txb_error err;
+  struct saga_message_sim m = w->partition[at];
+  struct txb_saga before = w->live.state;
+  if (is_repeated(w, &m))
+    return;
+  note_met(w, &m);
+  if (handle(w, &m, at, &err) != TXB_OK)
+    saga_violated(w, "V: no memory");
+  note_changes(w, &before);
+}
+
+/* Planted: timers first, whatever lies before them. */
+static void swap_timer_forward(struct saga_world *w) {
+  for (size_t n = w->partition_next + 1; n < w->partition_count; n++) {
+    struct saga_message_sim m = w->partition[n], first = w->partition[w->partition_next];
+    if (m.kind != SIM_TIMER || first.kind == SIM_TIMER)
+      continue;
+    w->partition[w->partition_next] = m;
+    w->partition[n] = first;
+    return;
+  }
+}
+
+/* What a transaction that is undone leaves: nothing. */
+struct memory {
+  bool inbox[MESSAGES_MAX], decided;
+  size_t timers_met_count;
+};
+
+static void take_batch(struct saga_world *w, size_t count) {
+  if (w->bugs->timer_before_replies)
+    swap_timer_forward(w);
+  for (size_t n = 0; n < count && w->violation == NULL; n++)
+    take_one(w, w->partition_next + n);
+  txb_saga_instance_settle(&w->live, &w->ledger);
+}
+
+void saga_coordinator_take(struct saga_world *w) {
+  static struct memory memory;
+  size_t waiting = w->partition_count - w->partition_next, count = 1 + (size_t)kit_roll(&w->kit, 6);
+  bool dies = !w->calm && kit_chance(&w->kit, 4);
+  count = count < waiting ? count : waiting;
+  if (w->loaded && kit_chance(&w->kit, 20)) {
+    saga_seen[SEEN_RELOADED]++;
+    saga_say(w, "the coordinator's process is a new one");
+  }
+  load(w); /* each batch, as the program does */
+  memory = (struct memory){.decided = w->decided, .timers_met_count = w->timers_met_count};
+  memcpy(memory.inbox, w->inbox, sizeof memory.inbox);
+  take_batch(w, count);
+  if (dies) { /* before its commit: all of that comes again */
+    saga_seen[SEEN_LOST]++;
+    saga_say(w, "the coordinator dies");
+    memcpy(w->inbox, memory.inbox, sizeof memory.inbox);
+    w->decided = memory.decided;
+    w->timers_met_count = memory.timers_met_count;
+    w->loaded = false;
+    w->away_until_us = w->now_us + saga_some_time(w);
+    return;
+  }
+  w->partition_next += count;
+  commit(w, !w->calm && kit_chance(&w->kit, 5) ? (int64_t)kit_roll(&w->kit, 40000) : 0);
+}

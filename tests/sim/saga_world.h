@@ -1,0 +1,129 @@
+/* What the files of the sagas' simulator share: one saga from its start to its end in a world of its own. */
+#ifndef TXB_TESTS_SIM_SAGA_WORLD_H
+#define TXB_TESTS_SIM_SAGA_WORLD_H
+
+#include "../unit/saga_kit.h"
+#include "broker/saga/instance.h"
+
+enum {
+  RULES_MAX = 2 * KIT_STEPS_MAX,
+  MESSAGES_MAX = 2000,
+  ENTRIES_MAX = 1000,
+  TURNS_MAX = 20000,
+  NAME_MAX_ = TXB_SAGA_STEP_TEXT_SIZE,
+};
+
+struct saga_bugs {
+  struct txb_saga_bugs core;
+  /* Of participants. */
+  bool barrier_outside, hanging_action, repeated_says_ok, key_held, resolve_guesses;
+  /* Of the coordinator around the instance. */
+  bool timer_before_replies, timer_passed_over, entries_without_commands, reload_without_timer, reload_without_outputs;
+};
+
+/* A row of the barrier: schemas/sql/0023_commands.sql. */
+enum saga_row { ROW_NONE = 0, ROW_NEVER, ROW_OK, ROW_REFUSED, ROW_COMPENSATED };
+
+struct saga_participant {
+  enum saga_row row;
+  int effects, undone; /* how often its handlers did something */
+  bool refuses;        /* by its nature */
+  bool dies;           /* its action fails until its attempts are over */
+  bool held;           /* planted: what follows that waits behind it for ever */
+  int fails;           /* attempts of its compensation, or of a retriable action, that fail first */
+  int number;          /* what its effect gave */
+  bool marked;         /* a person told of its effect, and not what it gave */
+};
+
+enum saga_message_kind { SIM_COMMAND = 0, SIM_ANSWER, SIM_TIMER, SIM_DECISION, SIM_START };
+
+/* On its way to a participant or into the partition, or lying there. */
+struct saga_message_sim {
+  enum saga_message_kind kind;
+  int32_t id; /* equal ones are repetitions, which the inbox drops; of a timer its time tells */
+  int rule;
+  enum txb_saga_operation_kind operation;
+  int32_t sending, seen;
+  const char *text; /* the answer, or the decision */
+  int number;       /* of an effect; 0: none */
+  bool reads;       /* of an action: it is handed `of` */
+  int of;
+  int64_t at_us, order, due_us; /* when it comes; in that order; of a timer */
+};
+
+/* An entry as it is stored. */
+struct saga_stored {
+  const char *event; /* static */
+  char step[NAME_MAX_], output[40], reason[120];
+  bool has_output, has_reason;
+  int32_t sending;
+  int64_t at_us, timer_us;
+};
+
+struct saga_world {
+  struct saga_kit kit; /* chance comes from here, too */
+  const struct saga_bugs *bugs;
+  bool talk, calm, deadline;
+  struct txb_saga_definition *definition;
+  int rules;
+  struct saga_participant participants[RULES_MAX];
+
+  /* Under way, and what lies in the saga's partition. */
+  struct saga_message_sim way[MESSAGES_MAX], partition[MESSAGES_MAX];
+  size_t way_count, partition_count, partition_next;
+  int64_t now_us, orders, away_until_us;
+  int32_t ids;
+
+  /* The coordinator: what its process holds, and what its database does. */
+  struct txb_saga_instance live;
+  struct txb_saga_ledger ledger;
+  bool loaded;
+  struct saga_stored stored[ENTRIES_MAX];
+  size_t stored_count;
+  bool inbox[MESSAGES_MAX];
+  int64_t timers_met[MESSAGES_MAX], set_us, fired_at_us; /* the latter: when the last entry was a timer's; 0 */
+  size_t timers_met_count;
+  int ends;
+  bool decided; /* a person's decision is under way */
+
+  const char *violation;
+};
+
+/* What the seeds have met: whatever never happens is not tested. */
+enum {
+  SEEN_COMPLETED,
+  SEEN_COMPENSATED,
+  SEEN_STUCK,
+  SEEN_LATE,
+  SEEN_NEVER,
+  SEEN_PIVOT_KEPT,
+  SEEN_TOO_LATE,
+  SEEN_SKIPPED,
+  SEEN_CONFIRMED,
+  SEEN_RELOADED,
+  SEEN_LOST,
+  SEEN_REPLACED,
+  SEEN_IGNORED,
+  SEEN_MARKED,
+  SEEN_UNDELIVERABLE,
+  SEEN_STOOD,
+  SEEN_NOT_MADE,
+  SEEN
+};
+extern uint64_t saga_seen[SEEN];
+
+void saga_say(const struct saga_world *w, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void saga_violated(struct saga_world *w, const char *what);
+/* On its way; it comes after delay_us. */
+void saga_post(struct saga_world *w, struct saga_message_sim m, int64_t delay_us);
+/* How long a message, or a retry at a participant, takes; some very long. */
+int64_t saga_some_time(struct saga_world *w);
+bool saga_has_ended(const struct saga_world *w);
+
+/* saga_participant.c */
+void saga_participant_check_order(struct saga_world *w, int rule); /* of what is being undone */
+void saga_participant_take(struct saga_world *w, const struct saga_message_sim *command);
+/* saga_coordinator.c: takes some of what lies in the partition, in one transaction. */
+void saga_coordinator_take(struct saga_world *w);
+
+#endif
