@@ -66,7 +66,8 @@ const char *const txb_bug_names[] = {
     "worker_behind_applied",     "worker_held_not_kept",         "worker_failed_not_recorded",
     "worker_held_out_of_order",  "worker_attempt_per_replica",   "worker_keys_version_ignored",
     "worker_retry_unmarked",     "lane_fence_ignored",           "lane_held_ignored",
-    "lane_run_ignored",          "lane_position_before_effects", NULL,
+    "lane_run_ignored",          "lane_position_before_effects", "saga_pivot_guessed",
+    "saga_late_effect_ignored",  "coordinator_timer_first",      NULL,
 };
 
 #ifdef TXB_FAULTS

@@ -14,7 +14,7 @@ static const struct txb_pg_statement enter = {"txb_worker_command_enter", txb_te
                                      savepoint = {"txb_worker_savepoint_command", "SAVEPOINT txb_command"},
                                      release = {"txb_worker_release_command", "RELEASE SAVEPOINT txb_command"},
                                      undo = {"txb_worker_undo_command", "ROLLBACK TO SAVEPOINT txb_command"},
-                                     reset_role = {"txb_worker_reset_role", txb_text_worker_reset_role};
+                                     reset_role = {"txb_worker_reset_command", txb_text_worker_reset_role};
 
 static enum txb_rc run(txb_worker_t *w, const struct txb_pg_statement *statement, struct txb_error *err) {
   TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *r = NULL;

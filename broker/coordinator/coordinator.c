@@ -115,6 +115,19 @@ static enum txb_rc handle(struct txb_coordinator *c, size_t n, struct txb_error 
   return TXB_OK;
 }
 
+/* A planted bug: whoever looks at the clock fires timers before the answers that were there first (S2). */
+static enum txb_rc fire_timers(struct txb_coordinator *c, struct txb_error *err) {
+  for (size_t m = 0; m < c->message_count; m++) {
+    const struct txb_saga_moment moment = {.now_us = c->now_us, .message = m};
+    if (c->messages[m].kind == TXB_SAGA_MESSAGE_STRAY)
+      continue;
+    struct txb_saga_case *of = &c->cases[c->messages[m].instance];
+    if (of->found && of->instance.definition != NULL && of->instance.timer_us != 0 && of->instance.timer_us <= c->now_us)
+      TXB_TRY(txb_saga_instance_on_timer(&of->instance, of->instance.timer_us, &moment, &c->ledger, err));
+  }
+  return TXB_OK;
+}
+
 static enum txb_rc make_room(struct txb_coordinator *c, size_t count, struct txb_error *err) {
   if (count <= c->room)
     return TXB_OK;
@@ -141,6 +154,8 @@ static enum txb_rc run(struct txb_coordinator *c, struct txb_pg *pg, const struc
   TXB_TRY(make_room(c, count, err));
   TXB_TRY(txb_coordinator_load(c, pg, messages, count, err));
   txb_failpoint("coordinator.after_load");
+  if (txb_bug("coordinator_timer_first"))
+    TXB_TRY(fire_timers(c, err));
   for (size_t n = 0; n < count; n++)
     TXB_TRY(handle(c, n, err));
   for (size_t n = 0; n < c->case_count; n++)

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "broker/coordinator/coordinator_internal.h"
+#include "common/fault.h"
 #include "coordinator_sql.h"
 
 static const struct txb_pg_statement begin = {"txb_saga_begin", txb_text_saga_begin},
@@ -59,6 +60,12 @@ static int by_saga(const void *a, const void *b) {
   return by_id != 0 ? by_id : (x->started_us > y->started_us) - (x->started_us < y->started_us);
 }
 
+/* Planted: rules of the state machine broken on purpose. */
+static const struct txb_saga_bugs *planted(void) {
+  static const struct txb_saga_bugs guesses = {.pivot_guessed = true}, forgets = {.late_effect_ignored = true};
+  return txb_bug("saga_pivot_guessed") ? &guesses : txb_bug("saga_late_effect_ignored") ? &forgets : NULL;
+}
+
 static enum txb_rc find_cases(struct txb_coordinator *c, struct txb_error *err) {
   TXB_CLEANUP(txb_free_ptr) struct txb_saga_message **sorted = NULL;
   size_t count = 0;
@@ -70,8 +77,8 @@ static enum txb_rc find_cases(struct txb_coordinator *c, struct txb_error *err) 
   c->case_count = 0;
   for (size_t s = 0; s < count; s++) {
     if (s == 0 || by_saga(&sorted[s - 1], &sorted[s]) != 0)
-      c->cases[c->case_count++] =
-          (struct txb_saga_case){.instance = {.id = sorted[s]->saga, .started_us = sorted[s]->started_us}};
+      c->cases[c->case_count++] = (struct txb_saga_case){
+          .instance = {.id = sorted[s]->saga, .started_us = sorted[s]->started_us, .bugs = planted()}};
     sorted[s]->instance = c->case_count - 1;
   }
   return TXB_OK;
@@ -88,7 +95,7 @@ static enum txb_rc add_json(struct txb_pg_params *p, const json_t *value, struct
     txb_pg_array_jsonb(p, txb_slice_of(NULL, 0));
     return TXB_OK;
   }
-  char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
+  char *text = txb_saga_json_text(value);
   if (text == NULL)
     return TXB_FAIL(err, TXB_FATAL, "no memory for a saga's input");
   txb_pg_array_jsonb(p, txb_slice_text(text));

@@ -66,6 +66,9 @@ void txb_saga_ledger_init(struct txb_saga_ledger *ledger);
 void txb_saga_ledger_clear(struct txb_saga_ledger *ledger); /* keeps the memory */
 void txb_saga_ledger_fini(struct txb_saga_ledger *ledger);
 
+/* JSON text, for free(); NULL: no memory. */
+char *txb_saga_json_text(const json_t *value);
+
 struct txb_saga_instance {
   /* Given. All borrowed, for as long as the instance lives. */
   const struct txb_saga_definition *definition;

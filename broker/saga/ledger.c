@@ -67,7 +67,7 @@ static bool has_reals(const json_t *value) {
 }
 
 /* The text that jansson makes, with 0.1 as 0.1 where fewer digits say the same. */
-static char *text_of(const json_t *value) {
+char *txb_saga_json_text(const json_t *value) {
   enum { FLAGS = JSON_COMPACT | JSON_ENCODE_ANY };
   if (!has_reals(value))
     return json_dumps(value, FLAGS);
@@ -83,7 +83,7 @@ static char *text_of(const json_t *value) {
 
 enum txb_rc txb_saga_keep_json(struct txb_saga_ledger *ledger, const json_t *value, struct txb_slice *out,
                                struct txb_error *err) {
-  char *kept, *text = text_of(value);
+  char *kept, *text = txb_saga_json_text(value);
   if (text == NULL)
     return TXB_FAIL(err, TXB_FATAL, "no memory for a saga's JSON");
   size_t size = strlen(text);

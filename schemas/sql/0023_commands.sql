@@ -294,6 +294,21 @@ COMMENT ON FUNCTION txb.command_enter(jsonb) IS
   'Takes the step of a command to the end of the transaction. runs: its handler is to be called, a compensation''s with '
   'the output of its action; else the answer is known. Without a saga: it runs. TXB04: its saga is older than the barrier';
 
+-- The coordinator carries numbers as integers of 64 bits and as binary fractions. Others would come out of it as other
+-- numbers, or not at all; amounts of money are among them.
+CREATE FUNCTION txb.json_number_problem(value jsonb, path text) RETURNS text
+LANGUAGE sql STABLE PARALLEL SAFE SET extra_float_digits = 1
+AS $$
+  SELECT path || ' holds the number ' || left(n.v::text, 40) || ', which has too many digits: give it as a text'
+    FROM (SELECT q.v::numeric AS v FROM jsonb_path_query(value, 'strict $.** ? (@.type() == "number")') AS q (v)) AS n
+   WHERE NOT CASE WHEN scale(n.v) = 0 THEN n.v BETWEEN -9223372036854775808 AND 9223372036854775807
+                  WHEN abs(n.v) NOT BETWEEN 1e-300 AND 1e300 THEN n.v = 0
+                  ELSE n.v::float8::text::numeric = n.v END
+   LIMIT 1
+$$;
+COMMENT ON FUNCTION txb.json_number_problem(jsonb, text) IS
+  'The first number in a JSON value that a saga can''t carry; null: it carries all of them. path: what the value is called';
+
 -- The row is the caller's, by txb.command_enter in the same transaction, when a handler ran.
 CREATE FUNCTION txb.command_leave(m txb.message, said text, output jsonb, reason text, ran boolean) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp SET enable_seqscan = off SET jit = off
@@ -307,6 +322,9 @@ DECLARE
   key text := coalesce(h ->> 'txb-saga', txb.key_text(m.key));
 BEGIN
   IF ran AND h ? 'txb-saga' THEN
+    IF txb.json_number_problem(command_leave.output, 'the output') IS NOT NULL THEN
+      RAISE EXCEPTION '%', txb.json_number_problem(command_leave.output, 'the output') USING ERRCODE = '22003';
+    END IF;
     IF operation = 'forward' AND answer <> 'ok' THEN
       DELETE FROM txb.barrier AS b
        WHERE b.saga_id = (h ->> 'txb-saga')::uuid AND b.step = h ->> 'txb-saga-step' AND b.started_at = txb.saga_time(h);

@@ -470,11 +470,6 @@ RETURN jsonb_build_object('txb-saga', id::text,
                           'txb-saga-started', (extract(epoch FROM started_at) * 1000000)::bigint::text);
 COMMENT ON FUNCTION txb.saga_reference(uuid, timestamptz) IS 'The headers of messages to the coordinator about a saga';
 
-CREATE FUNCTION txb.is_topic(topic text) RETURNS boolean
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN coalesce(topic ~ '^[a-zA-Z0-9._-]{1,249}$' AND topic NOT IN ('.', '..'), true);
-COMMENT ON FUNCTION txb.is_topic(text) IS 'Whether Kafka takes it for the name of a topic; null: true';
-
 CREATE FUNCTION txb.saga_start(name text, input jsonb, key text DEFAULT NULL, deadline interval DEFAULT NULL,
                                reply_topic text DEFAULT NULL, coordinator text DEFAULT NULL) RETURNS uuid
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
@@ -494,9 +489,10 @@ BEGIN
   ELSIF name IS NULL OR input IS NULL THEN
     RAISE EXCEPTION 'txb.saga_start: % is null', CASE WHEN name IS NULL THEN 'name' ELSE 'input' END
       USING ERRCODE = '22023', HINT = 'Name a saga that is deployed; an input is any JSON value, be it {}.';
-  ELSIF NOT txb.is_topic(reply_topic) THEN
-    RAISE EXCEPTION 'txb.saga_start: reply_topic "%" is not a Kafka topic name', left(reply_topic, 300)
-      USING ERRCODE = '22023';
+  ELSIF txb.json_number_problem(input, 'input') IS NOT NULL THEN
+    RAISE EXCEPTION 'txb.saga_start: %', txb.json_number_problem(input, 'input') USING ERRCODE = '22023';
+  ELSIF txb.topic_problem(saga_start.reply_topic) IS NOT NULL THEN
+    RAISE EXCEPTION 'txb.saga_start: reply_%', txb.topic_problem(saga_start.reply_topic) USING ERRCODE = '22023';
   END IF;
   IF saga_start.coordinator IS NOT NULL THEN
     PERFORM txb.publish(topic, id::text, 'txb.saga.start',
@@ -579,17 +575,19 @@ BEGIN
     SELECT f.version, f.input_schema, f.deadline_ms, f.reply_topic INTO d FROM txb.saga_definition AS f
      WHERE f.name = one.name AND (one.version IS NULL OR f.version = one.version) ORDER BY f.version DESC LIMIT 1;
     why := CASE WHEN d.version IS NULL THEN 'there is no saga "' || coalesce(left(one.name, 100), '') || '"'
-                WHEN one.deadline_ms NOT BETWEEN 1 AND 3155760000000 THEN
-                  'deadline_ms is ' || one.deadline_ms || ', allowed are 1 to a hundred years'
-                WHEN NOT txb.is_topic(one.reply_topic) THEN
-                  'reply_topic "' || left(one.reply_topic, 300) || '" is not a Kafka topic name'
+                WHEN txb.topic_problem(one.reply_topic) IS NOT NULL THEN 'reply_' || txb.topic_problem(one.reply_topic)
+                WHEN octet_length(one.key) NOT BETWEEN 1 AND 1024
+                  THEN 'key has ' || octet_length(one.key) || ' bytes, 1 to 1024 are allowed'
+                WHEN one.deadline_ms NOT BETWEEN 1 AND 31536000000
+                  THEN 'deadline_ms is ' || one.deadline_ms || ', it must be above 0 and at most a year'
                 ELSE txb.json_schema_problem(d.input_schema, coalesce(one.input, 'null'), 'input') END;
+    -- A refused one is told where it can be told, by a key that a message can have.
     INSERT INTO txb.saga AS s (id, started_at, name, version, key, input, deadline_at, reply_topic, parent, started_by)
-    VALUES (one.id, one.started_at, coalesce(left(one.name, 100), ''), coalesce(d.version, 0), one.key,
-            coalesce(one.input, 'null'),
+    VALUES (one.id, one.started_at, coalesce(left(one.name, 100), ''), coalesce(d.version, 0),
+            CASE WHEN octet_length(one.key) BETWEEN 1 AND 1024 THEN one.key END, coalesce(one.input, 'null'),
             CASE WHEN why IS NULL
                  THEN one.started_at + coalesce(one.deadline_ms, d.deadline_ms) * interval '1 millisecond' END,
-            CASE WHEN txb.is_topic(one.reply_topic) THEN coalesce(one.reply_topic, d.reply_topic) END, one.parent,
+            coalesce(CASE WHEN txb.topic_problem(one.reply_topic) IS NULL THEN one.reply_topic END, d.reply_topic), one.parent,
             'a message')
     ON CONFLICT DO NOTHING;
     CONTINUE WHEN NOT FOUND;

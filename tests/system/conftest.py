@@ -11,6 +11,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from txbtest.kafka import Kafka  # pylint: disable=wrong-import-position
 from txbtest.postgres import Postgres  # pylint: disable=wrong-import-position
 from txbtest.program import System  # pylint: disable=wrong-import-position
+from txbtest.travel import Travel  # pylint: disable=wrong-import-position
 
 SEED = int(os.environ.get("TXB_SEED") or random.SystemRandom().randrange(1, 1_000_000))
 os.environ["TXB_SEED"] = str(SEED)  # the same one for processes that run a part of the tests (pytest -n)
@@ -82,6 +83,35 @@ def systems(request):
     yield make
     for system in made:
         system.close()
+
+
+@pytest.fixture
+def travels(request, postgres, kafka):
+    """Makes installations for sagas that end with the test: travels(...)."""
+    made = request.node.systems = []
+
+    def make(**options):
+        made.append(Travel(postgres, kafka, SEED, **options))
+        return made[-1]
+
+    yield make
+    for travel in made:
+        travel.close()
+
+
+@pytest.fixture(scope="module")
+def agency(postgres, kafka):
+    """An installation whose coordinator, participants and relays run in one process, for all tests of a module that leave it alone."""
+    made = Travel(postgres, kafka, SEED, group={"retry": {"first_ms": 20, "cap_ms": 100}})
+    made.start("run")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def travel(request, agency):
+    request.node.systems = [agency]
+    return agency
 
 
 NAMES = []

@@ -10,6 +10,7 @@ import os
 import random
 
 import pytest
+import test_saga_crash
 
 from txbtest import process
 from txbtest.bank import QUICK, Writers
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.crash
 
 RUNS = int(os.environ.get("TXB_CRASH_RUNS") or 1)
 SIDE_BY_SIDE = 5
-FAILPOINTS = fault_names("txb_failpoint_names")
+FAILPOINTS = [name for name in fault_names("txb_failpoint_names") if name not in test_saga_crash.ONLY_SAGAS]
 # How many passes at most are let go by before the kill, where a program passes more than once while it is loaded.
 PASSES = {"relay.after_acquire": 1, "worker.after_assign": 1, "worker.after_take": 3, "worker.on_revoke": 1, "relay.before_record_failed": 1,
           "relay.after_record_failed": 1, "relay.after_decisions": 1, "relay.before_settle": 1, "relay.after_settle": 1,

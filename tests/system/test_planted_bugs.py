@@ -6,6 +6,7 @@ import datetime
 import pytest
 
 import test_hazard
+import test_saga_bugs
 from txbtest import hazard, moments, process
 from txbtest.bank import QUICK, Writers
 from txbtest.program import fault_names
@@ -383,6 +384,6 @@ def test_a_planted_bug_is_caught_and_nothing_is_found_without_it(scenario, bug, 
 
 
 def test_every_planted_bug_has_a_test_that_is_there_to_catch_it():
-    covered = [bug for bugs in SCENARIOS.values() for bug in bugs if bug not in IN_SQL] + test_hazard.BUGS
+    covered = [bug for bugs in SCENARIOS.values() for bug in bugs if bug not in IN_SQL] + test_hazard.BUGS + test_saga_bugs.BUGS
     assert sorted(fault_names("txb_bug_names")) == sorted({*covered, *SIMULATED})
     assert len(set(covered)) >= 12

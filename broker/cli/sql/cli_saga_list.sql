@@ -11,7 +11,7 @@ SELECT pg_catalog.jsonb_build_object(
                               WHERE e.state IS NULL AND v.saga_id = g.id AND v.started_at = g.started_at AND v.event <> 'ignored'
                               ORDER BY v.n DESC LIMIT 1) AS l ON l.event = 'stuck'
          WHERE ($1::text IS NULL OR g.name = $1) AND ($3::text IS NULL OR g.key = $3)
-           AND ($4::timestamptz IS NULL OR g.started_at < $4)) AS s
+           AND ($4::text IS NULL OR g.started_at < $4::text::timestamptz)) AS s
  WHERE $2::text IS NULL OR s.state = $2
  ORDER BY s.started_at DESC, s.id DESC
  LIMIT $5

@@ -1,0 +1,302 @@
+"""Commands of sagas that fail for good, what people decide about them, and what `txbroker saga` says to what it can't do."""
+
+import json
+import uuid
+
+import pytest
+
+from txbtest import process
+from txbtest.program import FAILED, USAGE, command
+from txbtest.travel import Travel
+
+NOBODY = "0190163d-8694-739b-aea5-966c26f8ad91"
+
+
+@pytest.fixture(scope="module")
+def agency(postgres, kafka, seed):
+    """As elsewhere, and commands are given up after two attempts."""
+    made = Travel(postgres, kafka, seed, group={"retry": {"attempts_max": 2, "first_ms": 20, "cap_ms": 50}})
+    made.start("run")
+    yield made
+    made.close()
+
+
+def one_line(err):
+    """What was said, in one line."""
+    assert err.startswith("txbroker: ") and err.count("\n") == 1, err
+    return err
+
+
+# -- commands that are given up --------------------------------------------------------------------------------------------------
+
+
+def test_a_command_out_of_attempts_is_refused_and_holds_nothing_up(travel):
+    """S1: the compensation of `out` comes through the topic, with the key, in which `back` died."""
+    name = travel.deployed("return", [travel.step("out", what="flight"), travel.step("back", what="flight"), travel.step("payment", "pivot")])
+    saga, = travel.begin(1, lambda n: {"fail": {"back": 1000}}, name=name)
+    travel.wait_ended([saga])
+    result = travel.result(saga)
+    assert result["state"] == "compensated" and result["reason"] == "back: given up after 2 attempts: the back office is closed"
+    assert [event for event in travel.events(saga) if not event.endswith("begin")] == ["start", "out: effect", "back: refused", "out: compensated", "end"]
+    assert travel.failed("flight", "state, attempts, convert_from(key, 'UTF8'), type") == [("dead", 2, str(saga), "back.book")]
+    assert travel.postgres.value(travel.databases["flight"], "SELECT sum(held) FROM txb.consumer_offset") == 0
+    # In one transaction: the row and the answer have the same xmin, and so has what the barrier says.
+    assert travel.postgres.query(travel.databases["flight"], """
+        SELECT DISTINCT b.state FROM txb.failed AS f JOIN txb.barrier AS b ON b.saga_id::text = f.headers ->> 'txb-saga' AND b.step = 'back'
+         JOIN txb.outbox AS o ON o.key = convert_from(f.key, 'UTF8') AND o.xmin = b.xmin WHERE f.xmin = b.xmin""") == [("refused",)]
+    travel.check()
+    # Its retry changes nothing any more.
+    number = travel.failed("flight", "number")[0][0]
+    code, out, err = command("-d", travel.postgres.uri(travel.databases["flight"]), "failed", "retry", str(number), "--yes", "--reason", "a test")
+    assert code == 0, out + err
+    other, = travel.begin(1, name=travel.deployed("trip"))  # a worker that is idle looks for decisions now and then only
+    process.wait_for(lambda: travel.failed("flight") == [("resolved",)], lambda: f"{travel.failed('flight')}\n{travel.logs_text()}", 60, alive=travel.alive)
+    travel.wait_ended([other])
+    travel.check()
+
+
+def stuck(travel):
+    """A saga whose hotel can't be cancelled, and the number of its last event."""
+    steps = [travel.step(what, retry={"attempts": 2, "first": "20ms"}) for what in ("flight", "hotel")] + [travel.step("payment", "pivot")]
+    saga, = travel.begin(1, lambda n: {"refuse": "payment", "stick": {"hotel": 1000}}, name=travel.deployed("sticky", steps))
+    travel.wait_event([saga], "hotel: stuck")
+    return saga, len(travel.events(saga))
+
+
+def mend(travel, saga):
+    travel.postgres.query(travel.databases["hotel"], "INSERT INTO travel.mended VALUES (%s)", (saga,))
+
+
+def test_a_compensation_that_never_succeeds_waits_for_a_person_who_mends_and_retries(travel):
+    saga, at = stuck(travel)
+    code, document, err = travel.saga("list", "--state", "stuck")
+    assert code == 0 and [(row["saga"], row["state"]) for row in document["sagas"]] == [(str(saga), "stuck")], err
+    assert "hotel" in document["sagas"][0]["reason"]
+    code, counts, _ = travel.saga("list", "--count", "--name", "sticky")
+    assert code == 0 and counts["stuck"] == 1 and counts["running"] == 0
+    code, out, err = travel.cli("saga", "show", str(saga))
+    assert code == 0, err
+    assert "hotel waits for a person:" in out and f"saga retry {saga} hotel --at {at} --reason" in out and f"saga mark {saga} hotel --undone --at {at}" in out
+    assert f"mark {saga} hotel --done" not in out and "the hotel office is closed" in out
+    assert travel.bookings()[saga] == ["flight", "hotel"]
+    # Tried again before the cause is mended it is stuck again.
+    code, document, err = travel.saga("retry", str(saga), "hotel", "--at", str(at), "--reason", "perhaps")
+    assert code == 0 and document["event"]["event"] == "retry" and document["taken_up"], err
+    process.wait_for(lambda: travel.events(saga).count("hotel: stuck") == 2, travel.open_text, 60, alive=travel.alive)
+    mend(travel, saga)
+    code, document, err = travel.saga("retry", str(saga), "hotel", "--at", str(len(travel.events(saga))), "--reason", "the office is open")
+    assert code == 0 and not document["refused"], err
+    travel.wait_ended([saga])
+    assert travel.result(saga)["state"] == "compensated"
+    assert travel.query("SELECT reason FROM txb.audit WHERE action = 'saga retry' AND filter ->> 'saga' = %s ORDER BY at", str(saga)) == [("perhaps",), ("the office is open",)]
+    travel.check()
+
+
+def test_what_a_person_marks_as_undone_is_taken_as_undone(travel):
+    saga, at = stuck(travel)
+    code, document, err = travel.saga("mark", str(saga), "hotel", "--undone", "--at", str(at), "--reason", "by telephone")
+    assert code == 0 and document["event"]["event"] == "mark_undone", err
+    travel.wait_ended([saga])
+    assert travel.result(saga)["state"] == "compensated" and travel.bookings()[saga] == ["hotel"]
+    travel.wants[saga] = ["hotel"]
+    travel.check()
+
+
+def unchanged(travel, saga):
+    return travel.query("SELECT (SELECT count(*) FROM txb.saga_event WHERE saga_id = %s), (SELECT count(*) FROM txb.audit), (SELECT count(*) FROM txb.outbox)", saga)
+
+
+def test_decisions_that_are_late_stale_or_out_of_place_change_nothing(travel):
+    saga, at = stuck(travel)
+    ended, = travel.begin(1, name=travel.deployed("trip"))
+    travel.wait_ended([ended])
+    why = ["--reason", "a test"]
+    for args, code, text in [
+            (["retry", saga, "hotel", "--at", at - 1, *why], FAILED, f"saga {saga} has gone on since: it is at event {at}, not at {at - 1}"),
+            (["mark", saga, "hotel", "--undone", "--at", 1, *why], FAILED, f"it is at event {at}, not at 1"),
+            (["cancel", saga, "--at", at + 1, *why], FAILED, f"it is at event {at}, not at {at + 1}"),
+            (["retry", ended, "hotel", *why], FAILED, f"saga {ended} has ended at"),
+            (["mark", ended, "hotel", "--done", *why], FAILED, "it is completed"),
+            (["cancel", ended, *why], FAILED, f"saga {ended} has ended at"),
+            (["retry", NOBODY, "hotel", *why], USAGE, f"there is no saga {NOBODY}"),
+            (["mark", NOBODY, "hotel", "--undone", *why], USAGE, f"there is no saga {NOBODY}"),
+            (["cancel", NOBODY, *why], USAGE, f"there is no saga {NOBODY}"),
+            (["cancel", "trip-42", *why], USAGE, '"trip-42" is no saga\'s id'),
+            (["retry", saga, "hotel"], USAGE, "--reason"),
+            (["retry", saga, "hotel", "--reason", " "], USAGE, "--reason"),
+            (["mark", saga, "hotel", *why], USAGE, "--done"),
+            (["mark", saga, "hotel", "--done", "--undone", *why], USAGE, "--undone"),
+            (["retry", saga, "hotel", "--at", "never", *why], USAGE, "--at")]:
+        before = unchanged(travel, saga)
+        found, document, err = travel.saga(*map(str, args))
+        assert (found, document) == (code, None) and text in one_line(err), f"{args}: exit {found}\n{err}"
+        assert unchanged(travel, saga) == before, args
+    # These the coordinator refuses, which is an event.
+    for args, text in [(["retry", saga, "flight"], "the decision retry does not fit a step that is done"),
+                       (["mark", saga, "hotel", "--done"], "the decision mark_done does not fit a step that is stuck_compensation"),
+                       (["retry", saga, "cruise"], "the decision retry is about cruise: there is no such step"),
+                       (["cancel", saga], "cancelled too late: the saga is compensating, and can't turn back any more")]:
+        code, _, err = travel.cli("saga", *map(str, args), *why)
+        assert code == FAILED and one_line(err) == f"txbroker: refused: {text}\n", err
+    assert travel.events(saga)[at:] == ["flight: ignored", "hotel: ignored", "ignored", "ignored"]
+    mend(travel, saga)
+    code, _, err = travel.saga("retry", str(saga), "hotel", *why)
+    assert code == 0, err
+    travel.wait_ended([saga])
+    travel.check()
+
+
+def test_a_running_saga_is_cancelled(travel):
+    travel.deployed("trip")
+    with travel.postgres.session(travel.databases["hotel"]) as gate:
+        gate.cursor().execute("BEGIN; LOCK TABLE travel.account IN ACCESS EXCLUSIVE MODE")
+        saga, = travel.begin(1)
+        travel.wait_event([saga], "hotel: begin")
+        code, document, err = travel.saga("cancel", str(saga), "--reason", "it rains")
+        assert code == 0 and document["event"]["event"] == "turn_back" and document["event"]["reason"] == "it rains", err
+        gate.cursor().execute("ROLLBACK")
+    travel.wait_ended([saga])
+    assert travel.result(saga)["state"] == "compensated" and travel.result(saga)["reason"] == "it rains"
+    assert "hotel: compensated" in travel.events(saga) and "payment: begin" not in travel.events(saga)
+    travel.check()
+
+
+# -- bad input -------------------------------------------------------------------------------------------------------------------
+
+
+def changed(**changes):
+    """Of the first step."""
+    def change(definition):
+        definition["steps"][0].update(changes)
+    return change
+
+
+def whole(**changes):
+    return lambda definition: definition.update(changes)
+
+
+def without(step, *keys):
+    def change(definition):
+        for key in keys:
+            del definition["steps"][step][key]
+    return change
+
+
+def third(**changes):
+    return lambda definition: definition["steps"][2].update(changes)
+
+
+def swapped(definition):
+    definition["steps"].reverse()
+
+
+UNSAFE = {
+    "no steps": (whole(steps=[]), "steps"),
+    "no name": (lambda d: d.pop("name"), "name is missing"),
+    "a name that is none": (whole(name="Trip to Rome"), "name"),
+    "version 0": (whole(version=0), "version"),
+    "a key that nobody knows": (whole(retries=3), 'unknown key "retries"'),
+    "a step's key that nobody knows": (changed(timeuot="1s"), 'unknown key "timeuot"; did you mean timeout?'),
+    "a kind that nobody knows": (changed(kind="optional"), "must be compensatable, pivot, retriable or reserve"),
+    "no compensation": (without(0, "compensation"), "compensation is missing: a compensatable step needs one"),
+    "a compensated pivot": (third(compensation={"type": "payment.cancel"}), "steps[2].compensation"),
+    "no topic": (without(0, "topic"), "topic is missing"),
+    "a topic that is no name": (changed(topic="a b"), "steps[0].topic: the name of a topic"),
+    "a topic that is not there": (changed(topic="nowhere.at.all"), "steps[0].topic: there is no topic nowhere.at.all at"),
+    "two of a name": (changed(name="hotel"), "is already named hotel"),
+    "two pivots": (lambda d: d["steps"].append({**d["steps"][2], "name": "tip"}), "is a second pivot: there is one point of no return"),
+    "compensatable behind the pivot": (swapped, "can't be compensated, and does not come after all steps that can"),
+    "a pivot beside what can be compensated": (third(after=["flight"]), "does not come after all steps that can"),
+    "retriable before the pivot": (lambda d: d["steps"].insert(2, {"name": "post", "kind": "retriable", "topic": d["steps"][0]["topic"], "type": "post.send"}),
+                                   "is retriable and does not come after the pivot"),
+    "a cycle": (changed(after=["hotel"]), "cycle"),
+    "after nobody": (changed(after=["hotle"]), 'there is no step "hotle"; did you mean hotel?'),
+    "a time-out that is none": (changed(timeout="soon"), "must be a duration above 0"),
+    "attempts that are none": (changed(retry={"attempts": 0}), "must be a whole number from 1 to"),
+    "what is not known yet": (changed(input={"hotel": "{steps.hotel.output.booking}"}), "step hotel is not before step flight"),
+    "its own output": (changed(compensation={"type": "flight.cancel", "input": {"n": "{steps.flight.output.booking}"}}), "is what the step itself gives"),
+    "what may be skipped": (lambda d: (d["steps"][0].update(when="input.amount > 3"), d["steps"][1].update(input={"n": "{steps.flight.output.booking}"})),
+                            "step flight has a when, and may be skipped"),
+    "a path that is none": (changed(input={"n": "{outputs.flight}"}), "steps[0].input.n"),
+    "a condition that is none": (changed(when="input.amount >"), "steps[0].when"),
+    "an output of nobody": (whole(output={"n": "{steps.cruise.output.n}"}), 'there is no step "cruise"'),
+    "a saga as a step": (lambda d: d["steps"].__setitem__(0, {"name": "flight", "kind": "compensatable", "saga": {"name": "flights"}}), "can't be run by this version"),
+    "locks": (whole(locks=["customer:{input.customer}"]), "locks: this version takes none"),
+    "a schema with what is not checked": (whole(input={"type": "object", "oneOf": []}), "input.oneOf is not checked here"),
+    "a deadline that is none": (whole(deadline="-1s"), "must be a duration above 0"),
+}
+
+
+@pytest.mark.parametrize("what", UNSAFE)
+def test_a_definition_that_can_t_be_run_safely_is_not_deployed(what, travel):
+    definition = travel.definition(name="unsafe")
+    del definition["output"]
+    UNSAFE[what][0](definition)
+    code, document, err = travel.deploy(definition)
+    assert (code, document) == (USAGE, None) and UNSAFE[what][1] in one_line(err), f"exit {code}\n{err}"
+    assert travel.query("SELECT 1 FROM txb.saga_definition WHERE name = 'unsafe'") == []
+
+
+def test_a_version_is_deployed_once(travel):
+    for _ in range(2):
+        code, document, err = travel.deploy(travel.definition(name="once"))
+        assert code == 0, err
+    assert document["new"] is False
+    code, _, err = travel.deploy(travel.definition(name="once", deadline="1m"))
+    assert code != 0 and "version 1 of saga once was deployed at" in err and "give this one version 2" in one_line(err), err
+    assert travel.query("SELECT version, deadline_ms FROM txb.saga_definition WHERE name = 'once'") == [(1, None)]
+
+
+@pytest.mark.parametrize("args,stdin,text", [
+    (["deploy", "-"], b'{"name": "trip",\n "version" 1}', "standard input:2"),
+    (["deploy", "-"], b"", "standard input"),
+    (["deploy", "-"], b"[]", "must be an object"),
+    (["deploy", "/nowhere/trip.json"], None, "/nowhere/trip.json"),
+    (["deploy", "-"], b'{"name": "' + 300_000 * b"x" + b'"}', "standard input"),
+    (["deploy"], None, "FILE"),
+    (["start"], None, "NAME"),
+    (["start", "cruise"], None, 'there is no saga "cruise"'),
+    (["start", "trip", "--input", "{"], None, "the input is no JSON: line 1"),
+    (["start", "trip", "--input", "{}"], None, "input.amount is missing"),
+    (["start", "trip", "--input", '{"amount": 0}'], None, "input.amount is 0, it must be at least 1"),
+    (["start", "trip", "--input", '{"amount": "5"}'], None, 'input.amount is "5", which is no integer'),
+    (["start", "trip", "--input", "5"], None, "input is 5, which is no object"),
+    (["start", "trip", "--input", "{}", "--input-file", "-"], b"{}", "--input and --input-file are two inputs: give one"),
+    (["start", "trip", "--input-file", "/nowhere/input.json"], None, "/nowhere/input.json"),
+    (["start", "trip", "--input", '{"amount": 5}', "--deadline", "soon"], None, "--deadline soon is no time"),
+    (["start", "trip", "--input", '{"amount": 5}', "--deadline", "0s"], None, "--deadline 0s is no time"),
+    (["start", "trip", "--input", '{"amount": 5}', "--wait", "5"], None, "--wait 5 is no time"),
+    (["start", "trip", "--input", '{"amount": 5}', "--key", ""], None, "key"),
+    (["start", "trip", "--input", '{"amount": 5}', "--key", 1025 * "k"], None, "key has 1025 bytes, 1 to 1024 are allowed"),
+    (["start", "trip", "--input", '{"amount": 5}', "--reply-topic", "a b"], None, 'reply_topic "a b" is not a Kafka topic name'),
+    (["start", "trip", "--input", '{"amount": 5}', "--coordinator", "a b"], None, "topic"),
+    (["start", "trip", "--input", '{"amount": 5}', "--coordinator", "x", "--wait", "1s"], None, "--wait looks into the coordinator's database"),
+    (["wait"], None, "ID"),
+    (["wait", "42"], None, '"42" is no saga\'s id'),
+    (["wait", NOBODY, "--timeout", "-1s"], None, "--timeout -1s is no time"),
+    (["show", "42"], None, '"42" is no saga\'s id'),
+    (["show", NOBODY], None, f"there is no saga {NOBODY}"),
+    (["list", "--state", "lost"], None, "--state"),
+    (["list", "--limit", "0"], None, "--limit"),
+    (["list", "--before", "teatime"], None, "teatime"),
+], ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "")
+def test_bad_input_is_told_in_one_line_and_starts_nothing(args, stdin, text, travel):
+    travel.deployed("trip")
+    before = travel.query("SELECT count(*) FROM txb.saga")
+    code, document, err = travel.saga(*args, stdin=stdin)
+    assert (code, document) == (USAGE, None) and text in one_line(err), f"exit {code}: {document}\n{err}"
+    assert travel.query("SELECT count(*) FROM txb.saga") == before
+
+
+def test_waiting_for_a_saga_that_is_not_there_says_that_it_is_not_known(travel):
+    code, document, err = travel.saga("wait", NOBODY, "--timeout", "10ms")
+    assert code == FAILED and document["state"] == "unknown", err
+    code, out, _ = travel.cli("saga", "wait", NOBODY, "--timeout", "10ms")
+    assert code == FAILED and out == f"saga {NOBODY} is not known here (yet): ask again, txbroker saga wait {NOBODY}\n"
+
+
+def test_without_a_coordinator_a_start_says_that_nobody_would_take_it_up(travels):
+    travel = travels()
+    code, _, err = travel.cli("saga", "start", "trip", "--input", json.dumps({"amount": 1}))
+    assert code != 0 and 'there is no saga "trip"' in one_line(err)
+    assert travel.query("SELECT 1 FROM txb.saga") == [] and uuid.UUID(NOBODY).version == 7
