@@ -122,7 +122,8 @@ static enum txb_rc fire_timers(struct txb_coordinator *c, struct txb_error *err)
     if (c->messages[m].kind == TXB_SAGA_MESSAGE_STRAY)
       continue;
     struct txb_saga_case *of = &c->cases[c->messages[m].instance];
-    if (of->found && of->instance.definition != NULL && of->instance.timer_us != 0 && of->instance.timer_us <= c->now_us)
+    if (of->found && of->instance.definition != NULL && of->instance.timer_us != 0 &&
+        of->instance.timer_us <= c->now_us)
       TXB_TRY(txb_saga_instance_on_timer(&of->instance, of->instance.timer_us, &moment, &c->ledger, err));
   }
   return TXB_OK;

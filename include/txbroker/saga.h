@@ -26,12 +26,14 @@ extern "C" {
 
 /* What to start. All texts are UTF-8, and so must be the connection's client_encoding. */
 struct txb_saga_order {
-  const char *name;        /* of a saga that is deployed in this database, or at the coordinator */
-  const char *input_json;  /* NULL: {} */
-  const char *key;         /* NULL, or 1 to 1,024 bytes: a repeated start of that name gives the first saga's id, and starts nothing */
+  const char *name;       /* of a saga that is deployed in this database, or at the coordinator */
+  const char *input_json; /* NULL: {} */
+  const char
+      *key; /* NULL, or 1 to 1,024 bytes: a repeated start of that name gives the first saga's id, and starts nothing */
   int64_t deadline_ms;     /* 0: the definition's; else then it turns back, unless its pivot took effect */
   const char *reply_topic; /* NULL: the definition's; else where its end is told */
-  const char *coordinator; /* NULL: of this database; else the topic of a coordinator with another one: the start travels through this outbox, and what
+  const char *
+      coordinator; /* NULL: of this database; else the topic of a coordinator with another one: the start travels through this outbox, and what
                               is wrong with it is told by the saga's end */
 };
 
