@@ -25,10 +25,16 @@ static enum txb_rc replay(const struct txb_saga_shown *shown, struct txb_saga_in
   TXB_TRY(txb_saga_id_parse(txb_failed_text(shown->saga, "saga"), &i->id, err));
   txb_saga_instance_init(i);
   json_array_foreach(shown->events, n, event) {
-    TXB_TRY(txb_saga_instance_replay(i, (int32_t)txb_failed_integer(event, "n"), txb_failed_text(event, "event"),
-                                     slice_of(event, "step"), (int32_t)txb_failed_integer(event, "sending"),
-                                     txb_failed_integer(event, "at_us"), txb_failed_integer(event, "timer_us"),
-                                     txb_slice_of(NULL, 0), txb_failed_text(event, "reason"), err));
+    const struct txb_saga_past past = {
+        .n = (int32_t)txb_failed_integer(event, "n"),
+        .event = txb_failed_text(event, "event"),
+        .step = slice_of(event, "step"),
+        .sending = (int32_t)txb_failed_integer(event, "sending"),
+        .at_us = txb_failed_integer(event, "at_us"),
+        .timer_us = txb_failed_integer(event, "timer_us"),
+        .reason = txb_failed_text(event, "reason"),
+    };
+    TXB_TRY(txb_saga_instance_replay(i, &past, err));
   }
   return TXB_OK;
 }

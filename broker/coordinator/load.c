@@ -250,11 +250,17 @@ static enum txb_rc take_events(struct txb_coordinator *c, struct txb_error *err)
     struct txb_saga_case *of = &c->cases[txb_pg_int8(r, row, EVENT_NTH) - 1];
     if (of->instance.definition == NULL)
       continue;
-    TXB_TRY(txb_saga_instance_replay(&of->instance, txb_pg_int4(r, row, EVENT_N), txb_pg_text(r, row, EVENT_EVENT),
-                                     txb_pg_bytes(r, row, EVENT_STEP),
-                                     txb_pg_is_null(r, row, EVENT_SENDING) ? 0 : txb_pg_int4(r, row, EVENT_SENDING),
-                                     txb_pg_timestamptz_us(r, row, EVENT_AT), time_or_none(r, row, EVENT_TIMER),
-                                     txb_pg_jsonb(r, row, EVENT_OUTPUT), txb_pg_text(r, row, EVENT_REASON), err));
+    const struct txb_saga_past past = {
+        .n = txb_pg_int4(r, row, EVENT_N),
+        .event = txb_pg_text(r, row, EVENT_EVENT),
+        .step = txb_pg_bytes(r, row, EVENT_STEP),
+        .sending = txb_pg_is_null(r, row, EVENT_SENDING) ? 0 : txb_pg_int4(r, row, EVENT_SENDING),
+        .at_us = txb_pg_timestamptz_us(r, row, EVENT_AT),
+        .timer_us = time_or_none(r, row, EVENT_TIMER),
+        .output = txb_pg_jsonb(r, row, EVENT_OUTPUT),
+        .reason = txb_pg_text(r, row, EVENT_REASON),
+    };
+    TXB_TRY(txb_saga_instance_replay(&of->instance, &past, err));
   }
   return TXB_OK;
 }

@@ -162,27 +162,27 @@ static void note_turn(struct txb_saga_instance *i, enum txb_saga_state before, i
   i->turned_why = why;
 }
 
-enum txb_rc txb_saga_instance_replay(struct txb_saga_instance *instance, int32_t n, const char *event,
-                                     struct txb_slice step, int32_t sending, int64_t at_us, int64_t timer_us,
-                                     struct txb_slice output, const char *reason, struct txb_error *err) {
+enum txb_rc txb_saga_instance_replay(struct txb_saga_instance *instance, const struct txb_saga_past *p,
+                                     struct txb_error *err) {
   struct txb_saga_actions actions;
   enum txb_saga_state before = instance->state.state;
-  int kind = kind_of(event), rule = kind >= ENTRY_STEP ? txb_saga_rule_of(instance->definition, step) : 0;
+  int kind = kind_of(p->event), rule = kind >= ENTRY_STEP ? txb_saga_rule_of(instance->definition, p->step) : 0;
   char id[37];
-  if (kind < 0 || rule < 0 || n != instance->n + 1 || !change(instance, kind, rule, sending, at_us, &actions)) {
+  if (kind < 0 || rule < 0 || p->n != instance->n + 1 ||
+      !change(instance, kind, rule, p->sending, p->at_us, &actions)) {
     txb_uuid_format(&instance->id, id);
     return TXB_FAIL(err, TXB_REFUSED,
                     "saga %s: its entry %" PRId32 ", %.40s of %.*s, does not follow from what came before"
                     " by version %" PRId32 " of %s",
-                    id, n, event, (int)step.size, (const char *)step.data, instance->definition->version,
+                    id, p->n, p->event, (int)p->step.size, (const char *)p->step.data, instance->definition->version,
                     instance->definition->name);
   }
   if (kind == ENTRY_STEP + TXB_STEP_ON_EFFECT)
-    instance->outputs[rule] = output;
-  if (timer_us != 0)
-    instance->timer_us = timer_us;
-  note_turn(instance, before, kind >= ENTRY_STEP ? rule : -1, reason != NULL ? reason : event);
-  instance->n = n;
+    instance->outputs[rule] = p->output;
+  if (p->timer_us != 0)
+    instance->timer_us = p->timer_us;
+  note_turn(instance, before, kind >= ENTRY_STEP ? rule : -1, p->reason != NULL ? p->reason : p->event);
+  instance->n = p->n;
   return TXB_OK;
 }
 

@@ -99,11 +99,20 @@ struct txb_saga_instance {
 void txb_saga_instance_init(struct txb_saga_instance *instance);
 void txb_saga_instance_fini(struct txb_saga_instance *instance);
 
-/* An entry that is stored already (reason NULL: none). Texts must live as long as the instance. TXB_REFUSED: the definition knows no such step,
- * or the entry can't follow what came before: the history is not this definition's. */
-enum txb_rc txb_saga_instance_replay(struct txb_saga_instance *instance, int32_t n, const char *event,
-                                     struct txb_slice step, int32_t sending, int64_t at_us, int64_t timer_us,
-                                     struct txb_slice output, const char *reason, struct txb_error *err) TXB_MUST_CHECK;
+/* An entry that is stored already, as far as the state follows from it. Texts must live as long as the instance. */
+struct txb_saga_past {
+  int32_t n;
+  const char *event;
+  struct txb_slice step; /* absent or empty: none */
+  int32_t sending;       /* 0: none */
+  int64_t at_us, timer_us;
+  struct txb_slice output; /* JSON text; absent: none */
+  const char *reason;      /* NULL: none */
+};
+/* TXB_REFUSED: the definition knows no such step, or the entry can't follow what came before: the history is not this
+ * definition's. */
+enum txb_rc txb_saga_instance_replay(struct txb_saga_instance *instance, const struct txb_saga_past *past,
+                                     struct txb_error *err) TXB_MUST_CHECK;
 
 /* Where and when something is told. */
 struct txb_saga_moment {

@@ -21,21 +21,31 @@ static void replay(struct saga_world *w, struct txb_saga_instance *i) {
     const struct saga_stored *s = &w->stored[n];
     bool forgotten = w->bugs->reload_without_outputs;
     struct txb_slice output = s->has_output && !forgotten ? txb_slice_text(s->output) : txb_slice_of(NULL, 0);
-    enum txb_rc rc = txb_saga_instance_replay(i, (int32_t)n + 1, s->event, txb_slice_text(s->step), s->sending,
-                                              s->at_us, w->bugs->reload_without_timer ? 0 : s->timer_us, output,
-                                              s->has_reason ? s->reason : NULL, &err);
-    if (rc != TXB_OK)
+    const struct txb_saga_past past = {.n = (int32_t)n + 1,
+                                       .event = s->event,
+                                       .step = txb_slice_text(s->step),
+                                       .sending = s->sending,
+                                       .at_us = s->at_us,
+                                       .timer_us = w->bugs->reload_without_timer ? 0 : s->timer_us,
+                                       .output = output,
+                                       .reason = s->has_reason ? s->reason : NULL};
+    if (txb_saga_instance_replay(i, &past, &err) != TXB_OK)
       saga_violated(w, "R: what was stored can't be replayed");
   }
 }
 
+static bool is_same_step(const struct txb_saga_step *a, const struct txb_saga_step *b) {
+  return a->state == b->state && a->asked == b->asked && a->attempts == b->attempts && a->sendings == b->sendings;
+}
+
 static bool is_same(const struct saga_world *w, const struct txb_saga_instance *a, const struct txb_saga_instance *b) {
   for (int rule = 0; rule < w->rules; rule++)
-    if (!txb_slice_equal(a->outputs[rule], b->outputs[rule]))
+    if (!txb_slice_equal(a->outputs[rule], b->outputs[rule]) ||
+        !is_same_step(&a->state.steps[rule], &b->state.steps[rule]))
       return false;
-  return memcmp(&a->state, &b->state, sizeof a->state) == 0 && memcmp(a->due_us, b->due_us, sizeof a->due_us) == 0 &&
-         a->n == b->n && a->begun == b->begun && a->ended == b->ended && a->timer_us == b->timer_us &&
-         a->fired_us == b->fired_us && a->turned_rule == b->turned_rule;
+  return a->state.state == b->state.state && memcmp(a->due_us, b->due_us, sizeof a->due_us) == 0 && a->n == b->n &&
+         a->begun == b->begun && a->ended == b->ended && a->timer_us == b->timer_us && a->fired_us == b->fired_us &&
+         a->turned_rule == b->turned_rule;
 }
 
 static void load(struct saga_world *w) {

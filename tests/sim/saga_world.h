@@ -122,7 +122,7 @@ bool saga_has_ended(const struct saga_world *w);
 
 /* saga_participant.c */
 void saga_participant_check_order(struct saga_world *w, int rule); /* of what is being undone */
-void saga_participant_take(struct saga_world *w, const struct saga_message_sim *command);
+void saga_participant_take(struct saga_world *w, const struct saga_message_sim *m);
 /* saga_coordinator.c: takes some of what lies in the partition, in one transaction. */
 void saga_coordinator_take(struct saga_world *w);
 

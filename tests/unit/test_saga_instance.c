@@ -337,12 +337,22 @@ Test(saga_instance, an_output_that_is_too_large_is_none) {
 
 /* ---- answers that change nothing ---------------------------------------------------------------- */
 
+static bool same_state(const struct txb_saga *a, const struct txb_saga *b) {
+  bool same = a->state == b->state;
+  for (int rule = 0; rule < TXB_SAGA_STEPS_MAX; rule++) {
+    const struct txb_saga_step *x = &a->steps[rule], *y = &b->steps[rule];
+    same = same && x->state == y->state && x->asked == y->asked && x->attempts == y->attempts &&
+           x->sendings == y->sendings;
+  }
+  return same;
+}
+
 static void is_ignored(struct txb_saga_answer a, const char *why) {
   struct txb_saga before = saga.state;
   cr_assert(txb_saga_instance_on_answer(&saga, &a, &moment, &ledger, &err) == TXB_OK);
   cr_assert_str_eq(last()->event, "ignored");
   reasons(why);
-  cr_assert(memcmp(&before, &saga.state, sizeof before) == 0);
+  cr_assert(same_state(&before, &saga.state));
   cr_assert(txb_slice_is_text(txb_slice_text(last()->reason)));
 }
 
@@ -594,7 +604,7 @@ static void is_refused(const char *decision, const char *step, int32_t seen, con
   cr_assert_str_eq(last()->event, "ignored");
   cr_assert_str_eq(last()->who, "ann");
   reasons(why);
-  cr_assert(memcmp(&before, &saga.state, sizeof before) == 0);
+  cr_assert(same_state(&before, &saga.state));
 }
 
 Test(saga_instance, decisions_that_do_not_fit_are_ignored_and_say_why) {
@@ -663,8 +673,15 @@ Test(saga_instance, a_person_can_retry_or_mark_what_is_stuck) {
 /* ---- replay ------------------------------------------------------------------------------------- */
 
 static enum txb_rc replay_entry(struct txb_saga_instance *i, const struct txb_saga_entry *e) {
-  return txb_saga_instance_replay(i, e->n, e->event, txb_slice_text(e->step), e->sending, e->at_us, e->timer_us,
-                                  e->output, e->reason, &err);
+  const struct txb_saga_past past = {.n = e->n,
+                                     .event = e->event,
+                                     .step = txb_slice_text(e->step),
+                                     .sending = e->sending,
+                                     .at_us = e->at_us,
+                                     .timer_us = e->timer_us,
+                                     .output = e->output,
+                                     .reason = e->reason};
+  return txb_saga_instance_replay(i, &past, &err);
 }
 
 static bool same_text(const char *a, const char *b) {
@@ -675,7 +692,7 @@ static void replays_to_the_same(const char *input) {
   struct txb_saga_instance again = fresh(input);
   for (size_t n = 0; n < ledger.entry_count; n++)
     cr_assert(replay_entry(&again, &ledger.entries[n]) == TXB_OK, "%s", err.message);
-  cr_assert(memcmp(&again.state, &saga.state, sizeof saga.state) == 0);
+  cr_assert(same_state(&again.state, &saga.state));
   cr_assert(memcmp(again.due_us, saga.due_us, sizeof saga.due_us) == 0);
   cr_assert(again.n == saga.n && again.ended == saga.ended && again.begun == saga.begun);
   cr_assert(again.timer_us == saga.timer_us && again.fired_us == saga.fired_us);
@@ -733,8 +750,8 @@ Test(saga_instance, whatever_happens_its_entries_make_the_same_state_again) {
 
 static void does_not_follow(int32_t n, const char *event, const char *step) {
   err.message[0] = '\0';
-  cr_assert(txb_saga_instance_replay(&saga, n, event, txb_slice_text(step), 0, 1, 0, txb_slice_of(NULL, 0), NULL,
-                                     &err) == TXB_REFUSED);
+  const struct txb_saga_past past = {.n = n, .event = event, .step = txb_slice_text(step), .at_us = 1};
+  cr_assert(txb_saga_instance_replay(&saga, &past, &err) == TXB_REFUSED);
   cr_assert(strstr(err.message, "does not follow from what came before by version 2 of trip") != NULL, "%s",
             err.message);
 }
