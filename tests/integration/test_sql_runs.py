@@ -6,12 +6,12 @@ import os
 import pytest
 from sqltest import ROOT
 
-TYPES = "text, text, int, int, uuid[], uuid[], bigint[], text[], bytea[], text[], timestamptz[], bytea[], text[], jsonb[], int, bigint"
+TYPES = "text, text, int, int, uuid[], uuid[], bigint[], text[], bytea[], text[], timestamptz[], bytea[], text[], jsonb[], int, bigint, boolean"
 
 
 def statement(name, handler=None):
     with open(os.path.join(ROOT, "consumer", "sql", f"{name}.sql"), encoding="utf-8") as file:
-        return file.read().replace("@handler@", handler or "")
+        return file.read().replace("@handler@", handler or "").replace("@handler_text@", f"'{handler}'")
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def apply(session, form, ids, run):
     applied = session.one(
         f"EXECUTE {form} ('g', 't', 0, 1, %s::uuid[], %s::uuid[], %s, array_fill('s'::text, ARRAY[%s]), array_fill('k'::bytea, ARRAY[%s]),"
         " array_fill('made'::text, ARRAY[%s]), array_fill(now(), ARRAY[%s]), array_fill('1'::bytea, ARRAY[%s]),"
-        " array_fill('text/plain'::text, ARRAY[%s]), array_fill('{}'::jsonb, ARRAY[%s]), 1, %s)",
+        " array_fill('text/plain'::text, ARRAY[%s]), array_fill('{}'::jsonb, ARRAY[%s]), 1, %s, false)",
         sorted(ids), ids, list(range(n)), n, n, n, n, n, n, n, run)
     session.do("COMMIT")
     return int(applied)
