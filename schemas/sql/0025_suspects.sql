@@ -78,4 +78,22 @@ BEGIN
 END
 $$;
 
+-- What is set aside under a marker, held behind its key or because its handler failed, was suspected with the others, and stays
+-- so: otherwise its deaths would be counted anew.
+CREATE FUNCTION txb.failed_suspected() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp
+AS $$
+BEGIN
+  NEW.suspect := EXISTS (SELECT FROM txb.consumer_offset AS c
+                          WHERE c.group_name = NEW.group_name AND c.topic = NEW.topic AND c.partition = NEW.partition
+                            AND c.batch_open AND NEW."offset" >= c.suspect_offset
+                            AND NEW."offset" < c.suspect_offset + c.suspect_count);
+  RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION txb.failed_suspected() IS 'A message that is set aside under a marker stays suspect (W10)';
+CREATE TRIGGER failed_suspected BEFORE INSERT ON txb.failed FOR EACH ROW
+WHEN (NEW.side = 'consumer' AND NEW.state IN ('retrying', 'held')) EXECUTE FUNCTION txb.failed_suspected();
+COMMENT ON TRIGGER failed_suspected ON txb.failed IS 'A message that is set aside under a marker stays suspect (W10)';
+
 RESET ROLE;

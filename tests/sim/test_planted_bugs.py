@@ -19,8 +19,8 @@ def planted():
     names = re.findall(r'"([^"]+)"', body.group(1))
     for side in ("relay", "worker", "saga"):
         names += re.findall(r'\{"(%s_[a-z_]+)", &' % side, (ROOT / f"tests/sim/sim_{side}.c").read_text())
-    # Those of lanes live around the core, where the worker's model has its own; tests/system has them all.
-    return [name for name in dict.fromkeys(names) if not name.startswith("lane_")]
+    # Those of lanes and of the coordinator live around the cores, where the models have their own; tests/system has them all.
+    return [name for name in dict.fromkeys(names) if not name.startswith(("lane_", "coordinator_"))]
 
 
 def simulate(bug, *words):

@@ -83,7 +83,12 @@ static void add(struct model *m, struct session *x, int i, enum txb_failed_state
                 bool counts) {
   int key = m->subjects[x->ids[i]].key;
   struct staged_add *a = &x->adds[x->add_count++];
-  *a = (struct staged_add){.id = x->ids[i], .offset = x->offsets[i], .result = {.state = state, .holds = key >= 0}};
+  const struct row *r = &m->rows[x->partition];
+  *a = (struct staged_add){.id = x->ids[i],
+                           .offset = x->offsets[i],
+                           .result = {.state = state, .holds = key >= 0},
+                           .suspect = r->suspect_offset >= 0 && x->offsets[i] >= r->suspect_offset &&
+                                      x->offsets[i] < r->suspect_offset + r->suspect_count};
   if (state == TXB_FAILED_HELD)
     return;
   a->result = txb_failed_attempt(&m->policy, 0, class, 0, key >= 0, roll(m, 1u << 30));

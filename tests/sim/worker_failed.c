@@ -205,7 +205,8 @@ static void commit_add(struct model *m, struct session *x, const struct staged_a
                        .state = a->result.state,
                        .attempts = a->attempt ? a->result.attempts : 0,
                        .tried = a->attempt && a->result.state != TXB_FAILED_HELD,
-                       .holds = u->key >= 0 && a->result.holds};
+                       .holds = u->key >= 0 && a->result.holds,
+                       .suspect = a->suspect && place == x->partition && txb_failed_is_open(a->result.state)};
   if (f->holds)
     x->gained[f->key]++;
   if (f->state == TXB_FAILED_RETRYING && (x->due_ms < 0 || a->result.delay_ms < x->due_ms))

@@ -116,6 +116,7 @@ struct staged_add {
   int64_t offset;
   struct txb_failed_result result; /* state held: attempts 0 */
   bool attempt, counts;            /* counts: its handler said no just now */
+  bool suspect;                    /* under the partition's marker */
 };
 struct staged_settle {
   int number;

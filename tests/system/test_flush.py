@@ -86,7 +86,7 @@ def test_a_commit_that_a_crash_takes_back_was_published_only_without_the_setting
         seen = published(system)
         lazy_postgres.kill9()
     lazy_postgres.start()
-    assert lazy_postgres.query(system.bank.source, "SELECT id FROM bank.journal") == [(kept,)]
+    assert lazy_postgres.query(system.bank.source, "SELECT id::text FROM bank.journal") == [(kept,)]
     again = system.bank.transfer()
     process.wait_for(lambda: again in published(system), system.lag, 60, alive=system.alive)  # which may have the lost one's number
     system.wait_published()
@@ -130,7 +130,7 @@ def commit_at_the_end_of_a_page(system):
             system.wait_published()
             cursor.execute("BEGIN")
             cursor.execute("SELECT bank.transfer(1, 1, 1)")
-            last = cursor.fetchone()[0]
+            last = str(cursor.fetchone()[0])
             cursor.execute(position)
             padding = 8192 - cursor.fetchone()[0] - rest
             if padding > 0:

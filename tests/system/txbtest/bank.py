@@ -78,7 +78,7 @@ class Bank:
         """One transfer in a transaction of its own; its id."""
         with self.postgres.session(self.source, user=user) as connection, connection.cursor() as cursor:
             cursor.execute("SELECT bank.transfer(%s, %s, %s, %s)", (account, to, amount, mode))
-            return cursor.fetchone()[0]
+            return str(cursor.fetchone()[0])
 
     def bulk(self, transfers, per_statement=1000):
         """Many transfers at once, spread over the accounts, in statements of `per_statement` on one connection. Not from the accounts of strict_order:
