@@ -167,7 +167,9 @@ static enum txb_rc add_headers(txb_worker_t *w, const struct txb_worker_source *
 
 /* A copy of a command is no command: whoever reads it in its new place answers it. */
 static bool has_commands(txb_worker_t *w, const struct txb_worker_source *s, const uint32_t *which, int32_t n) {
-  if (w->places[w->operation.action.slot].copies)
+  /* A batch made ahead is of its own partition, which need not be the one the operation under way works on. */
+  int slot = s->rows != NULL ? w->operation.action.slot : s->batch->slot;
+  if (w->places[slot].copies)
     return false;
   for (int32_t i = 0; i < n; i++)
     if (s->rows != NULL ? txb_event_is_command(txb_pg_jsonb(s->rows, (int)which[i], ROW_HEADERS))
