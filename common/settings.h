@@ -102,7 +102,8 @@ struct txb_group_settings {
   char *database, *handler_kind, *handler_function, *handler_per, *handler_path, *handler_symbol, *handler_argument,
       *start;
   int64_t batch_messages, batch_bytes, batch_wait_ms, session_timeout_ms, inbox_keep_ms, retry_first_ms, retry_cap_ms,
-      retry_factor, retry_attempts_max, handler_timeout_ms, failed_keep_ms, held_per_key_max, held_per_group_max;
+      retry_factor, retry_attempts_max, handler_timeout_ms, failed_keep_ms, saga_keep_ms, held_per_key_max,
+      held_per_group_max;
   char *retry_on_dead, *retry_dead_letter_topic;
 };
 

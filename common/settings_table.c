@@ -379,6 +379,16 @@ static const struct txb_setting group_settings[] = {
      .unit = "milliseconds",
      .help = "How long a failed message that has ended (resolved, discarded) stays in txb.failed with its history (the "
              "default is 30 days). Open ones stay."},
+    {.key = "saga_keep_ms",
+     .type = TXB_SETTING_INTEGER,
+     .offset = GROUP(saga_keep_ms),
+     .fallback = "2592000000",
+     .min = 3600000,
+     .max = INT64_MAX / 1000000,
+     .unit = "milliseconds",
+     .help = "How long a coordinator keeps sagas that have ended, and a participant what it did for them (the default "
+             "is 30 days; of the groups in one database the longest counts). Must be longer than any saga takes: a "
+             "command of one that is older is refused."},
     {.key = "held_per_key_max",
      .type = TXB_SETTING_INTEGER,
      .offset = GROUP(held_per_key_max),

@@ -174,7 +174,7 @@ static bool has_commands(txb_worker_t *w, const struct txb_worker_source *s, con
   for (int32_t i = 0; i < n; i++)
     if (s->rows != NULL ? txb_event_is_command(txb_pg_jsonb(s->rows, (int)which[i], ROW_HEADERS))
                         : message_at(w, s->batch, which[i])->event.is_command) {
-      w->serves_commands = w->published = true;
+      txb_worker_serves_commands(w);
       return true;
     }
   return false;

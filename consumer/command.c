@@ -24,7 +24,7 @@ static enum txb_rc run(txb_worker_t *w, const struct txb_pg_statement *statement
 enum txb_rc txb_worker_command_enter(txb_worker_t *w, struct txb_slice headers, struct txb_worker_command *out,
                                      struct txb_error *err) {
   memset(out, 0, sizeof *out);
-  w->serves_commands = w->published = true;
+  txb_worker_serves_commands(w);
   txb_pg_params_clear(&w->params);
   txb_pg_add_jsonb(&w->params, headers);
   TXB_TRY(txb_pg_query(w->pg, &enter, &w->params, &out->entered, err));

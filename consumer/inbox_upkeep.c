@@ -1,5 +1,5 @@
-/* Looking after the inbox: partitions for the days to come, and those dropped that no redelivery can reach any more. And
- * failed messages of the group that ended long ago, a chunk at a time. Any worker may do it, and doing it twice does no
+/* Looking after the inbox: partitions for the days to come, and those dropped that no redelivery can reach any more. Then the
+ * days of sagas that ended, or of the barrier. And failed messages of the group that ended long ago, a chunk at a time. Any worker may do it, and doing it twice does no
  * harm. Each statement is a transaction of its own: a crash between two leaves the wish noted, the old days and the old
  * messages there, and whoever looks next drops them. */
 #include "common/clock.h"
@@ -15,13 +15,14 @@
 #define DAYS_AHEAD    3
 #define DAYS_BACK_MAX 60
 
-enum phase { PHASE_MAKE = 0, PHASE_OLD, PHASE_DROP, PHASE_EXPIRE };
+enum phase { PHASE_MAKE = 0, PHASE_OLD, PHASE_DROP, PHASE_SAGAS, PHASE_EXPIRE };
 
 static const struct txb_pg_statement make = {"txb_worker_inbox_make", txb_text_worker_inbox_make},
                                      keep = {"txb_worker_inbox_keep", txb_text_worker_inbox_keep},
                                      old = {"txb_worker_inbox_old", txb_text_worker_inbox_old},
                                      drop = {"txb_worker_inbox_drop", txb_text_worker_inbox_drop},
                                      barrier = {"txb_worker_barrier_make", txb_text_worker_barrier_make},
+                                     barrier_drop = {"txb_worker_barrier_drop", txb_text_worker_barrier_drop},
                                      expire = {"txb_worker_failed_expire", txb_text_worker_failed_expire};
 
 /* The lowest id of the day before which everything is dropped: the time in its first 48 bits, and nothing behind. */
@@ -31,6 +32,12 @@ static void lowest_id(int64_t keep_ms, struct txb_uuid *out) {
   memset(out->bytes, 0, sizeof out->bytes);
   for (int i = 0; i < 6; i++)
     out->bytes[i] = (unsigned char)(ms >> (40 - 8 * i));
+}
+
+void txb_worker_serves_commands(txb_worker_t *w) {
+  if (!w->serves_commands)
+    w->upkeep_us = txb_clock_steady_us(); /* at once: in an hour the default would be full of them */
+  w->serves_commands = w->published = true;
 }
 
 enum txb_rc txb_worker_upkeep_begin(txb_worker_t *w, struct txb_error *err) {
@@ -77,6 +84,22 @@ static enum txb_rc drop_old(txb_worker_t *w, struct txb_error *err) {
   return txb_worker_sync(w, err);
 }
 
+/* NULL: the group has nothing to do with sagas, or has not seen a command yet. */
+static const struct txb_pg_statement *sagas_statement(const txb_worker_t *w) {
+  if (w->settings->engine != NULL)
+    return w->settings->engine->expire;
+  return w->serves_commands ? &barrier_drop : NULL;
+}
+
+static enum txb_rc drop_sagas(txb_worker_t *w, struct txb_error *err) {
+  txb_worker_next_phase(w, PHASE_SAGAS);
+  txb_pg_params_clear(&w->params);
+  txb_pg_add_text(&w->params, txb_slice_text(w->settings->group));
+  txb_pg_add_int8(&w->params, w->settings->saga_keep_ms);
+  TXB_TRY(txb_worker_send(w, sagas_statement(w), &w->params, err));
+  return txb_worker_sync(w, err);
+}
+
 static enum txb_rc expire_failed(txb_worker_t *w, struct txb_error *err) {
   txb_worker_next_phase(w, PHASE_EXPIRE);
   txb_pg_params_clear(&w->params);
@@ -88,8 +111,12 @@ static enum txb_rc expire_failed(txb_worker_t *w, struct txb_error *err) {
 }
 
 static void tell_dropped(const txb_worker_t *w) {
-  txb_log(TXB_LOG_INFO, TXB_MSG("days of the inbox dropped"), TXB_F("group", w->settings->group),
-          TXB_FI("count", txb_pg_int4(w->operation.results[0], 0, 0)));
+  int32_t count = txb_pg_int4(w->operation.results[0], 0, 0);
+  if (w->operation.phase == PHASE_DROP)
+    txb_log(TXB_LOG_INFO, TXB_MSG("days of the inbox dropped"), TXB_F("group", w->settings->group),
+            TXB_FI("count", count));
+  else if (count > 0)
+    txb_log(TXB_LOG_INFO, TXB_MSG("days of sagas dropped"), TXB_F("group", w->settings->group), TXB_FI("count", count));
 }
 
 /* When it is looked after next. */
@@ -113,8 +140,10 @@ enum txb_rc txb_worker_upkeep_end(txb_worker_t *w, struct txb_error *err) {
     return look_for_old(w, err);
   if (!o->failed && o->phase == PHASE_OLD && txb_pg_bool(o->results[0], 0, 0))
     return drop_old(w, err);
-  if (!o->failed && o->phase == PHASE_DROP)
+  if (!o->failed && (o->phase == PHASE_DROP || o->phase == PHASE_SAGAS))
     tell_dropped(w);
+  if (!o->failed && o->phase < PHASE_SAGAS && sagas_statement(w) != NULL)
+    return drop_sagas(w, err);
   if (!o->failed && o->phase != PHASE_EXPIRE)
     return expire_failed(w, err);
   w->upkeep_us = txb_clock_steady_us() + pause_after(w);

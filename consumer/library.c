@@ -169,6 +169,7 @@ static enum txb_rc copy(struct txb_worker *worker, const struct txb_worker_optio
   s->retry_dead_letter_topic = worker->strings[3];
   s->inbox_keep_ms = KNOWS(o, inbox_keep_ms) && o->inbox_keep_ms != 0 ? o->inbox_keep_ms : s->inbox_keep_ms;
   s->failed_keep_ms = KNOWS(o, failed_keep_ms) && o->failed_keep_ms != 0 ? o->failed_keep_ms : s->failed_keep_ms;
+  s->saga_keep_ms = KNOWS(o, saga_keep_ms) && o->saga_keep_ms != 0 ? o->saga_keep_ms : s->saga_keep_ms;
   return take_sources(worker, o, err);
 }
 

@@ -47,7 +47,8 @@ void txb_worker_settings_init(struct txb_worker_settings *s) {
                                     .held_per_key_max = 10000,
                                     .held_per_group_max = 100000,
                                     .inbox_keep_ms = INT64_C(14) * 86400000,
-                                    .failed_keep_ms = INT64_C(30) * 86400000};
+                                    .failed_keep_ms = INT64_C(30) * 86400000,
+                                    .saga_keep_ms = INT64_C(30) * 86400000};
 }
 
 struct txb_worker_event txb_worker_event_now(enum txb_worker_event_kind kind, int slot) {
@@ -442,6 +443,7 @@ enum txb_rc txb_worker_settings_check(const struct txb_worker_settings *s, struc
       {"session_timeout_ms", s->session_timeout_ms},
       {"inbox_keep_ms", s->inbox_keep_ms},
       {"failed_keep_ms", s->failed_keep_ms},
+      {"saga_keep_ms", s->saga_keep_ms},
       {"retry.first_ms", s->retry_first_ms},
       {"retry.cap_ms", s->retry_cap_ms},
       {"retry.factor", s->retry_factor},

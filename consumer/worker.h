@@ -44,6 +44,8 @@ struct txb_engine {
   enum txb_rc (*apply)(void *context, struct txb_pg *pg, const struct txb_engine_message *messages, size_t count,
                        struct txb_error *err);
   const struct txb_pg_statement *upkeep; /* run once an hour in a transaction of its own; NULL: nothing */
+  const struct txb_pg_statement
+      *expire; /* likewise, of the group and saga_keep_ms; returns how much it dropped; NULL */
   void (*close)(void *context);
 };
 
@@ -77,6 +79,8 @@ struct txb_worker_settings {
   int64_t held_per_key_max, held_per_group_max;
   int64_t inbox_keep_ms;  /* how long ids are remembered; must exceed the topics' retention (doctor compares) */
   int64_t failed_keep_ms; /* how long failed messages that have ended are kept */
+  int64_t
+      saga_keep_ms; /* how long a coordinator keeps sagas that have ended, and a participant what it knows of them */
   const struct txb_worker_outbox *outboxes; /* a job of any other source is left to other workers */
   size_t outbox_count;
   bool exit_when_idle; /* tests and benchmarks: end once every assigned partition is applied to its end */

@@ -525,5 +525,7 @@ enum txb_rc txb_decisions_end(txb_worker_t *w, struct txb_error *err) TXB_MUST_C
 /* ---- inbox_upkeep.c ---- */
 enum txb_rc txb_worker_upkeep_begin(txb_worker_t *w, struct txb_error *err) TXB_MUST_CHECK;
 enum txb_rc txb_worker_upkeep_end(txb_worker_t *w, struct txb_error *err) TXB_MUST_CHECK;
+/* A batch has commands, whose answers it publishes: from the first one on the barrier's days are looked after. */
+void txb_worker_serves_commands(txb_worker_t *w);
 
 #endif

@@ -13,12 +13,14 @@ static void status_init(struct txb_status *status) {
   status->groups = json_array();
   status->jobs = json_array();
   status->failed_jobs = json_array();
+  status->sagas = json_array();
   status->problems = json_array();
   status->code = TXB_EXIT_DONE;
   (void)json_object_set_new(status->document, "sources", status->sources);
   (void)json_object_set_new(status->document, "groups", status->groups);
   (void)json_object_set_new(status->document, "jobs", status->jobs);
   (void)json_object_set_new(status->document, "failed_jobs", status->failed_jobs);
+  (void)json_object_set_new(status->document, "sagas", status->sagas);
   (void)json_object_set_new(status->document, "problems", status->problems);
 }
 
@@ -142,6 +144,9 @@ static void print_lines(const struct txb_cli *cli, const struct txb_status *stat
     txb_failed_print_json(cli, item);
   }
   json_array_foreach(status->failed_jobs, i, item) {
+    txb_failed_print_json(cli, item);
+  }
+  json_array_foreach(status->sagas, i, item) {
     txb_failed_print_json(cli, item);
   }
 }

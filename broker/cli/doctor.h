@@ -4,6 +4,7 @@
  *   doctor_postgres.c  what one database says
  *   doctor_kafka.c     the cluster, its topics, and how they fit to groups
  *   doctor_handler.c   functions and plugins
+ *   doctor_sagas.c     a coordinator's database
  */
 #ifndef TXB_BROKER_CLI_DOCTOR_H
 #define TXB_BROKER_CLI_DOCTOR_H
@@ -31,6 +32,9 @@ void txb_doctor_add_error(struct txb_doctor *d, const char *check, const char *o
 
 /* Everything about one database; *pg_out stays open for the handlers (NULL when it can't be used). */
 void txb_doctor_database(struct txb_doctor *d, const struct txb_status_target *target, struct txb_pg **pg_out);
+/* Coordinators of the configuration that work on that database, if any. */
+enum txb_rc txb_doctor_sagas(struct txb_doctor *d, struct txb_pg *pg, const char *uri,
+                             struct txb_error *err) TXB_MUST_CHECK;
 /* Whether the user is only there for looking (txb_reader or txb_admin, neither txb_relay nor txb_worker): then what it
  * may do says nothing about the relay's or the worker's user. False when that can't be asked. */
 bool txb_doctor_only_looks(struct txb_pg *pg);

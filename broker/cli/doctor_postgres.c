@@ -300,6 +300,8 @@ static enum txb_rc check_txb(struct txb_doctor *d, struct txb_pg *pg, const stru
     TXB_TRY(check_sources(d, pg, target, err));
   if (target->worker && (worker || relay || txb_pg_bool(row, 0, 5))) /* who may ask for it */
     TXB_TRY(check_dead_letters(d, pg, target, err));
+  if (target->worker && (worker || txb_pg_bool(row, 0, 5)))
+    TXB_TRY(txb_doctor_sagas(d, pg, target->uri, err));
   return target->groups && txb_pg_bool(row, 0, 6) ? check_jobs(d, pg, err) : TXB_OK;
 }
 

@@ -168,6 +168,7 @@ enum txb_rc txb_roles_add_worker(struct txb_roles *roles, const struct txb_setti
   o->held_per_group_max = group->held_per_group_max;
   o->inbox_keep_ms = group->inbox_keep_ms;
   o->failed_keep_ms = group->failed_keep_ms;
+  o->saga_keep_ms = group->saga_keep_ms;
   TXB_TRY(list_outboxes(roles, s, err));
   o->outboxes = roles->outboxes;
   o->outbox_count = roles->outbox_count;

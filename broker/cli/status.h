@@ -4,10 +4,10 @@
 
 #include "broker/cli/cli.h"
 
-/* {"sources": [...], "groups": [...], "jobs": [...], "failed_jobs": [...], "problems": [...]}; a job as `replay show` has
+/* {"sources": [...], "groups": [...], "jobs": [...], "failed_jobs": [...], "sagas": [...], "problems": [...]}; a job as `replay show` has
  * it, one about failed messages as `failed jobs` has it. */
 struct txb_status {
-  json_t *document, *sources, *groups, *jobs, *failed_jobs, *problems;
+  json_t *document, *sources, *groups, *jobs, *failed_jobs, *sagas, *problems;
   const char *brokers; /* of the cluster that was asked for the lag; borrowed from the settings */
   int code;            /* exit code of the first problem, PostgreSQL before Kafka */
 };
@@ -26,6 +26,9 @@ struct txb_status_target {
 /* Adds what stands in one database. */
 enum txb_rc txb_status_database(struct txb_status *status, struct txb_pg *pg, const struct txb_status_target *target,
                                 struct txb_error *err) TXB_MUST_CHECK;
+/* The sagas under way in a database, if it is a coordinator's. */
+enum txb_rc txb_status_sagas_add(struct txb_status *status, struct txb_pg *pg, struct txb_error *err) TXB_MUST_CHECK;
+void txb_status_sagas_print(const struct txb_status *status, const struct txb_cli *cli);
 void txb_status_print(const struct txb_status *status, const struct txb_cli *cli);
 
 #endif

@@ -376,5 +376,7 @@ enum txb_rc txb_status_database(struct txb_status *status, struct txb_pg *pg, co
     TXB_TRY(add_jobs(status->jobs, &jobs_statement, pg, err));
   if (txb_pg_bool(rights, 0, 6)) /* also a source's database has them */
     TXB_TRY(add_jobs(status->failed_jobs, &failed_jobs_statement, pg, err));
+  if (target->groups && txb_pg_bool(rights, 0, 7))
+    TXB_TRY(txb_status_sagas_add(status, pg, err));
   return txb_pg_bool(rights, 0, 4) ? add_failed(status, pg, first_group, first_source, err) : TXB_OK;
 }

@@ -334,6 +334,7 @@ void txb_status_print(const struct txb_status *status, const struct txb_cli *cli
   if (groups)
     print_groups(status, cli);
   print_jobs(status, cli);
+  txb_status_sagas_print(status, cli);
   print_failed(status, cli);
   print_failed_jobs(status, cli);
 }

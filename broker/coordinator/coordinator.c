@@ -9,7 +9,8 @@
 #include "coordinator_sql.h"
 
 static const struct txb_pg_statement topic_statement = {"txb_saga_topic", txb_text_saga_topic},
-                                     upkeep_statement = {"txb_saga_upkeep", txb_text_saga_upkeep};
+                                     upkeep_statement = {"txb_saga_upkeep", txb_text_saga_upkeep},
+                                     expire_statement = {"txb_saga_expire", txb_text_saga_expire};
 
 #define REFUSE(err, ...) TXB_FAIL_FROM((err), TXB_REFUSED, TXB_ORIGIN_USAGE, __VA_ARGS__)
 
@@ -196,5 +197,6 @@ const struct txb_engine txb_coordinator_engine = {
     .connected = connected,
     .apply = apply,
     .upkeep = &upkeep_statement,
+    .expire = &expire_statement,
     .close = close_coordinator,
 };

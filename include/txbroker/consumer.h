@@ -112,6 +112,8 @@ struct txb_worker_options {
   /* NULL, or a topic, none of `topics`: what becomes dead is copied into it, through the outbox of `database`, which a
    * relay must serve. */
   const char *retry_dead_letter_topic;
+  int64_t
+      saga_keep_ms; /* 0: 30 days; an hour at least: how long what is known of sagas' commands is kept (txb.barrier) */
 };
 
 struct txb_worker;

@@ -220,7 +220,7 @@ Test(settings, defaults_are_those_of_relay_and_worker) {
   cr_assert(w.batch_messages == g->batch_messages && w.batch_bytes == g->batch_bytes &&
             w.batch_wait_ms == g->batch_wait_ms);
   cr_assert(w.session_timeout_ms == g->session_timeout_ms && w.inbox_keep_ms == g->inbox_keep_ms &&
-            w.failed_keep_ms == g->failed_keep_ms);
+            w.failed_keep_ms == g->failed_keep_ms && w.saga_keep_ms == g->saga_keep_ms);
   cr_assert(w.retry_first_ms == g->retry_first_ms && w.retry_cap_ms == g->retry_cap_ms);
 }
 

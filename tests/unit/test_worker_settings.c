@@ -46,6 +46,7 @@ Test(worker_settings, refuses_numbers_that_would_overflow_or_that_servers_refuse
   REFUSED_WITH(inbox_keep_ms, INT64_MAX, "inbox_keep_ms");
   REFUSED_WITH(inbox_keep_ms, 1, "inbox_keep_ms");
   REFUSED_WITH(failed_keep_ms, 1, "failed_keep_ms");
+  REFUSED_WITH(saga_keep_ms, 1, "saga_keep_ms");
   REFUSED_WITH(retry_first_ms, INT64_MAX / 2, "retry.first_ms");
   REFUSED_WITH(retry_cap_ms, INT64_MAX / 2, "retry.cap_ms");
   REFUSED_WITH(retry_first_ms, 60001, "retry.first_ms is longer than retry.cap_ms");
