@@ -6,18 +6,21 @@ WITH fresh AS MATERIALIZED (
   INSERT INTO txb.inbox (group_name, run, message_id) SELECT $1, $16::bigint, u.id FROM unnest($5::uuid[]) AS u (id)
   ON CONFLICT DO NOTHING RETURNING message_id
 ), batch AS MATERIALIZED (
-  SELECT array_agg(ROW(u.source, u.id, $2, $3, u.message_offset, u.key, u.type, u.happened_at, u.payload,
-                       u.content_type, u.headers, $4)::txb.message ORDER BY u.nth) AS messages,
-         array_agg(u.message_offset ORDER BY u.nth) AS offsets,
-         (array_agg(u.id ORDER BY u.nth))[1] AS first_id, count(*) AS size
-    FROM (SELECT a.*
-            FROM unnest($6::uuid[], $7::bigint[], $8::text[], $9::bytea[], $10::text[], $11::timestamptz[],
-                        $12::bytea[], $13::text[], $14::jsonb[]) WITH ORDINALITY
-                 AS a (id, message_offset, source, key, type, happened_at, payload, content_type, headers, nth)
-           CROSS JOIN generate_series(1, $15::int)
-          OFFSET 0) AS u
-    JOIN fresh AS f ON f.message_id = u.id
-   WHERE NOT $17::boolean OR (u.headers ? 'txb-reply-to') IS NOT TRUE
+  SELECT array_agg(ROW(m.source, m.id, $2, $3, m.message_offset, m.key, m.type, m.happened_at, m.payload, m.content_type,
+                       m.headers, $4)::txb.message) AS messages,
+         array_agg(m.message_offset) AS offsets, (array_agg(m.id))[1] AS first_id, count(*) AS size
+    -- Sorted once, here: each aggregate would sort for itself.
+    FROM (SELECT u.*
+            FROM (SELECT a.*
+                    FROM unnest($6::uuid[], $7::bigint[], $8::text[], $9::bytea[], $10::text[], $11::timestamptz[],
+                                $12::bytea[], $13::text[], $14::jsonb[]) WITH ORDINALITY
+                         AS a (id, message_offset, source, key, type, happened_at, payload, content_type, headers, nth)
+                   CROSS JOIN generate_series(1, $15::int)
+                  OFFSET 0) AS u
+            JOIN fresh AS f ON f.message_id = u.id
+           WHERE NOT $17::boolean OR (u.headers ? 'txb-reply-to') IS NOT TRUE
+           ORDER BY u.nth
+          OFFSET 0) AS m
   HAVING count(*) > 0
 ), command AS (
   SELECT u.message_offset,
