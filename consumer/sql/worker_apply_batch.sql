@@ -1,7 +1,6 @@
 -- Applies a batch by one call of @handler@ (the function's quoted name) with all new messages in their order;
 -- parameters as in worker_apply_message.sql. No new message: no call. The answers must be as many as the messages; each
--- counts by its place. Commands come behind them, a call for each: what is refused is undone alone. Where there are none,
--- nothing is looked at for them.
+-- counts by its place. Commands come behind them, a call for each; where there are none, nothing is looked at for them.
 WITH fresh AS MATERIALIZED (
   INSERT INTO txb.inbox (group_name, run, message_id) SELECT $1, $16::bigint, u.id FROM unnest($5::uuid[]) AS u (id)
   ON CONFLICT DO NOTHING RETURNING message_id
@@ -22,21 +21,23 @@ WITH fresh AS MATERIALIZED (
            ORDER BY u.nth
           OFFSET 0) AS m
   HAVING count(*) > 0
-), command AS (
-  SELECT u.message_offset,
-         CASE WHEN $16::bigint = 0 THEN $1 ELSE $1 || '/' || $16::bigint::text END || '/' || u.id::text AS delivery,
-         ROW(u.source, u.id, $2, $3, u.message_offset, u.key, u.type, u.happened_at, u.payload, u.content_type,
-             u.headers, $4)::txb.message AS whole
-    FROM (SELECT a.*
-            FROM unnest($6::uuid[], $7::bigint[], $8::text[], $9::bytea[], $10::text[], $11::timestamptz[],
-                        $12::bytea[], $13::text[], $14::jsonb[]) WITH ORDINALITY
-                 AS a (id, message_offset, source, key, type, happened_at, payload, content_type, headers, nth)
-           CROSS JOIN generate_series(1, $15::int)
-           WHERE $17::boolean
-          OFFSET 0) AS u
-    JOIN fresh AS f ON f.message_id = u.id
-   WHERE u.headers ? 'txb-reply-to'
-   ORDER BY u.nth
+), command AS MATERIALIZED (
+  SELECT array_agg(ROW(m.source, m.id, $2, $3, m.message_offset, m.key, m.type, m.happened_at, m.payload, m.content_type,
+                       m.headers, $4)::txb.message) AS messages,
+         array_agg(CASE WHEN $16::bigint = 0 THEN $1 ELSE $1 || '/' || $16::bigint::text END || '/' || m.id::text)
+         AS deliveries
+    FROM (SELECT u.*
+            FROM (SELECT a.*
+                    FROM unnest($6::uuid[], $7::bigint[], $8::text[], $9::bytea[], $10::text[], $11::timestamptz[],
+                                $12::bytea[], $13::text[], $14::jsonb[]) WITH ORDINALITY
+                         AS a (id, message_offset, source, key, type, happened_at, payload, content_type, headers, nth)
+                   CROSS JOIN generate_series(1, $15::int)
+                   WHERE $17::boolean
+                  OFFSET 0) AS u
+            JOIN fresh AS f ON f.message_id = u.id
+           WHERE u.headers ? 'txb-reply-to'
+           ORDER BY u.nth
+          OFFSET 0) AS m
 )
 SELECT set_config('txb.applied',
                   CASE WHEN c.answers = c.messages THEN c.applied + d.applied
@@ -59,12 +60,7 @@ SELECT set_config('txb.applied',
                 OFFSET 0) AS a
        OFFSET 0) AS c
        CROSS JOIN LATERAL
-       (SELECT count(CASE WHEN (h.answer).outcome = 'ok' THEN 1 ELSE txb.not_ok(h.message_offset, h.answer) END) AS applied
-          FROM (SELECT m.message_offset,
-                       txb.command_apply(CASE WHEN c.applied IS NOT NULL
-                                               AND set_config('txb.delivery', m.delivery, true) IS NOT NULL
-                                               AND set_config('txb.ordinal', '0', true) IS NOT NULL
-                                              THEN m.whole END, @handler_text@, true) AS answer
-                  FROM command AS m
-                OFFSET 0) AS h
+       (SELECT CASE WHEN m.messages IS NULL OR c.applied IS NULL THEN 0
+                    ELSE txb.commands_apply(m.messages, m.deliveries, @handler_text@, true) END AS applied
+          FROM command AS m
         OFFSET 0) AS d

@@ -32,8 +32,8 @@ CREATE FUNCTION public.does_all(ms txb.message[]) RETURNS SETOF txb.outcome LANG
   $$ SELECT public.does(m) FROM unnest(ms) AS m, generate_series(1, (convert_from(m.payload, 'UTF8')::jsonb ->> 'times')::int) $$;
 """
 APPLY = (
-    "SELECT (txb.command_apply(ROW('bank', %s, 'pay', 3, 70, %s, 'pay.do', now(), %s, 'application/json', %s::jsonb, 1)"
-    "::txb.message, %s, %s)).outcome"
+    "SELECT CASE txb.commands_apply(ARRAY[ROW('bank', %s, 'pay', 3, 70, %s, 'pay.do', now(), %s, 'application/json', %s::jsonb, 1)"
+    "::txb.message], ARRAY['g/00000000-0000-7000-8000-00000000000a'], %s, %s) WHEN 1 THEN 'ok' END"
 )
 
 
@@ -419,9 +419,10 @@ CREATE FUNCTION public.move(m txb.message) RETURNS txb.outcome LANGUAGE sql AS $
     CASE m.headers ->> 'txb-saga-operation' WHEN 'action' THEN 1 ELSE -1 END)
   RETURNING txb.ok(to_jsonb(delta)) $$;
 CREATE FUNCTION public.move_once(saga uuid, operation text) RETURNS void LANGUAGE sql AS $$
-  SELECT txb.command_apply(ROW('bank', txb.uuid_v7(), 'move', 0, 0, NULL, 'move', now(), '', NULL,
+  SELECT txb.commands_apply(ARRAY[ROW('bank', txb.uuid_v7(), 'move', 0, 0, NULL, 'move', now(), '', NULL,
     jsonb_build_object('txb-reply-to', 'answers', 'txb-saga', saga, 'txb-saga-started', '1700000000000000',
-                       'txb-saga-step', 'move', 'txb-saga-operation', operation), 1)::txb.message, 'public.move', false) $$;
+                       'txb-saga-step', 'move', 'txb-saga-operation', operation), 1)::txb.message], ARRAY['g/' || txb.uuid_v7()],
+    'public.move', false) $$;
 -- Each in a transaction of its own; one whose worker dies before the COMMIT comes again.
 CREATE PROCEDURE public.rounds(sagas uuid[], operations text[], dies boolean[]) LANGUAGE plpgsql AS $$
 BEGIN
