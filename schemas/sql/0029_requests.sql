@@ -237,7 +237,8 @@ $$;
 COMMENT ON FUNCTION txb.take_reply(txb.message) IS 'The handler of a group that takes replies to requests';
 
 REVOKE ALL ON TYPE txb.reply_topic, txb.request, txb.reply_ignored FROM PUBLIC;
-GRANT SELECT ON txb.reply_topic, txb.request, txb.reply_ignored TO txb_reader;
+GRANT SELECT ON txb.reply_topic, txb.request TO txb_reader;
+GRANT SELECT ON txb.reply_ignored TO txb_worker, txb_reader;
 GRANT EXECUTE ON FUNCTION
   txb.request(text, text, jsonb, text, interval, text),
   txb.request_result(uuid)

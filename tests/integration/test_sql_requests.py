@@ -224,6 +224,7 @@ def test_forgetting_passes_by_what_others_hold(db):
     requests = [ask(app) for _ in range(3)]
     holder.do("UPDATE txb.request SET deadline_at = now() - interval '8 days'")
     other = db.session("worker", transaction=True)
+    admin.do("SET lock_timeout = '10s'")
     assert other.one("SELECT txb.request_expire('7 days', 1)") == 1
     assert admin.one("SELECT txb.request_expire('7 days', 10)") == 2
     other.do("COMMIT")

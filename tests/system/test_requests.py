@@ -121,6 +121,11 @@ def test_a_late_reply_is_ignored_and_counted(asking):
         travel.query("SELECT txb.publish(%s, 'k', 'txb.reply', '{\"answer\": \"refused\"}'::jsonb, %s::jsonb)", travel.replies, one)
     process.wait_for(lambda: travel.ignored() == {"late": 1, "unknown": 1, "repeated": 1}, travel.logs_text, 60, alive=travel.alive)
     assert travel.replied()[asked] == expected(2)
+    code, out, err = travel.cli("status")
+    assert code == 0 and f"{travel.name}.replies: replies to requests that changed nothing: 1 late, 1 repeated, 1 unknown\n" in out, out + err
+    code, out, err = travel.cli("status", "-o", "json")
+    groups = {group["group"]: [partition["replies_ignored"] for partition in group["partitions"]] for group in json.loads(out)["groups"]}
+    assert {} not in groups[f"{travel.name}.replies"] and sum(sum(one.values()) for one in groups[f"{travel.name}.replies"] if one) == 3, err
 
 
 def test_requests_have_one_effect_and_one_reply_while_everybody_is_killed(asking, tally):
