@@ -1,11 +1,13 @@
-/* saga retry, mark, cancel: a person's decision. One transaction: a message to the coordinator and a row of the audit, both
+/* saga retry, edit, skip, mark, cancel: a person's decision. One transaction: a message to the coordinator and a row of the audit, both
  * or none; what became of it is an event of the saga. */
 #include <string.h>
 #include <unistd.h>
 
+#include "broker/cli/input.h"
 #include "broker/cli/saga.h"
 #include "cli_sql.h"
 #include "common/clock.h"
+#include "common/event.h"
 #include "common/loop.h"
 
 static const struct txb_pg_statement decide_statement = {"cli_saga_decide", txb_text_cli_saga_decide};
@@ -13,10 +15,12 @@ static const struct txb_pg_statement decide_statement = {"cli_saga_decide", txb_
 #define REFUSE(err, ...) TXB_FAIL_FROM((err), TXB_REFUSED, TXB_ORIGIN_USAGE, __VA_ARGS__)
 #define PATIENCE_US      INT64_C(10000000) /* for the coordinator to take it up */
 #define LOOK_US          20000
+#define NO_PAYLOAD       txb_slice_of(NULL, 0)
 
 struct decision {
   const char *what, *step, *reason;
-  long long at; /* 0: not given */
+  long long at;             /* 0: not given */
+  struct txb_slice payload; /* JSON text; absent: none */
 };
 
 static enum txb_rc read_decision(const struct txb_cli *cli, struct decision *d, struct txb_error *err) {
@@ -42,6 +46,7 @@ static enum txb_rc send(struct txb_pg *pg, const struct txb_uuid *id, const stru
     txb_pg_add_null(&params, TXB_OID_INT4);
   txb_pg_add_text(&params, txb_slice_text(d->reason));
   txb_pg_add_text(&params, txb_slice_text(txb_person()));
+  txb_pg_add_text(&params, d->payload);
   TXB_TRY(txb_failed_ask(pg, &decide_statement, &params, "txb_admin", &r, err));
   txb_pg_uuid(r, 0, 0, out);
   return TXB_OK;
@@ -102,9 +107,9 @@ static enum txb_rc watch(const struct txb_cli *cli, struct txb_pg *pg, const str
   }
 }
 
-static int decide(struct txb_cli *cli, const char *what) {
+static int decide(struct txb_cli *cli, const char *what, struct txb_slice payload) {
   struct txb_error err;
-  struct decision d = {.what = what};
+  struct decision d = {.what = what, .payload = payload};
   struct txb_uuid id, message;
   struct txb_pg *pg = NULL;
   int stop_fd = -1, code = TXB_EXIT_DONE;
@@ -126,19 +131,41 @@ static int decide(struct txb_cli *cli, const char *what) {
 }
 
 int txb_cmd_saga_retry(struct txb_cli *cli) {
-  return decide(cli, "retry");
+  return decide(cli, "retry", NO_PAYLOAD);
+}
+
+int txb_cmd_saga_skip(struct txb_cli *cli) {
+  return decide(cli, "skip", NO_PAYLOAD);
+}
+
+static enum txb_rc read_payload(const struct txb_cli *cli, struct txb_buffer *out, struct txb_error *err) {
+  const char *path = txb_args_text(&cli->args, "payload-file");
+  if (path == NULL)
+    return REFUSE(err, "what is it to be sent instead? --payload-file FILE, or - for standard input");
+  TXB_TRY(txb_input_read(path, TXB_PAYLOAD_SIZE_MAX, out, err));
+  TXB_TRY(txb_buffer_check(out, err));
+  return txb_saga_json_check(out, "payload", err);
+}
+
+int txb_cmd_saga_edit(struct txb_cli *cli) {
+  struct txb_error err;
+  struct txb_buffer payload TXB_CLEANUP(txb_buffer_fini);
+  txb_buffer_init(&payload);
+  if (read_payload(cli, &payload, &err) != TXB_OK)
+    return txb_fail(&err);
+  return decide(cli, "edit", txb_slice_of(payload.data, payload.size));
 }
 
 int txb_cmd_saga_mark(struct txb_cli *cli) {
   struct txb_error err;
   bool done = txb_args_has(&cli->args, "done"), undone = txb_args_has(&cli->args, "undone");
   if (done != undone)
-    return decide(cli, done ? "mark_done" : "mark_undone");
+    return decide(cli, done ? "mark_done" : "mark_undone", NO_PAYLOAD);
   (void)REFUSE(&err,
                "what has become of the step: --done (it took effect) or --undone (it has no effect, or not any more)");
   return txb_fail(&err);
 }
 
 int txb_cmd_saga_cancel(struct txb_cli *cli) {
-  return decide(cli, "cancel");
+  return decide(cli, "cancel", NO_PAYLOAD);
 }

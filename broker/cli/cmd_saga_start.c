@@ -25,7 +25,6 @@ static enum txb_rc read_duration(const struct txb_cli *cli, const char *option, 
 
 static enum txb_rc read_input(const struct txb_cli *cli, struct txb_buffer *out, struct txb_error *err) {
   const char *text = txb_args_text(&cli->args, "input"), *path = txb_args_text(&cli->args, "input-file");
-  json_error_t why;
   if (text != NULL && path != NULL)
     return REFUSE(err, "--input and --input-file are two inputs: give one");
   if (path == NULL)
@@ -33,11 +32,7 @@ static enum txb_rc read_input(const struct txb_cli *cli, struct txb_buffer *out,
   else
     TXB_TRY(txb_input_read(path, TXB_PAYLOAD_SIZE_MAX, out, err));
   TXB_TRY(txb_buffer_check(out, err));
-  json_t *value = json_loadb(out->data, out->size, JSON_DECODE_ANY | JSON_ALLOW_NUL, &why);
-  if (value == NULL)
-    return REFUSE(err, "the input is no JSON: line %d, column %d: %.200s", why.line, why.column, why.text);
-  json_decref(value);
-  return TXB_OK;
+  return txb_saga_json_check(out, "input", err);
 }
 
 static enum txb_rc start(const struct txb_cli *cli, struct txb_pg *pg, struct txb_slice input, int64_t deadline_ms,

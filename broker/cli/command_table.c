@@ -123,7 +123,7 @@ static const struct txb_option demo_options[] = {
 const struct txb_family txb_families[] = {
     {"failed", "failed messages: list, show, retry, edit, discard, copy, jobs, resume, cancel, states"},
     {"replay", "replay jobs: plan, start, list, show, pause, resume, cancel, rate, states"},
-    {"saga", "distributed transactions: deploy, start, wait, list, show, retry, mark, cancel, states"},
+    {"saga", "distributed transactions: deploy, start, wait, list, show, retry, edit, skip, mark, cancel, states"},
     {"audit", "who decided what"},
     {NULL, NULL},
 };
@@ -487,6 +487,30 @@ const struct txb_command txb_commands[] = {
      .details = "Of a step whose outcome nobody tells its participant is asked again.",
      .examples = "  txbroker --config txbroker.json saga retry 0190163d-8694-739b-aea5-966c26f8ad91 hotel --reason "
                  "'hotel is back'\n"},
+    {.name = "saga edit",
+     .operands = "ID STEP",
+     .operands_min = 2,
+     .operands_max = 2,
+     .summary = "have a stuck step tried again with another payload",
+     .options = txb_saga_edit_options,
+     .run = txb_cmd_saga_edit,
+     .details = "For an action behind the pivot, and for a compensation. The payload takes the place of what the "
+                "definition makes, now and whenever that command is sent again; it is kept with the saga.",
+     .examples = "  txbroker --config txbroker.json saga edit 0190163d-8694-739b-aea5-966c26f8ad91 mail --payload-file "
+                 "mail.json --reason 'a wrong address'\n"},
+    {.name = "saga skip",
+     .operands = "ID STEP",
+     .operands_min = 2,
+     .operands_max = 2,
+     .summary = "have a saga go on without a stuck step",
+     .options = txb_saga_skip_options,
+     .run = txb_cmd_saga_skip,
+     .details =
+         "An action behind the pivot is left out: first its participant is asked, and from then on it can't take "
+         "effect any more; had it taken effect, it is done. Of a compensation the effect stands, and the saga's "
+         "end says so. A step of which nobody tells whether it took effect is not skipped: saga mark.",
+     .examples = "  txbroker --config txbroker.json saga skip 0190163d-8694-739b-aea5-966c26f8ad91 mail --reason "
+                 "'the customer has no address'\n"},
     {.name = "saga mark",
      .operands = "ID STEP",
      .operands_min = 2,

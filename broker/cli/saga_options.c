@@ -66,6 +66,13 @@ const struct txb_option txb_saga_show_options[] = {
 };
 
 const struct txb_option txb_saga_retry_options[] = {REASON, AT_EVENT, END};
+const struct txb_option txb_saga_skip_options[] = {REASON, AT_EVENT, END};
+const struct txb_option txb_saga_edit_options[] = {
+    {.name = "payload-file", .value = "FILE", .help = "The new payload, JSON, from a file, - for standard input."},
+    REASON,
+    AT_EVENT,
+    END,
+};
 const struct txb_option txb_saga_mark_options[] = {
     {.name = "done", .help = "It took effect; of an action that can't succeed: it is not needed."},
     {.name = "undone", .help = "It has no effect, or not any more."},
@@ -74,3 +81,16 @@ const struct txb_option txb_saga_mark_options[] = {
     END,
 };
 const struct txb_option txb_saga_cancel_options[] = {REASON, AT_EVENT, END};
+
+#define REFUSE(err, ...) TXB_FAIL_FROM((err), TXB_REFUSED, TXB_ORIGIN_USAGE, __VA_ARGS__)
+
+enum txb_rc txb_saga_json_check(const struct txb_buffer *text, const char *what, struct txb_error *err) {
+  json_error_t why;
+  if (text->size == 0)
+    return REFUSE(err, "the %s is empty: it must be JSON, be it {}", what);
+  json_t *value = json_loadb(text->data, text->size, JSON_DECODE_ANY | JSON_ALLOW_NUL, &why);
+  if (value == NULL)
+    return REFUSE(err, "the %s is no JSON: line %d, column %d: %.200s", what, why.line, why.column, why.text);
+  json_decref(value);
+  return TXB_OK;
+}

@@ -180,6 +180,11 @@ static void print_next(const struct txb_cli *cli, const struct txb_saga_shown *s
       continue;
     txb_print("\n%s waits for a person:\n", name);
     txb_print("  txbroker saga retry %s %s --at %" JSON_INTEGER_FORMAT " --reason '...'\n", id, name, at);
+    if (strcmp(state, "stuck_settling") != 0) {
+      txb_print("  txbroker saga edit %s %s --payload-file FILE --at %" JSON_INTEGER_FORMAT " --reason '...'\n", id,
+                name, at);
+      txb_print("  txbroker saga skip %s %s --at %" JSON_INTEGER_FORMAT " --reason '...'\n", id, name, at);
+    }
     if (strcmp(state, "stuck_compensation") != 0)
       txb_print("  txbroker saga mark %s %s --done --at %" JSON_INTEGER_FORMAT " --reason '...'\n", id, name, at);
     if (strcmp(state, "stuck_action") != 0)

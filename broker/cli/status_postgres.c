@@ -241,6 +241,7 @@ static json_t *partition_of_row(const struct txb_pg_result *rows, int row) {
   put_int8(suspect, "offset", &c);
   put_int4(suspect, "deaths", &c);
   put_int8(partition, "updated_age_ms", &c);
+  put_jsonb(partition, "replies_ignored", &c); /* of a topic with replies to requests */
   bool stalled = !json_is_null(json_object_get(stall, "offset")),
        suspected = !json_is_null(json_object_get(suspect, "offset"));
   bool owned = !json_is_null(json_object_get(partition, "owner"));

@@ -162,6 +162,28 @@ static void print_stall(const json_t *group, const json_t *partition, const stru
               name, topic, number, txb_failed_integer(suspect, "offset"), txb_failed_integer(suspect, "deaths"));
 }
 
+/* Of all its partitions together. */
+static void print_replies_ignored(const json_t *group) {
+  static const char *const reasons[] = {"late", "repeated", "unknown", "unreadable"};
+  const json_t *partition;
+  size_t i;
+  const char *separator = NULL;
+  for (size_t r = 0; r < TXB_ARRAY_SIZE(reasons); r++) {
+    json_int_t count = 0;
+    json_array_foreach(json_object_get(group, "partitions"), i, partition) {
+      count += txb_failed_integer(json_object_get(partition, "replies_ignored"), reasons[r]);
+    }
+    if (count == 0)
+      continue;
+    if (separator == NULL)
+      txb_print("  %s: replies to requests that changed nothing:", text_of(group, "group"));
+    txb_print("%s %" JSON_INTEGER_FORMAT " %s", separator == NULL ? "" : separator, count, reasons[r]);
+    separator = ",";
+  }
+  if (separator != NULL)
+    txb_print("\n");
+}
+
 static void print_groups(const struct txb_status *status, const struct txb_cli *cli) {
   static const struct txb_column columns[] = {{"GROUP", TXB_LEFT},     {"TOPIC", TXB_LEFT},    {"PARTITION", TXB_RIGHT},
                                               {"POSITION", TXB_RIGHT}, {"END", TXB_RIGHT},     {"LAG", TXB_RIGHT},
@@ -183,6 +205,7 @@ static void print_groups(const struct txb_status *status, const struct txb_cli *
     json_array_foreach(json_object_get(group, "partitions"), j, partition) {
       print_stall(group, partition, cli);
     }
+    print_replies_ignored(group);
   }
 }
 

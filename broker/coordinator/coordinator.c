@@ -81,6 +81,7 @@ static enum txb_rc on_decision(struct txb_coordinator *c, const struct txb_saga_
       .seen = (int32_t)json_integer_value(json_object_get(m->body, "seen")),
       .reason = txb_saga_message_text(m->body, "reason"),
       .who = txb_saga_message_text(m->body, "who"),
+      .payload = json_object_get(m->body, "payload"),
   };
   return txb_saga_instance_on_decision(&of->instance, &decision, moment, &c->ledger, err);
 }

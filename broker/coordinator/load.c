@@ -62,7 +62,10 @@ static int by_saga(const void *a, const void *b) {
 
 /* Planted: rules of the state machine broken on purpose. */
 static const struct txb_saga_bugs *planted(void) {
-  static const struct txb_saga_bugs guesses = {.pivot_guessed = true}, forgets = {.late_effect_ignored = true};
+  static const struct txb_saga_bugs guesses = {.pivot_guessed = true}, forgets = {.late_effect_ignored = true},
+                                    skips = {.skip_guessed = true};
+  if (txb_bug("saga_skip_guessed"))
+    return &skips;
   return txb_bug("saga_pivot_guessed") ? &guesses : txb_bug("saga_late_effect_ignored") ? &forgets : NULL;
 }
 

@@ -162,6 +162,12 @@ static void note_turn(struct txb_saga_instance *i, enum txb_saga_state before, i
   i->turned_why = why;
 }
 
+/* So is what stands for all that. */
+static void note_left(struct txb_saga_instance *i, int kind, int rule) {
+  if (kind == ENTRY_STEP + TXB_STEP_ON_LEAVE && i->state.steps[rule].state == TXB_STEP_COMPENSATED)
+    i->left |= UINT64_C(1) << rule;
+}
+
 enum txb_rc txb_saga_instance_replay(struct txb_saga_instance *instance, const struct txb_saga_past *p,
                                      struct txb_error *err) {
   struct txb_saga_actions actions;
@@ -179,9 +185,12 @@ enum txb_rc txb_saga_instance_replay(struct txb_saga_instance *instance, const s
   }
   if (kind == ENTRY_STEP + TXB_STEP_ON_EFFECT)
     instance->outputs[rule] = p->output;
+  if (kind == ENTRY_STEP + TXB_STEP_ON_EDIT)
+    instance->edited[rule] = p->output;
   if (p->timer_us != 0)
     instance->timer_us = p->timer_us;
   note_turn(instance, before, kind >= ENTRY_STEP ? rule : -1, p->reason != NULL ? p->reason : p->event);
+  note_left(instance, kind, rule);
   instance->n = p->n;
   return TXB_OK;
 }
@@ -260,6 +269,12 @@ static const struct txb_saga_operation *template_of(const struct txb_saga_instan
   return i->definition->origin[a->step].confirm ? &s->confirm : &s->action;
 }
 
+/* A rule has one operation that can be edited: what goes forward, or a compensation. */
+static bool is_edited(const struct txb_saga_instance *i, const struct txb_saga_action *a) {
+  bool forgotten = i->bugs != NULL && i->bugs->edit_forgotten && a->attempts > 1;
+  return i->edited[a->step].data != NULL && !is_resolve(a->kind) && !forgotten;
+}
+
 /* TXB_REFUSED: the template reads what is not there. A resolve is asked of the barrier alone, and says nothing. */
 static enum txb_rc fill_payload(const struct turn *t, const struct txb_saga_action *a, struct txb_slice *out,
                                 struct txb_error *err) {
@@ -268,7 +283,9 @@ static enum txb_rc fill_payload(const struct turn *t, const struct txb_saga_acti
   *out = txb_slice_text("{}");
   if (is_resolve(a->kind))
     return TXB_OK;
-  if (o->input == NULL) {
+  if (is_edited(t->i, a)) {
+    *out = t->i->edited[a->step];
+  } else if (o->input == NULL) {
     *out = t->i->input.data != NULL ? t->i->input : txb_slice_text("null");
   } else {
     TXB_TRY(txb_saga_context_make(t->i, err));
@@ -298,10 +315,11 @@ static enum txb_rc is_wanted(const struct turn *t, int rule, bool *out, struct t
   return rc;
 }
 
-/* An action whose condition could not be told was begun all the same, to be refused: it must not be sent after a pause. */
+/* An action whose condition could not be told was begun all the same, to be refused: it must not be sent after a pause. Unless
+ * a person gave it a payload, which says that it is wanted. */
 static enum txb_rc check_wanted(const struct turn *t, const struct txb_saga_action *a, struct txb_error *err) {
   bool wanted;
-  if (a->kind != TXB_SAGA_SEND_ACTION)
+  if (a->kind != TXB_SAGA_SEND_ACTION || is_edited(t->i, a))
     return TXB_OK;
   TXB_TRY(is_wanted(t, a->step, &wanted, err));
   return wanted ? TXB_OK : TXB_FAIL(err, TXB_REFUSED, "its condition does not hold any more");
@@ -359,14 +377,11 @@ static enum txb_rc ask(const struct turn *t, const struct txb_saga_action *a, st
 }
 
 static enum txb_rc why_compensated(const struct turn *t, const char **out, struct txb_error *err) {
-  const struct txb_saga_instance *i = t->i;
-  char text[600], step[TXB_SAGA_STEP_TEXT_SIZE] = "";
-  if (i->state.state != TXB_SAGA_COMPENSATED || i->turned_why == NULL)
+  char text[1000];
+  if (t->i->state.state != TXB_SAGA_COMPENSATED)
     return TXB_OK;
-  if (i->turned_rule >= 0)
-    txb_saga_rule_text(i->definition, i->turned_rule, step);
-  snprintf(text, sizeof text, "%s%s%.500s", step, step[0] != '\0' ? ": " : "", i->turned_why);
-  return txb_saga_keep_text(t->ledger, text, out, err);
+  txb_saga_why_compensated(t->i, text, sizeof text);
+  return txb_saga_keep_text(t->ledger, text[0] != '\0' ? text : NULL, out, err);
 }
 
 /* TXB_REFUSED: it can't be made. */
@@ -459,13 +474,14 @@ static enum txb_rc tell(const struct turn *t, int kind, int rule, int32_t sendin
   TXB_TRY(add_entry(t, event, rule, sending, reason, err));
   struct txb_saga_entry *e = last_entry(t->ledger);
   TXB_TRY(txb_saga_keep_text(t->ledger, who, &e->who, err));
-  if (kind == ENTRY_STEP + TXB_STEP_ON_EFFECT) {
+  if (kind == ENTRY_STEP + TXB_STEP_ON_EFFECT || kind == ENTRY_STEP + TXB_STEP_ON_EDIT) {
     if (output != NULL)
       TXB_TRY(txb_saga_keep_json(t->ledger, output, &e->output, err));
-    i->outputs[rule] = e->output;
+    *(kind == ENTRY_STEP + TXB_STEP_ON_EDIT ? &i->edited[rule] : &i->outputs[rule]) = e->output;
   }
   txb_saga_context_forget(i);
   note_turn(i, before, rule, e->reason != NULL ? e->reason : event);
+  note_left(i, kind, rule);
   return act(t, &actions, err);
 }
 
@@ -584,40 +600,35 @@ enum txb_rc txb_saga_instance_on_timer(struct txb_saga_instance *instance, int64
 enum txb_rc txb_saga_instance_on_decision(struct txb_saga_instance *instance, const struct txb_saga_decision *decision,
                                           const struct txb_saga_moment *moment, struct txb_saga_ledger *ledger,
                                           struct txb_error *err) {
-  static const struct {
-    const char *decision;
-    int kind;
-  } kinds[] = {{"cancel", ENTRY_TURN_BACK},
-               {"retry", ENTRY_STEP + TXB_STEP_ON_RETRY},
-               {"mark_done", ENTRY_STEP + TXB_STEP_ON_MARK_DONE},
-               {"mark_undone", ENTRY_STEP + TXB_STEP_ON_MARK_UNDONE}};
   const struct turn t = {instance, ledger, moment};
   const char *who = decision->who;
-  int kind = -1, rule = -1;
-  bool changed = false;
-  for (size_t k = 0; k < TXB_ARRAY_SIZE(kinds); k++)
-    kind = strcmp(kinds[k].decision, decision->decision) == 0 ? kinds[k].kind : kind;
-  if (kind < 0)
+  bool cancels = strcmp(decision->decision, "cancel") == 0, changed = false;
+  int event = txb_saga_decision_event(decision->decision), rule = -1;
+  if (!cancels && event < 0)
     return ignore(&t, -1, who, err, "the decision %.40s is not known", decision->decision);
   if (instance->ended)
     return ignore(&t, -1, who, err, "the decision %s came after the saga's end", decision->decision);
   if (decision->seen != instance->n)
     return ignore(&t, -1, who, err, "the decision %s was made at entry %" PRId32 "; the saga had gone on to %" PRId32,
                   decision->decision, decision->seen, instance->n);
-  if (kind >= ENTRY_STEP) {
+  if (!cancels) {
     rule = decision->step != NULL ? txb_saga_rule_of(instance->definition, txb_slice_text(decision->step)) : -1;
     if (rule < 0)
       return ignore(&t, -1, who, err, "the decision %s is about %.80s: there is no such step", decision->decision,
                     decision->step != NULL ? decision->step : "no step");
   }
-  TXB_TRY(tell(&t, kind, rule, 0, NULL, decision->reason, who, &changed, err));
+  if (event == TXB_STEP_ON_EDIT && decision->payload == NULL)
+    return ignore(&t, rule, who, err, "the decision edit brings no payload");
+  TXB_TRY(tell(&t, cancels ? ENTRY_TURN_BACK : ENTRY_STEP + event, rule, 0, decision->payload, decision->reason, who,
+               &changed, err));
   if (changed)
     return TXB_OK;
   if (rule < 0)
     return ignore(&t, -1, who, err, "cancelled too late: the saga is %s, and can't turn back any more",
                   txb_saga_state_name(instance->state.state));
-  return ignore(&t, rule, who, err, "the decision %s does not fit a step that is %s", decision->decision,
-                txb_saga_step_state_name(instance->state.steps[rule].state));
+  enum txb_saga_step_state state = instance->state.steps[rule].state;
+  return ignore(&t, rule, who, err, "the decision %s does not fit a step that is %s%s", decision->decision,
+                txb_saga_step_state_name(state), txb_saga_decision_advice(event, state));
 }
 
 /* ---- the timer ---------------------------------------------------------------------------------------------- */

@@ -37,7 +37,7 @@ struct txb_saga_entry {
   const char *event;
   char step[TXB_SAGA_STEP_TEXT_SIZE]; /* "": none */
   int32_t sending;                    /* 0: none */
-  struct txb_slice output;            /* JSON text; absent: none */
+  struct txb_slice output;            /* JSON text: what the step gave, or what an edit has it sent; absent: none */
   const char *reason, *who;           /* NULL: none */
   int64_t at_us, timer_us;            /* the latter 0: it sets none */
   size_t message;                     /* which one of the batch told it */
@@ -85,8 +85,10 @@ struct txb_saga_instance {
   int64_t timer_us;                             /* what the timer is set to; 0: it is not */
   int64_t fired_us;                             /* what it was set to when it came last */
   struct txb_slice outputs[TXB_SAGA_STEPS_MAX]; /* JSON texts of what the rules gave; absent: nothing */
-  int turned_rule;                              /* which one made it turn back; -1: none, its time or a person did */
-  const char *turned_why;                       /* NULL: it did not turn back */
+  struct txb_slice edited[TXB_SAGA_STEPS_MAX]; /* what a person has them sent instead of their input; absent: nothing */
+  uint64_t left;                               /* bit n: a person let rule n's effect stand, though all is undone */
+  int turned_rule;                             /* which one made it turn back; -1: none, its time or a person did */
+  const char *turned_why;                      /* NULL: it did not turn back */
 
   /* Of this batch. */
   json_t *context;         /* made at first use */
@@ -149,10 +151,11 @@ enum txb_rc txb_saga_instance_on_timer(struct txb_saga_instance *instance, int64
 
 /* What a person decided, having seen the entries up to `seen`. */
 struct txb_saga_decision {
-  const char *decision; /* retry, mark_done, mark_undone, cancel */
+  const char *decision; /* retry, mark_done, mark_undone, cancel, skip, edit */
   const char *step;     /* NULL for cancel */
   int32_t seen;
   const char *reason, *who;
+  const json_t *payload; /* of an edit: what its command says from then on; borrowed. NULL for all others */
 };
 enum txb_rc txb_saga_instance_on_decision(struct txb_saga_instance *instance, const struct txb_saga_decision *decision,
                                           const struct txb_saga_moment *moment, struct txb_saga_ledger *ledger,

@@ -56,12 +56,15 @@ const struct txb_saga_transition txb_saga_transitions[] = {
     {RUNNING, ON(BACK), C | P, ANY, SETTLING, RESOLVE, false,
      "the saga turns back: the barrier knows whether it took effect"},
 
-    {SETTLING, ON(EFFECT), C | P, ANY, DONE, NOTHING, false, "it took effect: late, or its answer was lost"},
+    {SETTLING, ON(EFFECT), ALL, ANY, DONE, NOTHING, false, "it took effect: late, or its answer was lost"},
     {SETTLING, ON(REFUSED), C | P, ANY, REFUSED, NOTHING, true, "it had said no"},
     {SETTLING, ON(NEVER), C | P, ANY, NEVER, NOTHING, true, "it had not run, and the barrier won't let it any more"},
     {SETTLING, ON(UNDONE), C | P, ANY, COMPENSATED, NOTHING, true, "it was undone before: somebody's work by hand"},
-    {SETTLING, ON(TIME), C | P, LEFT, SETTLING, RESOLVE, false, "no answer came in time: asked again"},
-    {SETTLING, ON(TIME), C | P, OVER, STUCK_S, PERSON, false, "nobody tells whether it took effect"},
+    {SETTLING, ON(NEVER), R, ANY, SKIPPED, NOTHING, false,
+     "left out: it has not run, and the barrier won't let it any more"},
+    {SETTLING, ON(UNDONE), R, ANY, SKIPPED, NOTHING, false, "left out: it was undone before, somebody's work by hand"},
+    {SETTLING, ON(TIME), ALL, LEFT, SETTLING, RESOLVE, false, "no answer came in time: asked again"},
+    {SETTLING, ON(TIME), ALL, OVER, STUCK_S, PERSON, false, "nobody tells whether it took effect"},
 
     {DONE, ON(COMPENSATE), C, ANY, COMPENSATING, UNDO, false, "all behind it is undone: its compensation is sent"},
 
@@ -74,18 +77,29 @@ const struct txb_saga_transition txb_saga_transitions[] = {
 
     {STUCK_A, ON(EFFECT), R, ANY, DONE, NOTHING, false, "an answer came at last: it took effect"},
     {STUCK_A, ON(RETRY), R, ANY, RUNNING, ACTION, false, "a person wants it tried again"},
+    {STUCK_A, ON(EDIT), R, ANY, RUNNING, ACTION, false, "a person wants it tried again with another payload"},
     {STUCK_A, ON(MARK_DONE), R, ANY, DONE, NOTHING, false, "a person did it, or says that it is not needed"},
-    {STUCK_S, ON(EFFECT), C | P, ANY, DONE, NOTHING, false, "an answer came at last: it took effect"},
+    {STUCK_A, ON(LEAVE), R, ANY, SETTLING, RESOLVE, false,
+     "a person goes on without it: the barrier knows whether it took effect, else it never will"},
+    {STUCK_S, ON(EFFECT), ALL, ANY, DONE, NOTHING, false, "an answer came at last: it took effect"},
     {STUCK_S, ON(REFUSED), C | P, ANY, REFUSED, NOTHING, true, "an answer came at last: it had said no"},
     {STUCK_S, ON(NEVER), C | P, ANY, NEVER, NOTHING, true, "an answer came at last: it had not run, and never will"},
     {STUCK_S, ON(UNDONE), C | P, ANY, COMPENSATED, NOTHING, true, "an answer came at last: it was undone before"},
-    {STUCK_S, ON(RETRY), C | P, ANY, SETTLING, RESOLVE, false, "a person wants the barrier asked again"},
-    {STUCK_S, ON(MARK_DONE), C | P, ANY, DONE, NOTHING, false, "a person has seen its effect"},
+    {STUCK_S, ON(NEVER), R, ANY, SKIPPED, NOTHING, false,
+     "an answer came at last: it had not run, and never will, and is left out"},
+    {STUCK_S, ON(UNDONE), R, ANY, SKIPPED, NOTHING, false,
+     "an answer came at last: it was undone before, and is left out"},
+    {STUCK_S, ON(RETRY), ALL, ANY, SETTLING, RESOLVE, false, "a person wants the barrier asked again"},
+    {STUCK_S, ON(MARK_DONE), ALL, ANY, DONE, NOTHING, false, "a person has seen its effect"},
     {STUCK_S, ON(MARK_UNDONE), C | P, ANY, NEVER, NOTHING, true,
      "a person has seen that it has none, and that it can't come any more"},
+    {STUCK_S, ON(MARK_UNDONE), R, ANY, SKIPPED, NOTHING, false,
+     "a person has seen that it has none, and that it can't come any more: it is left out"},
     {STUCK_C, ON(COMPENSATED), C, ANY, COMPENSATED, NOTHING, false, "an answer came at last: it is undone"},
     {STUCK_C, ON(RETRY), C, ANY, COMPENSATING, UNDO, false, "a person wants it tried again"},
-    {STUCK_C, ON(MARK_UNDONE), C, ANY, COMPENSATED, NOTHING, false, "a person undid it, or lets its effect stand"},
+    {STUCK_C, ON(EDIT), C, ANY, COMPENSATING, UNDO, false, "a person wants it tried again with another payload"},
+    {STUCK_C, ON(MARK_UNDONE), C, ANY, COMPENSATED, NOTHING, false, "a person undid it"},
+    {STUCK_C, ON(LEAVE), C, ANY, COMPENSATED, NOTHING, false, "a person lets its effect stand, and goes on without it"},
 };
 const size_t txb_saga_transitions_count = TXB_ARRAY_SIZE(txb_saga_transitions);
 
@@ -109,8 +123,8 @@ const char *txb_saga_step_state_name(enum txb_saga_step_state state) {
 
 const char *txb_saga_step_event_name(enum txb_saga_step_event event) {
   static const char *const names[TXB_STEP_EVENTS] = {
-      "begin",           "skip", "effect", "refused",    "never", "undone",    "compensated",
-      "not_compensated", "time", "back",   "compensate", "retry", "mark_done", "mark_undone"};
+      "begin", "skip", "effect",     "refused", "never",     "undone",      "compensated", "not_compensated",
+      "time",  "back", "compensate", "retry",   "mark_done", "mark_undone", "leave",       "edit"};
   return names[event];
 }
 
@@ -350,6 +364,11 @@ bool txb_saga_step_on(const struct txb_saga_rules *rules, struct txb_saga *saga,
     return false;
   if (b->late_effect_ignored && event == ON(EFFECT) && s->state == SETTLING)
     event = ON(NEVER);
+  if (b->skip_guessed && event == ON(LEAVE) && s->state == STUCK_A) {
+    s->state = SKIPPED;
+    advance(rules, saga, false, b, out);
+    return true;
+  }
   if ((event == ON(BEGIN) || event == ON(SKIP)) && !s->asked)
     return false;
   if (!step_on(rules, saga, step, event, &turns_back, out))

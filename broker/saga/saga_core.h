@@ -3,7 +3,8 @@
  *
  * The rules behind it (PROTOCOLS S1 to S4, S7):
  *   - An outcome that is not known is settled at the participant's barrier and never guessed: after a time-out, a deadline, a
- *     cancel or another step's refusal the operation `resolve` is sent, and what it answers is what happened.
+ *     cancel, another step's refusal or a person's wish to go on without the step the operation `resolve` is sent, and what it
+ *     answers is what happened.
  *   - Exactly the steps that took effect are compensated, each after all that came behind it, side by side where the graph
  *     allows. An action that succeeds late counts as one that succeeded.
  *   - Once the pivot took effect there is no way back. What comes behind it is tried until it succeeds, or a person is asked.
@@ -48,7 +49,7 @@ const char *txb_saga_rules_prepare(struct txb_saga_rules *rules, int *step_out);
 
 enum txb_saga_step_state {
   TXB_STEP_IDLE = 0,
-  TXB_STEP_SKIPPED,      /* its condition was false */
+  TXB_STEP_SKIPPED,      /* its condition was false, or a person left it out: no effect, and none will come */
   TXB_STEP_RUNNING,      /* its action was sent */
   TXB_STEP_SETTLING,     /* whether it took effect is asked at the barrier */
   TXB_STEP_DONE,         /* it took effect */
@@ -77,8 +78,10 @@ enum txb_saga_step_event {
   TXB_STEP_ON_RETRY,           /* a person: again, with all its attempts */
   TXB_STEP_ON_MARK_DONE,       /* a person: it took effect */
   TXB_STEP_ON_MARK_UNDONE,     /* a person: it has no effect, or not any more */
+  TXB_STEP_ON_LEAVE, /* a person: on without it; what is not known is settled first, what stands is let stand */
+  TXB_STEP_ON_EDIT,  /* a person: again, with all its attempts and another payload */
 };
-enum { TXB_STEP_EVENTS = TXB_STEP_ON_MARK_UNDONE + 1 };
+enum { TXB_STEP_EVENTS = TXB_STEP_ON_EDIT + 1 };
 
 enum txb_saga_action_kind {
   TXB_SAGA_NOTHING = 0,
@@ -152,7 +155,8 @@ struct txb_saga_actions {
 
 /* Rules broken on purpose, for the simulator; all false otherwise. */
 struct txb_saga_bugs {
-  bool late_effect_ignored, compensates_all, timer_unchecked, pivot_guessed, order_ignored;
+  bool late_effect_ignored, compensates_all, timer_unchecked, pivot_guessed, order_ignored, skip_guessed,
+      edit_forgotten;
 };
 
 /* A new one: its first steps are asked for. `out` is filled anew by each of these. */

@@ -47,7 +47,7 @@ enum txb_saga_result_state {
   TXB_SAGA_RESULT_UNKNOWN = 0, /* there is none of that id; or its start has not come to its coordinator yet */
   TXB_SAGA_RESULT_RUNNING,     /* ask again, by the same id */
   TXB_SAGA_RESULT_COMPLETED,
-  TXB_SAGA_RESULT_COMPENSATED, /* nothing of it stands */
+  TXB_SAGA_RESULT_COMPENSATED, /* nothing of it stands, but for what a person let stand: the reason says so */
   TXB_SAGA_RESULT_REFUSED,     /* it never began */
 };
 struct txb_saga_result;

@@ -14,7 +14,7 @@ EMBEDDED = {"outbox_sql.h": "outbox", "consumer_sql.h": "consumer", "migrations.
             "cli_sql.h": "broker"}
 # Who may see the clients' own types. The public headers name PGconn, and so must the code right behind them.
 NATIVE = {
-    "libpq-fe.h": ["common/pg*.[ch]", "include/txbroker/outbox.h", "include/txbroker/consumer.h", "include/txbroker/saga.h", "outbox/append.[ch]", "outbox/saga_start.c",
+    "libpq-fe.h": ["common/pg*.[ch]", "include/txbroker/outbox.h", "include/txbroker/consumer.h", "include/txbroker/saga.h", "include/txbroker/request.h", "outbox/append.[ch]", "outbox/saga_start.c", "outbox/request.c",
                     "consumer/handler_plugin.c"],
     "rdkafka.h": ["common/kafka*.[ch]"],
     "rdkafka_mock.h": ["common/kafka*.[ch]"],

@@ -202,6 +202,48 @@ def test_a_compensation_records_only_success_and_can_be_tried_again(db):
     assert recorded(db) == ("compensated", {"id": 7}, None) and effects(db) == ["action", "compensation"]
 
 
+def test_what_goes_forward_and_is_to_be_left_out_is_settled_and_never_runs_any_more(db):
+    """Nobody knows whether one of its sendings is still to come."""
+    worker = db.session("worker")
+    send(worker, "forward", "refuse", saga_sending="1")
+    send(worker, "resolve", saga_sending="2")
+    assert answer(db) == {"answer": "never"} and recorded(db) == ("never", None, None)
+    send(worker, "forward", saga_sending="1")
+    assert answer(db) == {"answer": "never"} and effects(db) == []
+
+
+@pytest.mark.parametrize("say,settled", [("ok", {"answer": "ok", "output": 1}), ("refuse", {"answer": "never"})])
+def test_who_asks_what_became_of_what_goes_forward_waits_for_its_end(db, say, settled):
+    one, other = db.session("worker", transaction=True), db.session("worker")
+    send(one, "forward", say, output=1)
+    running = other.start(APPLY, V7, b"k", b"{}", json.dumps(headers_of("resolve")), "public.does", False)
+    db.wait_until_waiting(other)
+    one.do("COMMIT")
+    running.finish()
+    assert answer(db) == settled and effects(db) == (["forward"] if say == "ok" else [])
+
+
+def test_a_command_with_another_payload_is_the_same_operation(db):
+    """A person edits what has not taken effect; what has is not done again, whatever it says."""
+    worker = db.session("worker")
+    send(worker, "forward", "refuse", saga_sending="1")
+    send(worker, "forward", output="edited", saga_sending="2")
+    assert answer(db) == {"answer": "ok", "output": "edited"} and effects(db) == ["forward"]
+    send(worker, "forward", output="edited again", saga_sending="3")
+    send(worker, "forward", "refuse", saga_sending="1")
+    assert answers(db)[-2:] == 2 * [{"answer": "ok", "output": "edited"}] and effects(db) == ["forward"]
+
+
+def test_a_compensation_with_another_payload_is_the_same_operation(db):
+    worker = db.session("worker")
+    bring_to(worker, "ok")
+    send(worker, "compensation", "refuse", saga_sending="2")
+    send(worker, "compensation", output="edited", saga_sending="3")
+    assert answer(db) == {"answer": "compensated", "output": "edited"} and recorded(db)[0] == "compensated"
+    send(worker, "compensation", "raise", saga_sending="2")
+    assert answer(db) == {"answer": "compensated"} and effects(db) == ["action", "compensation"]
+
+
 @pytest.mark.parametrize("output", [{"id": 7}, [1], "text", 0, False, None])
 def test_a_compensation_is_handed_the_output_of_its_action(db, output):
     """By the barrier: nobody else may say what is to be undone (S4)."""

@@ -431,7 +431,10 @@ def test_a_decision_that_cannot_be_is_refused(db):
     begin(worker)
     append(worker, 1)
     for sqlstate, words, args in [
-        ("22023", "decision is skip", (ID, "skip", "pay", 1, "why")),
+        ("22023", "decision is dance", (ID, "dance", "pay", 1, "why")),
+        ("22023", "skip needs the name of a step", (ID, "skip", None, 1, "why")),
+        ("22023", "a reason is needed", (ID, "skip", "pay", 1, "")),
+        ("22023", "edit needs a payload", (ID, "edit", "pay", 1, "why")),
         ("22023", "decision is null", (ID, None, "pay", 1, "why")),
         ("22023", "a reason is needed", (ID, "retry", "pay", 1, "")),
         ("22023", "a reason is needed", (ID, "retry", "pay", 1, None)),
@@ -446,6 +449,39 @@ def test_a_decision_that_cannot_be_is_refused(db):
     with refused("55000", "has ended at", "it is compensated"):
         admin.do(DECIDE, ID, "cancel", None, 1, "why")
     assert published(db) == [] and db.root.one("SELECT count(*) FROM txb.audit WHERE action <> 'saga deploy'") == 0
+
+
+EDIT = "SELECT txb.saga_decide(%s, 'edit', 'pay', 1, 'a wrong address', 'hal', %s::jsonb)"
+
+
+@pytest.mark.parametrize("payload", [{"to": "Bob", "none": None, "n": 9007199254740993}, None, [1], "text"])
+def test_an_edit_brings_its_payload_as_it_is_and_the_audit_says_only_that(db, payload):
+    deploy(db)
+    begin(db.session("worker"))
+    append(db.session("worker"), 1)
+    db.session("admin").do(EDIT, ID, json.dumps(payload))
+    ((_, _, _, decision, _),) = published(db)
+    assert decision["decision"] == "edit" and "payload" in decision and decision["payload"] == payload
+    assert db.root.row("SELECT action, filter, reason FROM txb.audit WHERE action <> 'saga deploy'") == {
+        "action": "saga edit",
+        "filter": {"saga": ID, "step": "pay", "event": 1, "payload": "edited"},
+        "reason": "a wrong address",
+    }
+
+
+def test_a_payload_that_cannot_be_is_refused(db):
+    deploy(db)
+    admin = db.session("admin")
+    begin(db.session("worker"))
+    append(db.session("worker"), 1)
+    with refused("22023", "the payload has 983617 bytes, at most 983616 are allowed"):
+        admin.do(EDIT, ID, json.dumps(983615 * "x"))
+    with refused("22023", "the payload holds the number 0.1234567890123456789012345, which has too many digits"):
+        admin.do(EDIT, ID, '{"n": [0.1234567890123456789012345]}')
+    with refused("22023", "retry takes no payload"):
+        admin.do("SELECT txb.saga_decide(%s, 'retry', 'pay', 1, 'why', 'hal', '{}')", ID)
+    assert published(db) == [] and db.root.one("SELECT count(*) FROM txb.audit WHERE action <> 'saga deploy'") == 0
+    admin.do(EDIT, ID, json.dumps(983614 * "x"))
 
 
 # ---- days -----------------------------------------------------------------------------------------------------------

@@ -6,6 +6,8 @@
 #include <txbroker/consumer.h>
 #include <txbroker/error.h>
 #include <txbroker/outbox.h>
+#include <txbroker/request.h>
+#include <txbroker/saga.h>
 
 static enum txb_outcome handle(PGconn *conn, const struct txb_message *message, struct txb_answer *answer,
                                void *context) {
@@ -31,6 +33,23 @@ int main(void) {
     faults |= 2;
   if (txb_publish_many(conn, &intent, 1, NULL, &err) == TXB_OK || err.message[0] == '\0')
     faults |= 4;
+
+  /* Nor can a saga be started there, or be waited for. */
+  char id[37];
+  struct txb_saga_result *result = NULL;
+  const struct txb_saga_order order = {.name = "trip"};
+  if (txb_saga_start(conn, &order, id, &err) == TXB_OK || err.message[0] == '\0')
+    faults |= 16;
+  if (txb_saga_wait(conn, "0190163d-8694-739b-aea5-966c26f8ad91", 0, &result, &err) == TXB_OK || result != NULL)
+    faults |= 32;
+  txb_saga_result_free(result);
+  struct txb_reply *reply = NULL;
+  const struct txb_request_order asked = {.topic = "rooms", .type = "room.hold"};
+  if (txb_request(conn, &asked, id, &err) == TXB_OK || err.message[0] == '\0')
+    faults |= 64;
+  if (txb_request_wait(conn, "0190163d-8694-739b-aea5-966c26f8ad91", &reply, &err) == TXB_OK || reply != NULL)
+    faults |= 128;
+  txb_reply_free(reply);
   PQfinish(conn);
 
   /* A worker without a topic is a wrong option, found before any server is asked. */

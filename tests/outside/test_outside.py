@@ -54,7 +54,7 @@ def pkg_config(libdir, *arguments):
 
 
 def test_everything_is_installed(installed, libdir):
-    for name in ["bin/txbroker", "include/txbroker/outbox.h", "include/txbroker/consumer.h", "include/txbroker/error.h", "include/txbroker/slice.h"]:
+    for name in ["bin/txbroker", "include/txbroker/outbox.h", "include/txbroker/consumer.h", "include/txbroker/saga.h", "include/txbroker/request.h", "include/txbroker/error.h", "include/txbroker/slice.h"]:
         assert (installed / name).is_file(), name
     for name in ["man/man1/txbroker.1", "bash-completion/completions/txbroker", "zsh/site-functions/_txbroker", "fish/vendor_completions.d/txbroker.fish"]:
         assert (installed / "share" / name).stat().st_size > 100, name

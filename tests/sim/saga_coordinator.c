@@ -40,12 +40,12 @@ static bool is_same_step(const struct txb_saga_step *a, const struct txb_saga_st
 
 static bool is_same(const struct saga_world *w, const struct txb_saga_instance *a, const struct txb_saga_instance *b) {
   for (int rule = 0; rule < w->rules; rule++)
-    if (!txb_slice_equal(a->outputs[rule], b->outputs[rule]) ||
+    if (!txb_slice_equal(a->outputs[rule], b->outputs[rule]) || !txb_slice_equal(a->edited[rule], b->edited[rule]) ||
         !is_same_step(&a->state.steps[rule], &b->state.steps[rule]))
       return false;
   return a->state.state == b->state.state && memcmp(a->due_us, b->due_us, sizeof a->due_us) == 0 && a->n == b->n &&
          a->begun == b->begun && a->ended == b->ended && a->timer_us == b->timer_us && a->fired_us == b->fired_us &&
-         a->turned_rule == b->turned_rule;
+         a->turned_rule == b->turned_rule && a->left == b->left;
 }
 
 static void load(struct saga_world *w) {
@@ -126,10 +126,20 @@ static enum txb_rc on_timer(struct saga_world *w, const struct saga_message_sim 
   return rc;
 }
 
+static enum txb_rc on_decision(struct saga_world *w, const struct saga_message_sim *m,
+                               struct txb_saga_decision *decision, const struct txb_saga_moment *moment,
+                               struct txb_error *err) {
+  json_t *payload = m->edit > 0 ? json_pack("{s:i}", "edit", m->edit) : NULL;
+  decision->payload = payload;
+  enum txb_rc rc = txb_saga_instance_on_decision(&w->live, decision, moment, &w->ledger, err);
+  json_decref(payload);
+  return rc;
+}
+
 static enum txb_rc handle(struct saga_world *w, const struct saga_message_sim *m, size_t at, struct txb_error *err) {
   const struct txb_saga_moment moment = {.now_us = w->now_us};
   char step[NAME_MAX_];
-  struct txb_saga_decision decision = {m->text, NULL, m->seen, "because", "ann"};
+  struct txb_saga_decision decision = {m->text, NULL, m->seen, "because", "ann", NULL};
   switch (m->kind) {
   case SIM_START:
     return txb_saga_instance_on_start(&w->live, &moment, &w->ledger, err);
@@ -146,7 +156,7 @@ static enum txb_rc handle(struct saga_world *w, const struct saga_message_sim *m
       txb_saga_rule_text(w->definition, m->rule, step);
       decision.step = step;
     }
-    return txb_saga_instance_on_decision(&w->live, &decision, &moment, &w->ledger, err);
+    return on_decision(w, m, &decision, &moment, err);
   case SIM_COMMAND:
     break;
   }
@@ -170,6 +180,7 @@ static void count_seen(struct saga_world *w, const struct txb_saga_entry *e) {
   saga_seen[SEEN_SKIPPED] += strcmp(e->event, "skip") == 0;
   saga_seen[SEEN_IGNORED] += strcmp(e->event, "ignored") == 0;
   saga_seen[SEEN_MARKED] += strncmp(e->event, "mark", 4) == 0;
+  saga_seen[SEEN_EDITED] += strcmp(e->event, "edit") == 0;
   saga_seen[SEEN_CONFIRMED] += strcmp(e->event, "effect") == 0 && strchr(e->step, '/') != NULL;
   saga_seen[SEEN_NOT_MADE] += e->reason != NULL && e->step[0] != '\0' && strstr(e->reason, "could not be made") != NULL;
   count_timers(w, e);
@@ -197,21 +208,50 @@ static void store(struct saga_world *w, const struct txb_saga_entry *e) {
   count_seen(w, e);
 }
 
-/* The number behind "of": it is handed, or null. */
-static int number_of(struct txb_slice payload) {
-  static const char name[] = "\"of\":";
-  const char *at = memmem(payload.data, payload.size, name, sizeof name - 1);
-  return at == NULL ? -1 : (int)strtol(at + sizeof name - 1, NULL, 10);
+/* The number behind a name in a payload; 0: null, -1: there is no such name. */
+static int number_of(struct txb_slice payload, const char *name) {
+  const char *at = memmem(payload.data, payload.size, name, strlen(name));
+  return at == NULL ? -1 : (int)strtol(at + strlen(name), NULL, 10);
+}
+
+/* The last payload that a person gave for a step, as it is stored; 0: nobody gave any. */
+static int edit_of(const struct saga_world *w, const char *step) {
+  int edit = 0;
+  for (size_t n = 0; n < w->stored_count; n++) {
+    const struct saga_stored *s = &w->stored[n];
+    if (strcmp(s->event, "edit") == 0 && strcmp(s->step, step) == 0)
+      edit = number_of(txb_slice_text(s->output), "\"edit\":");
+  }
+  return edit;
+}
+
+bool saga_was_left(const struct saga_world *w, int rule) {
+  for (size_t n = 0; n < w->stored_count; n++)
+    if (strcmp(w->stored[n].event, "leave") == 0 &&
+        txb_saga_rule_of(w->definition, txb_slice_text(w->stored[n].step)) == rule)
+      return true;
+  return false;
+}
+
+/* From a person's edit on every sending says what he gave; the question what became of it says nothing. */
+static void check_edit(struct saga_world *w, const struct txb_saga_command *c, int edit) {
+  int wanted = c->operation == TXB_SAGA_OPERATION_RESOLVE ? 0 : edit_of(w, c->step);
+  saga_seen[SEEN_EDITED_AGAIN] += wanted > 0 && w->sent_edit == wanted;
+  w->sent_edit = wanted;
+  if (edit != wanted)
+    saga_violated(w, "E: a command does not say what a person gave");
 }
 
 static void send_command(struct saga_world *w, const struct txb_saga_command *c, int64_t delay_us) {
-  int of = number_of(c->payload);
+  int of = number_of(c->payload, "\"of\":"), edit = number_of(c->payload, "\"edit\":");
   struct saga_message_sim m = {.kind = SIM_COMMAND,
                                .rule = txb_saga_rule_of(w->definition, txb_slice_text(c->step)),
                                .operation = c->operation,
                                .sending = c->sending,
+                               .edit = edit > 0 ? edit : 0,
                                .reads = of >= 0,
                                .of = of > 0 ? of : 0};
+  check_edit(w, c, m.edit);
   saga_say(w, "to rule %d: %s, sending %" PRId32, m.rule, txb_saga_operation_name(m.operation), m.sending);
   if (!w->calm && kit_chance(&w->kit, 2)) { /* its database answers for it: it can't be published */
     m.kind = SIM_ANSWER;
@@ -248,8 +288,19 @@ static void commit(struct saga_world *w, int64_t delay_us) {
   w->away_until_us = w->now_us + delay_us;
 }
 
+/* What became of a step that a person goes on without. */
+static void note_left(const struct saga_world *w, int rule, enum txb_saga_step_state before) {
+  enum txb_saga_step_state after = w->live.state.steps[rule].state;
+  if (before != TXB_STEP_SETTLING || w->definition->rules.steps[rule].kind != TXB_SAGA_RETRIABLE)
+    return;
+  saga_seen[SEEN_LEFT_OUT] += after == TXB_STEP_SKIPPED;
+  saga_seen[SEEN_LEFT_DONE] += after == TXB_STEP_DONE;
+}
+
 static void note_changes(const struct saga_world *w, const struct txb_saga *before) {
   const struct txb_saga *after = &w->live.state;
+  for (int rule = 0; rule < w->rules; rule++)
+    note_left(w, rule, before->steps[rule].state);
   for (int rule = 0; rule < w->rules; rule++)
     saga_seen[SEEN_LATE] += before->steps[rule].state == TXB_STEP_SETTLING && after->steps[rule].state == TXB_STEP_DONE;
   saga_seen[SEEN_PIVOT_KEPT] += before->state == TXB_SAGA_TURNING && after->state != TXB_SAGA_TURNING &&

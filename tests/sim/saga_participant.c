@@ -32,7 +32,7 @@ void saga_participant_check_order(struct saga_world *w, int rule) {
   const struct txb_saga_rules *r = &w->definition->rules;
   for (int i = 0; i < w->rules; i++) {
     const struct saga_participant *p = &w->participants[i];
-    if (p->effects == p->undone)
+    if (p->effects == p->undone || saga_was_left(w, i))
       continue;
     if (r->steps[i].kind != TXB_SAGA_COMPENSATABLE)
       saga_violated(w, "P: a step is undone after something that can't be");
@@ -44,6 +44,8 @@ void saga_participant_check_order(struct saga_world *w, int rule) {
 /* What the effect of the step before gave must have come through, by however many processes. */
 static void check_input(struct saga_world *w, const struct saga_message_sim *m) {
   const struct txb_saga_rule_origin *origin = &w->definition->origin[m->rule];
+  if (m->edit > 0) /* a person said what it is handed */
+    return;
   int from = origin->confirm ? origin->step : w->kit.reads[origin->step];
   if (from < 0)
     return;

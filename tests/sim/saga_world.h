@@ -46,6 +46,7 @@ struct saga_message_sim {
   int32_t sending, seen;
   const char *text; /* the answer, or the decision */
   int number;       /* of an effect; 0: none */
+  int edit;         /* which of a person's payloads a command brings, or a decision gives; 0: none */
   bool reads;       /* of an action: it is handed `of` */
   int of;
   int64_t at_us, order, due_us; /* when it comes; in that order; of a timer */
@@ -84,7 +85,9 @@ struct saga_world {
   int64_t timers_met[MESSAGES_MAX], set_us, fired_at_us; /* the latter: when the last entry was a timer's; 0 */
   size_t timers_met_count;
   int ends;
-  bool decided; /* a person's decision is under way */
+  bool decided;  /* a person's decision is under way */
+  int edits;     /* payloads that people gave */
+  int sent_edit; /* which of them the last command brought; 0 */
 
   const char *violation;
 };
@@ -108,6 +111,11 @@ enum {
   SEEN_UNDELIVERABLE,
   SEEN_STOOD,
   SEEN_NOT_MADE,
+  SEEN_LEFT_OUT,
+  SEEN_LEFT_DONE,
+  SEEN_LET_STAND,
+  SEEN_EDITED,
+  SEEN_EDITED_AGAIN,
   SEEN
 };
 extern uint64_t saga_seen[SEEN];
@@ -125,5 +133,7 @@ void saga_participant_check_order(struct saga_world *w, int rule); /* of what is
 void saga_participant_take(struct saga_world *w, const struct saga_message_sim *m);
 /* saga_coordinator.c: takes some of what lies in the partition, in one transaction. */
 void saga_coordinator_take(struct saga_world *w);
+/* Whether a person went on without that step, as it is stored. */
+bool saga_was_left(const struct saga_world *w, int rule);
 
 #endif

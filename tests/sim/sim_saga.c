@@ -1,7 +1,7 @@
 /* Simulates sagas of random definitions: the real instance with its entries, commands and timers, against a model of
  * participants with a barrier. Messages come late, twice or in another order than they were sent, participants fail, are tried
- * again, give up or say no, the coordinator is away, dies and replays, deadlines come, people cancel, retry and mark. At the
- * end each saga has ended, and what stands is what its state promises.
+ * again, give up or say no, the coordinator is away, dies and replays, deadlines come, people cancel, retry, edit, skip and
+ * mark. At the end each saga has ended, and what stands is what its state promises.
  *
  *   sim_saga [--seeds N] [--seed S] [--bug NAME]     exit 0: nothing found; 1: a violation, printed with its seed and history;
  * 2: usage
@@ -84,8 +84,12 @@ static void arrive(struct saga_world *w) {
 /* ---- people ------------------------------------------------------------------------------------- */
 
 static void decide(struct saga_world *w, const char *decision, int rule) {
-  const struct saga_message_sim m = {
-      .kind = SIM_DECISION, .id = w->ids++, .rule = rule, .text = decision, .seen = (int32_t)w->stored_count};
+  const struct saga_message_sim m = {.kind = SIM_DECISION,
+                                     .id = w->ids++,
+                                     .rule = rule,
+                                     .text = decision,
+                                     .edit = strcmp(decision, "edit") == 0 ? ++w->edits : 0,
+                                     .seen = (int32_t)w->stored_count};
   saga_say(w, "a person: %s, rule %d", decision, rule);
   w->decided = true;
   saga_post(w, m, saga_some_time(w));
@@ -109,15 +113,22 @@ static const char *marked(struct saga_world *w, int rule, enum txb_saga_step_sta
   return p->row == ROW_OK ? "mark_done" : "mark_undone";
 }
 
-/* A person looks at what is stuck, and mostly wants it tried again; marks are told the truth. */
+/* A person looks at what is stuck, and mostly wants it tried again, as it was or with another payload; marks are told the
+ * truth. */
 static void operate(struct saga_world *w) {
   for (int rule = 0; rule < w->rules; rule++) {
     enum txb_saga_step_state state = w->live.state.steps[rule].state;
     if (state < TXB_STEP_STUCK_ACTION)
       continue;
+    bool settles = state == TXB_STEP_STUCK_SETTLING, held = w->participants[rule].held;
+    uint64_t chance = kit_roll(&w->kit, 100);
     w->participants[rule].fails = 0;
-    bool marks = !w->participants[rule].held && kit_chance(&w->kit, 30);
-    decide(w, marks ? marked(w, rule, state) : "retry", rule);
+    if (chance < 20 && !held)
+      decide(w, marked(w, rule, state), rule);
+    else if (chance < 40 && !held && !settles)
+      decide(w, "skip", rule);
+    else
+      decide(w, chance < 60 && !settles ? "edit" : "retry", rule);
     return;
   }
 }
@@ -170,14 +181,19 @@ static void run(struct saga_world *w) {
 static void verify_rule(struct saga_world *w, int rule) {
   const struct saga_participant *p = &w->participants[rule];
   int standing = p->effects - p->undone;
-  bool runs = w->kit.runs[w->definition->origin[rule].step];
+  enum txb_saga_step_state state = w->live.state.steps[rule].state;
+  bool left = saga_was_left(w, rule), left_out = left && state == TXB_STEP_SKIPPED;
+  bool runs = !left_out && w->kit.runs[w->definition->origin[rule].step];
   if (p->effects > 1 || p->undone > 1)
     saga_violated(w, "D: an effect twice");
   if (p->undone > p->effects)
     saga_violated(w, "S: a step was compensated that took no effect");
   if (w->live.state.state == TXB_SAGA_COMPLETED && standing != (runs ? 1 : 0))
     saga_violated(w, "S: it is completed, and what stands is not what was to be done");
-  if (w->live.state.state == TXB_SAGA_COMPENSATED && standing != 0)
+  if (state == TXB_STEP_SKIPPED && standing != 0)
+    saga_violated(w, "S: a step was left out, and its effect stands");
+  saga_seen[SEEN_LET_STAND] += left && state == TXB_STEP_COMPENSATED && standing != 0;
+  if (w->live.state.state == TXB_SAGA_COMPENSATED && standing != 0 && !left)
     saga_violated(w, "S: it is compensated, and a step's effect stands");
 }
 
@@ -220,6 +236,7 @@ static void reset(struct saga_world *w, uint64_t seed, const struct saga_bugs *b
   w->bugs = bugs;
   w->talk = talk;
   w->calm = w->loaded = w->decided = false;
+  w->edits = w->sent_edit = 0;
   w->way_count = w->partition_count = w->partition_next = w->stored_count = w->timers_met_count = 0;
   w->now_us = 1000000;
   w->away_until_us = w->orders = w->set_us = w->fired_at_us = 0;
@@ -278,6 +295,8 @@ static bool plant(struct saga_bugs *b, const char *name) {
                {"saga_timer_unchecked", &b->core.timer_unchecked},
                {"saga_pivot_guessed", &b->core.pivot_guessed},
                {"saga_order_ignored", &b->core.order_ignored},
+               {"saga_skip_guessed", &b->core.skip_guessed},
+               {"saga_edit_forgotten", &b->core.edit_forgotten},
                {"saga_barrier_outside", &b->barrier_outside},
                {"saga_hanging_action", &b->hanging_action},
                {"saga_repeated_says_ok", &b->repeated_says_ok},
@@ -312,7 +331,12 @@ static bool print_seen(void) {
                                           "marks",
                                           "undeliverable",
                                           "timers that were met twice at once",
-                                          "commands that could not be made"};
+                                          "commands that could not be made",
+                                          "steps left out",
+                                          "steps to be left out that had taken effect",
+                                          "effects let stand",
+                                          "payloads edited",
+                                          "edited payloads sent again"};
   bool all = true;
   for (int i = 0; i < SEEN; i++) {
     printf("%s%" PRIu64 " %s", i == 0 ? "" : ", ", saga_seen[i], names[i]);

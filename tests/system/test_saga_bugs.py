@@ -48,6 +48,27 @@ def late_answer(travel, env=None):
     assert found == {"completed": 10}
 
 
+def skipped_under_way(travel, env=None):
+    """S3: a step that a person skips takes effect after all, and then it is done."""
+    travel.relay()
+    for what in travel.topics:
+        travel.worker(what)
+    travel.worker("sagas", env=env)
+    letter = travel.step("letter", "retriable", what="hotel", timeout="200ms", retry={"attempts": 1})
+    name = travel.deployed("letters", [travel.step("flight"), travel.step("payment", "pivot"), letter])
+    with travel.postgres.session(travel.databases["hotel"]) as gate:
+        gate.cursor().execute("BEGIN; LOCK TABLE travel.account IN ACCESS EXCLUSIVE MODE")
+        saga, = travel.begin(1, name=name)
+        travel.wait_event([saga], "letter: stuck")
+        code, _, err = travel.saga("skip", str(saga), "letter", "--reason", "a test")
+        assert code == 0, err
+        gate.cursor().execute("ROLLBACK")
+    travel.wait_ended([saga])
+    settle(travel)
+    travel.wants[saga] = ["flight", "payment", *(["letter"] if "letter: effect" in travel.events(saga) else [])]
+    travel.check()
+
+
 def killed_coordinator(travel, env=None):
     """A batch of starts is killed before its commit, and comes again."""
     travel.relay()
@@ -68,6 +89,7 @@ def killed_coordinator(travel, env=None):
 SCENARIOS = {
     cancelled_at_the_pivot: {"saga_pivot_guessed": "sagas, the first of them"},
     late_answer: {"saga_late_effect_ignored": "sagas, the first of them"},
+    skipped_under_way: {"saga_skip_guessed": "sagas, the first of them"},
     test_saga_time.outage: {"coordinator_timer_first": "did not hear the answer first"},
     killed_coordinator: {"worker_offset_before_commit": "starts are lost"},
     test_saga_time.asked_again: {"barrier_ignored": "sagas, the first of them"},

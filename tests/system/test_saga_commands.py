@@ -102,6 +102,123 @@ def test_what_a_person_marks_as_undone_is_taken_as_undone(travel):
     travel.check()
 
 
+def behind(travel):
+    """A saga whose letter, behind the pivot, can't be sent, and the number of its last event."""
+    letter = travel.step("letter", "retriable", what="hotel", retry={"attempts": 1})
+    steps = [travel.step("flight"), travel.step("payment", "pivot"), letter]
+    saga, = travel.begin(1, lambda n: {"fail": {"letter": 1000}}, name=travel.deployed("letters", steps))
+    travel.wait_event([saga], "letter: stuck")
+    return saga, len(travel.events(saga))
+
+
+def letters(travel, saga):
+    return travel.postgres.query(travel.databases["hotel"], "SELECT amount FROM travel.booking WHERE saga = %s AND what = 'letter'", (saga,))
+
+
+def test_a_step_is_skipped_and_never_runs_any_more(travel):
+    """S3: also for a skip."""
+    saga, at = behind(travel)
+    code, out, err = travel.cli("saga", "show", str(saga))
+    assert code == 0 and f"saga skip {saga} letter --at {at} --reason" in out and f"saga edit {saga} letter --payload-file FILE --at {at}" in out, out + err
+    code, document, err = travel.saga("skip", str(saga), "letter", "--at", str(at), "--reason", "nobody reads it")
+    assert code == 0 and document["event"]["event"] == "leave" and [sent["operation"] for sent in document["event"]["sent"]] == ["resolve"], err
+    travel.wait_ended([saga])
+    assert travel.result(saga)["state"] == "completed" and travel.events(saga)[at:] == ["letter: leave", "letter: never", "end"]
+    assert travel.postgres.query(travel.databases["hotel"], "SELECT state FROM txb.barrier WHERE saga_id = %s AND step = 'letter'", (saga,)) == [("never",)]
+    code, out, _ = travel.cli("saga", "show", str(saga))
+    assert code == 0 and "letter: leave -> resolve letter" in out and ": nobody reads it, says postgres" in out, out
+    assert travel.query("SELECT filter ->> 'step', reason FROM txb.audit WHERE action = 'saga skip' AND filter ->> 'saga' = %s", str(saga)) == [("letter", "nobody reads it")]
+    # What lies dead at its worker and is tried again now, meets that.
+    mend(travel, saga)
+    number, = travel.postgres.query(travel.databases["hotel"], "SELECT number FROM txb.failed WHERE convert_from(key, 'UTF8') = %s AND type = 'letter.book'", (str(saga),))[0]
+    code, out, err = command("-d", travel.postgres.uri(travel.databases["hotel"]), "failed", "retry", str(number), "--yes", "--reason", "a test")
+    assert code == 0, out + err
+    other, = travel.begin(1, name=travel.deployed("trip"))
+    process.wait_for(lambda: travel.postgres.value(travel.databases["hotel"], "SELECT state FROM txb.failed WHERE number = %s", (number,)) == "resolved",
+                     travel.logs_text, 60, alive=travel.alive)
+    travel.wait_ended([other])
+    assert letters(travel, saga) == []
+    travel.wants[saga] = ["flight", "payment"]
+    travel.check()
+
+
+def test_a_step_that_took_effect_meanwhile_is_done_and_not_skipped(travel):
+    """It does not answer in time, and is stuck while its effect is about to be committed."""
+    steps = [travel.step("flight"), travel.step("payment", "pivot"), travel.step("letter", "retriable", what="hotel", timeout="200ms", retry={"attempts": 1})]
+    name = travel.deployed("slow-letters", steps)
+    with travel.postgres.session(travel.databases["hotel"]) as gate:
+        gate.cursor().execute("BEGIN; LOCK TABLE travel.account IN ACCESS EXCLUSIVE MODE")
+        saga, = travel.begin(1, name=name)
+        travel.wait_event([saga], "letter: stuck")
+        code, document, err = travel.saga("skip", str(saga), "letter", "--reason", "nobody reads it")
+        assert code == 0 and document["event"]["event"] == "leave", err
+        gate.cursor().execute("ROLLBACK")
+    travel.wait_ended([saga])
+    assert travel.result(saga)["state"] == "completed" and "letter: effect" in travel.events(saga) and len(letters(travel, saga)) == 1
+    travel.wants[saga] = ["flight", "payment", "letter"]
+    travel.check()
+
+
+def test_an_effect_that_can_t_be_undone_is_let_stand(travel):
+    saga, at = stuck(travel)
+    code, document, err = travel.saga("skip", str(saga), "hotel", "--at", str(at), "--reason", "a gift")
+    assert code == 0 and document["event"]["event"] == "leave", err
+    assert [(sent["operation"], sent["step"]) for sent in document["event"]["sent"]] == [("compensation", "flight")]
+    assert document["event"]["reason"] == "a gift" and document["event"]["who"].startswith("postgres")
+    travel.wait_ended([saga])
+    assert travel.result(saga)["state"] == "compensated" and travel.bookings()[saga] == ["hotel"]
+    assert travel.result(saga)["reason"] == "payment: no payment is left; the effect of hotel was let stand"
+    travel.wants[saga] = ["hotel"]
+    travel.check()
+
+
+def test_a_step_of_which_nobody_tells_is_not_skipped(travel):
+    steps = [travel.step("flight"), travel.step("hotel", timeout="200ms", retry={"attempts": 1}), travel.step("payment", "pivot")]
+    name = travel.deployed("silent", steps)
+    with travel.postgres.session(travel.databases["hotel"]) as gate:
+        gate.cursor().execute("BEGIN; LOCK TABLE travel.account IN ACCESS EXCLUSIVE MODE")
+        saga, = travel.begin(1, name=name)
+        travel.wait_event([saga], "hotel: stuck")
+        code, _, err = travel.cli("saga", "skip", str(saga), "hotel", "--reason", "a test")
+        assert code == FAILED and one_line(err) == ("txbroker: refused: the decision skip does not fit a step that is stuck_settling: "
+                                                    "whether it took effect is not known; mark says what became of it\n")
+        code, _, err = travel.saga("edit", str(saga), "hotel", "--payload-file", "-", "--reason", "a test", stdin=b"{}")
+        assert code == FAILED, err
+        gate.cursor().execute("ROLLBACK")
+    travel.wait_ended([saga])
+    assert travel.result(saga)["state"] == "completed"
+    travel.check()
+
+
+def test_an_edited_payload_is_what_takes_effect_and_is_not_in_the_audit(travel):
+    saga, at = behind(travel)
+    code, document, err = travel.saga("edit", str(saga), "letter", "--payload-file", "-", "--at", str(at), "--reason", "a wrong address", stdin=b'{"amount": 5, "to": null}')
+    assert code == 0 and document["event"]["event"] == "edit" and document["event"]["output"] == {"amount": 5, "to": None}, err
+    travel.wait_ended([saga])
+    assert travel.result(saga)["state"] == "completed" and letters(travel, saga) == [(5,)]
+    assert travel.query("SELECT filter, reason FROM txb.audit WHERE action = 'saga edit' AND filter ->> 'saga' = %s", str(saga)) == [
+        ({"saga": str(saga), "step": "letter", "event": at, "payload": "edited"}, "a wrong address")]
+    code, out, _ = travel.cli("saga", "show", str(saga))
+    assert code == 0 and 'letter: edit {"to":null,"amount":5} -> forward letter' in out and ": a wrong address, says postgres" in out, out
+    travel.wants[saga] = ["flight", "payment", "letter"]
+    travel.check()
+
+
+def test_an_edited_compensation_is_sent_so_again_and_again_until_it_succeeds(travel):
+    saga, at = stuck(travel)
+    again = b'{"stick": {"hotel": 1000}, "edited": true}'
+    code, document, err = travel.saga("edit", str(saga), "hotel", "--payload-file", "-", "--at", str(at), "--reason", "perhaps", stdin=again)
+    assert code == 0 and document["event"]["event"] == "edit", err
+    process.wait_for(lambda: travel.events(saga).count("hotel: stuck") == 2, travel.open_text, 60, alive=travel.alive)
+    sent = travel.query("SELECT convert_from(payload, 'UTF8')::jsonb ? 'edited' FROM txb.outbox WHERE type = 'hotel.cancel' AND key = %s ORDER BY seq", str(saga))
+    assert sent == [(False,), (False,), (True,), (True,)]
+    code, _, err = travel.saga("edit", str(saga), "hotel", "--payload-file", "-", "--reason", "now", stdin=b"{}")
+    assert code == 0, err
+    travel.wait_ended([saga])
+    assert travel.result(saga)["state"] == "compensated"
+    travel.check()
+
+
 def unchanged(travel, saga):
     return travel.query("SELECT (SELECT count(*) FROM txb.saga_event WHERE saga_id = %s), (SELECT count(*) FROM txb.audit), (SELECT count(*) FROM txb.outbox)", saga)
 
@@ -121,6 +238,18 @@ def test_decisions_that_are_late_stale_or_out_of_place_change_nothing(travel):
             (["retry", NOBODY, "hotel", *why], USAGE, f"there is no saga {NOBODY}"),
             (["mark", NOBODY, "hotel", "--undone", *why], USAGE, f"there is no saga {NOBODY}"),
             (["cancel", NOBODY, *why], USAGE, f"there is no saga {NOBODY}"),
+            (["skip", saga, "hotel", "--at", at - 1, *why], FAILED, f"it is at event {at}, not at {at - 1}"),
+            (["edit", saga, "hotel", "--payload-file", "-", "--at", at - 1, *why], FAILED, f"it is at event {at}, not at {at - 1}"),
+            (["skip", ended, "hotel", *why], FAILED, f"saga {ended} has ended at"),
+            (["edit", ended, "hotel", "--payload-file", "-", *why], FAILED, f"saga {ended} has ended at"),
+            (["skip", NOBODY, "hotel", *why], USAGE, f"there is no saga {NOBODY}"),
+            (["edit", NOBODY, "hotel", "--payload-file", "-", *why], USAGE, f"there is no saga {NOBODY}"),
+            (["skip", "trip-42", "hotel", *why], USAGE, '"trip-42" is no saga\'s id'),
+            (["skip", saga, *why], USAGE, "STEP"),
+            (["skip", saga, "hotel"], USAGE, "--reason"),
+            (["edit", saga, "hotel", "--payload-file", "-"], USAGE, "--reason"),
+            (["edit", saga, "hotel", *why], USAGE, "--payload-file FILE"),
+            (["edit", saga, "hotel", "--payload-file", "/nowhere/payload.json", *why], USAGE, "/nowhere/payload.json"),
             (["cancel", "trip-42", *why], USAGE, '"trip-42" is no saga\'s id'),
             (["retry", saga, "hotel"], USAGE, "--reason"),
             (["retry", saga, "hotel", "--reason", " "], USAGE, "--reason"),
@@ -128,17 +257,27 @@ def test_decisions_that_are_late_stale_or_out_of_place_change_nothing(travel):
             (["mark", saga, "hotel", "--done", "--undone", *why], USAGE, "--undone"),
             (["retry", saga, "hotel", "--at", "never", *why], USAGE, "--at")]:
         before = unchanged(travel, saga)
-        found, document, err = travel.saga(*map(str, args))
+        found, document, err = travel.saga(*map(str, args), stdin=b"{}" if "-" in args else None)
         assert (found, document) == (code, None) and text in one_line(err), f"{args}: exit {found}\n{err}"
         assert unchanged(travel, saga) == before, args
+    for payload, text in [(b"", "the payload is empty"), (b'{"a": 1', "the payload is no JSON: line 1, column 7"), (b"not json", "the payload is no JSON"),
+                          (b'"\\u0000"', "\\u0000"), (b'"%s"' % (1_000_000 * b"x"), "1000000"), (b'"%s"' % (990_000 * b"x"), "the payload has 990002 bytes, at most 983616"),
+                          (b"0.12345678901234567890123", "which has too many digits: give it as a text")]:
+        before = unchanged(travel, saga)
+        found, document, err = travel.saga("edit", str(saga), "hotel", "--payload-file", "-", *why, stdin=payload)
+        assert (found, document) == (USAGE, None) and text in one_line(err), f"{payload[:40]}: exit {found}\n{err}"
+        assert unchanged(travel, saga) == before, payload[:40]
     # These the coordinator refuses, which is an event.
     for args, text in [(["retry", saga, "flight"], "the decision retry does not fit a step that is done"),
                        (["mark", saga, "hotel", "--done"], "the decision mark_done does not fit a step that is stuck_compensation"),
                        (["retry", saga, "cruise"], "the decision retry is about cruise: there is no such step"),
+                       (["skip", saga, "flight"], "the decision skip does not fit a step that is done"),
+                       (["edit", saga, "flight", "--payload-file", "-"], "the decision edit does not fit a step that is done"),
+                       (["skip", saga, "cruise"], "the decision skip is about cruise: there is no such step"),
                        (["cancel", saga], "cancelled too late: the saga is compensating, and can't turn back any more")]:
-        code, _, err = travel.cli("saga", *map(str, args), *why)
+        code, _, err = travel.cli("saga", *map(str, args), *why, stdin=b"{}" if "-" in args else None)
         assert code == FAILED and one_line(err) == f"txbroker: refused: {text}\n", err
-    assert travel.events(saga)[at:] == ["flight: ignored", "hotel: ignored", "ignored", "ignored"]
+    assert travel.events(saga)[at:] == ["flight: ignored", "hotel: ignored", "ignored", "flight: ignored", "flight: ignored", "ignored", "ignored"]
     mend(travel, saga)
     code, _, err = travel.saga("retry", str(saga), "hotel", *why)
     assert code == 0, err
@@ -263,6 +402,7 @@ def test_a_version_is_deployed_once(travel):
     (["start", "trip", "--input", "5"], None, "input is 5, which is no object"),
     (["start", "trip", "--input", "{}", "--input-file", "-"], b"{}", "--input and --input-file are two inputs: give one"),
     (["start", "trip", "--input-file", "/nowhere/input.json"], None, "/nowhere/input.json"),
+    (["start", "trip", "--input-file", "-"], b"", "the input is empty: it must be JSON"),
     (["start", "trip", "--input", '{"amount": 5}', "--deadline", "soon"], None, "--deadline soon is no time"),
     (["start", "trip", "--input", '{"amount": 5}', "--deadline", "0s"], None, "--deadline 0s is no time"),
     (["start", "trip", "--input", '{"amount": 5}', "--wait", "5"], None, "--wait 5 is no time"),

@@ -26,14 +26,15 @@ static const struct {
   enum txb_saga_kind kind;
   const char *events; /* in the order of enum txb_saga_step_event: x changes something, . does not */
 } wanted[] = {
-    /*                                BSERNUcCTbkrdu */
-    {TXB_STEP_IDLE, C, "xx............"},           {TXB_STEP_IDLE, P, "xx............"},
-    {TXB_STEP_IDLE, R, "xx............"},           {TXB_STEP_RUNNING, C, "..xx.x..xx...."},
-    {TXB_STEP_RUNNING, P, "..xx.x..xx...."},        {TXB_STEP_RUNNING, R, "..xx....x....."},
-    {TXB_STEP_SETTLING, C, "..xxxx..x....."},       {TXB_STEP_SETTLING, P, "..xxxx..x....."},
-    {TXB_STEP_DONE, C, "..........x..."},           {TXB_STEP_COMPENSATING, C, "......xxx....."},
-    {TXB_STEP_STUCK_ACTION, R, "..x........xx."},   {TXB_STEP_STUCK_SETTLING, C, "..xxxx.....xxx"},
-    {TXB_STEP_STUCK_SETTLING, P, "..xxxx.....xxx"}, {TXB_STEP_STUCK_COMPENSATION, C, "......x....x.x"},
+    /*                                 BSERNUcCTbkrdule */
+    {TXB_STEP_IDLE, C, "xx.............."},           {TXB_STEP_IDLE, P, "xx.............."},
+    {TXB_STEP_IDLE, R, "xx.............."},           {TXB_STEP_RUNNING, C, "..xx.x..xx......"},
+    {TXB_STEP_RUNNING, P, "..xx.x..xx......"},        {TXB_STEP_RUNNING, R, "..xx....x......."},
+    {TXB_STEP_SETTLING, C, "..xxxx..x......."},       {TXB_STEP_SETTLING, P, "..xxxx..x......."},
+    {TXB_STEP_SETTLING, R, "..x.xx..x......."},       {TXB_STEP_DONE, C, "..........x....."},
+    {TXB_STEP_COMPENSATING, C, "......xxx......."},   {TXB_STEP_STUCK_ACTION, R, "..x........xx.xx"},
+    {TXB_STEP_STUCK_SETTLING, C, "..xxxx.....xxx.."}, {TXB_STEP_STUCK_SETTLING, P, "..xxxx.....xxx.."},
+    {TXB_STEP_STUCK_SETTLING, R, "..x.xx.....xxx.."}, {TXB_STEP_STUCK_COMPENSATION, C, "......x....x.xxx"},
 };
 
 static bool is_wanted(int from, int event, int kind) {
@@ -234,6 +235,56 @@ Test(saga_core, behind_the_pivot_a_refusal_is_tried_again_and_then_a_person_is_a
   cr_assert_not(txb_saga_is_stuck(&rules, &saga));
 }
 
+static void stuck_behind_the_pivot(void) {
+  up_to_the_pivot();
+  cr_assert(on(2, TXB_STEP_ON_EFFECT));
+  begun(3);
+  cr_assert(on(3, TXB_STEP_ON_TIME));
+  cr_assert(on(3, TXB_STEP_ON_TIME));
+  is_action(0, TXB_SAGA_CALL_PERSON, 3);
+}
+
+Test(saga_core, what_a_person_leaves_out_is_settled_first_and_never_guessed) {
+  stuck_behind_the_pivot();
+  cr_assert(on(3, TXB_STEP_ON_LEAVE));
+  cr_assert_eq(out.count, 1);
+  is_action(0, TXB_SAGA_SEND_RESOLVE, 3);
+  cr_assert_eq(saga.state, TXB_SAGA_RUNNING, "it may have taken effect");
+  cr_assert_not(on(3, TXB_STEP_ON_REFUSED), "a refusal of an earlier sending says nothing about a later one");
+  cr_assert(on(3, TXB_STEP_ON_NEVER));
+  cr_assert_eq(saga.steps[3].state, TXB_STEP_SKIPPED);
+  is_action(0, TXB_SAGA_END, -1);
+  cr_assert_eq(saga.state, TXB_SAGA_COMPLETED);
+
+  stuck_behind_the_pivot();
+  cr_assert(on(3, TXB_STEP_ON_LEAVE));
+  cr_assert(on(3, TXB_STEP_ON_EFFECT));
+  cr_assert_eq(saga.steps[3].state, TXB_STEP_DONE, "it took effect, and counts");
+  is_action(0, TXB_SAGA_END, -1);
+}
+
+Test(saga_core, what_is_left_out_and_not_told_about_is_marked) {
+  stuck_behind_the_pivot();
+  cr_assert(on(3, TXB_STEP_ON_LEAVE));
+  cr_assert(on(3, TXB_STEP_ON_TIME));
+  is_action(0, TXB_SAGA_SEND_RESOLVE, 3);
+  cr_assert(on(3, TXB_STEP_ON_TIME));
+  is_action(0, TXB_SAGA_CALL_PERSON, 3);
+  cr_assert_eq(saga.steps[3].state, TXB_STEP_STUCK_SETTLING);
+  cr_assert_not(on(3, TXB_STEP_ON_LEAVE));
+  cr_assert_not(on(3, TXB_STEP_ON_EDIT));
+  cr_assert(on(3, TXB_STEP_ON_MARK_UNDONE));
+  cr_assert_eq(saga.steps[3].state, TXB_STEP_SKIPPED);
+  cr_assert_eq(saga.state, TXB_SAGA_COMPLETED, "behind the pivot nothing turns back");
+}
+
+Test(saga_core, an_edit_begins_anew_with_all_attempts) {
+  stuck_behind_the_pivot();
+  cr_assert(on(3, TXB_STEP_ON_EDIT));
+  is_action(0, TXB_SAGA_SEND_ACTION, 3);
+  cr_assert_eq(out.items[0].attempts, 1);
+}
+
 Test(saga_core, a_compensation_that_fails_is_tried_again_and_then_a_person_is_asked) {
   start();
   begun(0);
@@ -248,7 +299,17 @@ Test(saga_core, a_compensation_that_fails_is_tried_again_and_then_a_person_is_as
   is_action(0, TXB_SAGA_CALL_PERSON, 0);
   cr_assert_eq(saga.state, TXB_SAGA_COMPENSATING, "never given up in silence");
   cr_assert(txb_saga_is_stuck(&rules, &saga));
+  cr_assert(on(0, TXB_STEP_ON_EDIT));
+  is_action(0, TXB_SAGA_SEND_COMPENSATION, 0);
+  cr_assert_eq(out.items[0].attempts, 1);
+  cr_assert(on(0, TXB_STEP_ON_TIME));
+  cr_assert(on(0, TXB_STEP_ON_TIME));
+  struct txb_saga stuck = saga;
   cr_assert(on(0, TXB_STEP_ON_MARK_UNDONE));
+  cr_assert_eq(saga.state, TXB_SAGA_COMPENSATED);
+  saga = stuck;
+  cr_assert(on(0, TXB_STEP_ON_LEAVE));
+  cr_assert_eq(saga.steps[0].state, TXB_STEP_COMPENSATED);
   cr_assert_eq(saga.state, TXB_SAGA_COMPENSATED);
 }
 

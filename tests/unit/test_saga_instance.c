@@ -138,7 +138,7 @@ static void settled(int64_t timer_us) {
 }
 
 static void decide(const char *decision, const char *step) {
-  const struct txb_saga_decision one = {decision, step, saga.n, "because", "ann"};
+  const struct txb_saga_decision one = {decision, step, saga.n, "because", "ann", NULL};
   cr_assert(txb_saga_instance_on_decision(&saga, &one, &moment, &ledger, &err) == TXB_OK);
 }
 
@@ -598,7 +598,7 @@ Test(saga_instance, pauses_grow_to_their_cap) {
 /* ---- decisions ---------------------------------------------------------------------------------- */
 
 static void is_refused(const char *decision, const char *step, int32_t seen, const char *why) {
-  const struct txb_saga_decision one = {decision, step, seen, "because", "ann"};
+  const struct txb_saga_decision one = {decision, step, seen, "because", "ann", NULL};
   struct txb_saga before = saga.state;
   cr_assert(txb_saga_instance_on_decision(&saga, &one, &moment, &ledger, &err) == TXB_OK);
   cr_assert_str_eq(last()->event, "ignored");
@@ -698,17 +698,23 @@ static void replays_to_the_same(const char *input) {
   cr_assert(again.timer_us == saga.timer_us && again.fired_us == saga.fired_us);
   cr_assert(again.turned_rule == saga.turned_rule && same_text(again.turned_why, saga.turned_why));
   for (int rule = 0; rule < TXB_SAGA_STEPS_MAX; rule++)
-    cr_assert(txb_slice_equal(again.outputs[rule], saga.outputs[rule]));
+    cr_assert(txb_slice_equal(again.outputs[rule], saga.outputs[rule]) &&
+              txb_slice_equal(again.edited[rule], saga.edited[rule]));
+  cr_assert_eq(again.left, saga.left);
 }
 
 /* Any answer to any command, timers, and a person who tries everything. */
 static void something(struct saga_kit *k) {
   static const char *const answers[] = {"ok", "ok", "ok", "refused", "never", "compensated", "failed", "undeliverable"};
-  static const char *const decisions[] = {"retry", "mark_done", "mark_undone", "cancel"};
+  static const char *const decisions[] = {"retry", "mark_done", "mark_undone", "skip", "edit", "cancel"};
   const struct txb_saga_command *c = &ledger.commands[kit_roll(k, ledger.command_count)];
-  const struct txb_saga_decision decision = {decisions[kit_roll(k, kit_chance(k, 90) ? 3 : 4)],
-                                             d->steps[kit_roll(k, (uint64_t)d->count)].name, saga.n, "because", "ann"};
   json_t *output = kit_chance(k, 50) ? json_pack("{s:i}", "n", (int)kit_roll(k, 100)) : NULL;
+  const struct txb_saga_decision decision = {decisions[kit_roll(k, kit_chance(k, 90) ? 5 : 6)],
+                                             d->steps[kit_roll(k, (uint64_t)d->count)].name,
+                                             saga.n,
+                                             "because",
+                                             "ann",
+                                             output};
   const struct txb_saga_answer a = {
       .step = txb_slice_text(c->step),
       .operation = txb_slice_text(txb_saga_operation_name(c->operation)),
@@ -787,7 +793,7 @@ static enum txb_rc whole_life(void) {
                                .topic = txb_slice_text("payments"),
                                .answer = "ok"};
   TXB_TRY(txb_saga_instance_on_answer(&saga, &a, &moment, &ledger, &err));
-  const struct txb_saga_decision decision = {"dance", "x", saga.n, large(80000), "ann"};
+  const struct txb_saga_decision decision = {"dance", "x", saga.n, large(80000), "ann", NULL};
   for (int n = 0; n < 70; n++)
     TXB_TRY(txb_saga_instance_on_decision(&saga, &decision, &moment, &ledger, &err));
   TXB_TRY(txb_saga_instance_on_timer(&saga, saga.timer_us, &moment, &ledger, &err));

@@ -8,7 +8,9 @@ SELECT g.group_name, c.topic, c.partition, c.next_offset, c.epoch, c.owner, c.bu
        (extract(epoch FROM c.next_attempt_at - pg_catalog.clock_timestamp()) * 1000)::int8 AS next_attempt_in_ms,
        c.last_error, c.last_sqlstate, c.last_outcome,
        c.suspect_offset, c.suspect_deaths,
-       (extract(epoch FROM pg_catalog.clock_timestamp() - c.updated_at) * 1000)::int8 AS updated_age_ms
+       (extract(epoch FROM pg_catalog.clock_timestamp() - c.updated_at) * 1000)::int8 AS updated_age_ms,
+       (SELECT pg_catalog.jsonb_object_agg(i.why, i.count) FROM txb.reply_ignored AS i
+         WHERE i.topic = c.topic AND i.partition = c.partition) AS replies_ignored
   FROM (SELECT DISTINCT o.group_name FROM txb.consumer_offset AS o) AS g
   LEFT JOIN txb.consumer_offset AS c ON c.group_name = g.group_name AND c.partition >= 0
  ORDER BY g.group_name, c.topic, c.partition
