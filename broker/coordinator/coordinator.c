@@ -23,6 +23,7 @@ static void close_coordinator(void *context) {
   txb_buffer_fini(&c->scratch);
   txb_free(c->messages);
   txb_free(c->cases);
+  txb_free(c->wishes);
   txb_free(c);
 }
 
@@ -84,6 +85,24 @@ static enum txb_rc on_decision(struct txb_coordinator *c, const struct txb_saga_
   return txb_saga_instance_on_decision(&of->instance, &decision, moment, &c->ledger, err);
 }
 
+/* A start, or a wake: what it locks decides. A wake is nothing to a saga that waits for no lock. */
+static enum txb_rc on_start(struct txb_coordinator *c, const struct txb_saga_message *m, struct txb_saga_case *of,
+                            const struct txb_saga_moment *moment, struct txb_error *err) {
+  switch (of->locks) {
+  case TXB_SAGA_LOCKS_NOT_ASKED:
+    if (m->kind == TXB_SAGA_MESSAGE_WAKE)
+      return TXB_OK;
+    break;
+  case TXB_SAGA_LOCKS_AWAITED:
+    return txb_saga_instance_on_wait(&of->instance, of->locks_why, moment, &c->ledger, err);
+  case TXB_SAGA_LOCKS_REFUSED:
+    return txb_saga_instance_on_turned_away(&of->instance, of->locks_why, moment, &c->ledger, err);
+  case TXB_SAGA_LOCKS_HELD:
+    break;
+  }
+  return txb_saga_instance_on_start(&of->instance, moment, &c->ledger, err);
+}
+
 static enum txb_rc handle(struct txb_coordinator *c, size_t n, struct txb_error *err) {
   struct txb_saga_message *m = &c->messages[n];
   struct txb_saga_case *of = m->kind != TXB_SAGA_MESSAGE_STRAY ? &c->cases[m->instance] : NULL;
@@ -101,7 +120,8 @@ static enum txb_rc handle(struct txb_coordinator *c, size_t n, struct txb_error 
   }
   switch (m->kind) {
   case TXB_SAGA_MESSAGE_START:
-    return txb_saga_instance_on_start(&of->instance, &moment, &c->ledger, err);
+  case TXB_SAGA_MESSAGE_WAKE:
+    return on_start(c, m, of, &moment, err);
   case TXB_SAGA_MESSAGE_ANSWER:
     return on_answer(c, m, of, &moment, err);
   case TXB_SAGA_MESSAGE_TIMER:
@@ -154,6 +174,7 @@ static enum txb_rc run(struct txb_coordinator *c, struct txb_pg *pg, const struc
                        size_t count, struct txb_error *err) {
   TXB_TRY(make_room(c, count, err));
   TXB_TRY(txb_coordinator_load(c, pg, messages, count, err));
+  TXB_TRY(txb_coordinator_lock(c, pg, err));
   txb_failpoint("coordinator.after_load");
   if (txb_bug("coordinator_timer_first"))
     TXB_TRY(fire_timers(c, err));

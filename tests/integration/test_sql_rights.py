@@ -23,6 +23,7 @@ CALLS = {
     "command_enter": WORKER,
     "command_leave": WORKER,
     "dead": APP | WORKER | ADMIN,
+    "expect_version": APP | WORKER | ADMIN,
     "failed_add": WORKER,
     "failed_condemn": WORKER,
     "failed_keys": WORKER,
@@ -110,11 +111,13 @@ CALLS = {
     "saga_finish": WORKER,
     "saga_id": APP | WORKER | LOOK,
     "saga_load": WORKER,
+    "saga_lock": WORKER,
     "saga_partition_make": WORKER,
     "saga_result": APP | WORKER | ADMIN,
     "saga_start": APP | WORKER | ADMIN,
     "saga_stray_add": WORKER,
     "saga_timer_drop": WORKER,
+    "saga_unlock": WORKER,
     "scheduled_move": RELAY,
     "suspect_mark": WORKER,
     "uuid_v7": APP | RELAY | WORKER | ADMIN,
@@ -151,6 +154,7 @@ READS = {
     "saga_definition": WORKER | LOOK,
     "saga_end": WORKER | LOOK,
     "saga_event": WORKER | LOOK,
+    "saga_lock": WORKER | LOOK,
     "saga_stray": WORKER | LOOK,
     "scheduled": RELAY | LOOK,
     "schema_migration": ALL,
@@ -196,6 +200,8 @@ BEGUN = (
     f"SELECT txb.saga_begin(ARRAY[{UUID}::uuid], '{{now}}', '{{order}}', '{{NULL}}', '{{NULL}}', ARRAY['{{}}'::jsonb], "
     "'{NULL}', '{NULL}', '{NULL}')"
 )
+LOCKED = f"SELECT * FROM txb.saga_lock(ARRAY[{UUID}::uuid], '{{now}}', ARRAY[{UUID}::uuid], '{{x}}', '{{t}}')"
+AWAITED = "SELECT l.* FROM txb.uuid_v7() AS r (id), txb.saga_lock(ARRAY[r.id], '{now}', ARRAY[r.id], '{x}', '{t}') AS l"
 ROW = "INSERT INTO txb.outbox (topic, key, type) VALUES ('t', 'k', 'made')"
 # (statement, who may run it, what must have been done before it as the superuser)
 STATEMENTS = [
@@ -433,6 +439,12 @@ STATEMENTS = [
     (f"SELECT txb.saga_stray_add(ARRAY[{UUID}::uuid], '{{0}}', '{{0}}', '{{x}}', '{{k}}', '{{no saga}}')", WORKER, []),
     (f"SELECT txb.saga_timer_drop('{{now}}', ARRAY[{UUID}::uuid])", WORKER, []),
     ("SELECT txb.saga_partition_make(0, 1)", WORKER, []),
+    (LOCKED, WORKER, []),
+    (f"SELECT txb.saga_unlock(ARRAY[{UUID}::uuid], ARRAY[{UUID}::uuid])", WORKER, [LOCKED, AWAITED, "SELECT txb.saga_coordinator_set('t')"]),
+    ("SELECT * FROM txb.saga_lock", WORKER | LOOK, []),
+    ("UPDATE txb.saga_lock SET granted = true", set(), []),
+    ("DELETE FROM txb.saga_lock", set(), []),
+    ("SELECT txb.expect_version('it', 1, 1)", APP | WORKER | ADMIN, []),
     (
         "SELECT * FROM txb.saga, txb.saga_coordinator, txb.saga_definition, txb.saga_end, txb.saga_event, txb.saga_stray",
         WORKER | LOOK,
