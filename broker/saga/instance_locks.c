@@ -45,7 +45,7 @@ enum txb_rc txb_saga_instance_locks(struct txb_saga_instance *instance, struct t
   for (size_t n = 0; n < count; n++) {
     enum txb_rc rc = make_name(instance, ledger, json_array_get(locks, n), &names[n], err);
     if (rc == TXB_REFUSED)
-      (void)txb_error_prefix(err, "lock %zu can't be made out: ", n + 1);
+      (void)txb_error_prefix(err, "lock %zu can't be made out", n + 1);
     TXB_TRY(rc);
   }
   qsort(names, count, sizeof names[0], by_bytes);

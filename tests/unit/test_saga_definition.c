@@ -517,7 +517,7 @@ Test(saga_definition, the_schema_has_the_keys_that_are_read) {
   json_t *schema = json_loads(txb_text_saga, JSON_REJECT_DUPLICATES, NULL);
   json_t *defs = json_object_get(schema, "$defs");
   cr_assert_not_null(defs);
-  knows_all(schema, 10, "{", "}");
+  knows_all(schema, 11, "{", "}");
   knows_all(json_object_get(defs, "step"), 13, "{\"steps\": [{", "}]}");
   knows_all(json_object_get(defs, "operation"), 2, "{\"steps\": [{\"confirm\": {", "}}]}");
   knows_all(json_object_get(defs, "retry"), 4, "{\"steps\": [{\"retry\": {", "}}]}");
