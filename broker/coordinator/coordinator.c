@@ -85,20 +85,17 @@ static enum txb_rc on_decision(struct txb_coordinator *c, const struct txb_saga_
   return txb_saga_instance_on_decision(&of->instance, &decision, moment, &c->ledger, err);
 }
 
-/* A start, or a wake: what it locks decides. A wake is nothing to a saga that waits for no lock. */
-static enum txb_rc on_start(struct txb_coordinator *c, const struct txb_saga_message *m, struct txb_saga_case *of,
-                            const struct txb_saga_moment *moment, struct txb_error *err) {
+/* Or it was woken: what it locks decides. */
+static enum txb_rc on_start(struct txb_coordinator *c, struct txb_saga_case *of, const struct txb_saga_moment *moment,
+                            struct txb_error *err) {
   switch (of->locks) {
   case TXB_SAGA_LOCKS_NOT_ASKED:
-    if (m->kind == TXB_SAGA_MESSAGE_WAKE)
-      return TXB_OK;
+  case TXB_SAGA_LOCKS_HELD:
     break;
   case TXB_SAGA_LOCKS_AWAITED:
     return txb_saga_instance_on_wait(&of->instance, of->locks_why, moment, &c->ledger, err);
   case TXB_SAGA_LOCKS_REFUSED:
     return txb_saga_instance_on_turned_away(&of->instance, of->locks_why, moment, &c->ledger, err);
-  case TXB_SAGA_LOCKS_HELD:
-    break;
   }
   return txb_saga_instance_on_start(&of->instance, moment, &c->ledger, err);
 }
@@ -121,7 +118,7 @@ static enum txb_rc handle(struct txb_coordinator *c, size_t n, struct txb_error 
   switch (m->kind) {
   case TXB_SAGA_MESSAGE_START:
   case TXB_SAGA_MESSAGE_WAKE:
-    return on_start(c, m, of, &moment, err);
+    return on_start(c, of, &moment, err);
   case TXB_SAGA_MESSAGE_ANSWER:
     return on_answer(c, m, of, &moment, err);
   case TXB_SAGA_MESSAGE_TIMER:

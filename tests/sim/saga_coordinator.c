@@ -129,12 +129,9 @@ static enum txb_rc on_timer(struct saga_world *w, const struct saga_message_sim 
 }
 
 /* What txb.saga_lock says, in the transaction of the batch. */
-static enum txb_rc on_start(struct saga_world *w, const struct saga_message_sim *m,
-                            const struct txb_saga_moment *moment, struct txb_error *err) {
+static enum txb_rc on_start(struct saga_world *w, const struct txb_saga_moment *moment, struct txb_error *err) {
   static const char why[] = "lock a is held by saga b";
   bool free = !w->others || w->bugs->lock_ignored;
-  if (m->kind == SIM_WAKE && !w->locks)
-    return TXB_OK;
   if (w->locks && !w->live.begun && !w->live.ended && w->lock == LOCK_NONE && !(w->refuses && !free))
     w->lock = free ? LOCK_HELD : LOCK_AWAITED;
   if (w->locks && w->lock == LOCK_AWAITED)
@@ -151,7 +148,7 @@ static enum txb_rc handle(struct saga_world *w, const struct saga_message_sim *m
   switch (m->kind) {
   case SIM_START:
   case SIM_WAKE:
-    return on_start(w, m, &moment, err);
+    return on_start(w, &moment, err);
   case SIM_ANSWER:
     return on_answer(w, m, &moment, err);
   case SIM_TIMER:
