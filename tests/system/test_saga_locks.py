@@ -25,6 +25,10 @@ TRACE = """
 """
 
 
+# Who has or waits for names.
+ADVISORY = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = 1954049332"
+
+
 def trace(travel):
     for database in travel.databases.values():
         travel.postgres.query(database, TRACE)
@@ -62,6 +66,11 @@ def many(travel, count, accounts, name, more=None):
     return {saga: n % accounts for n, saga in enumerate(ids)}
 
 
+def sent(travel, database):
+    """Whether all that is due lies in Kafka."""
+    return travel.postgres.query(database, "SELECT 1 FROM txb.relay WHERE watermark >= (SELECT max(seq) FROM txb.outbox)") != []
+
+
 class Gate:
     """Holds up one participant."""
 
@@ -96,6 +105,7 @@ def crowd(travel, env=None):
     accounts = many(travel, 200, 5, travel.deployed("locking", locks=ACCOUNT), lambda n: {"refuse": "payment"} if n % 7 == 0 else {})
     travel.wait_ended(list(accounts), deadline_s=120)
     assert check_stretches(travel, accounts) == 200
+    assert travel.query("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()") == [(0,)]
     assert travel.states(list(accounts)) == {"completed": 171, "compensated": 29}
     assert locks(travel) == {}
     travel.check()
@@ -107,6 +117,36 @@ def test_sagas_that_lock_one_account_never_overlap_and_all_end(travels):
     waited = travel.query("SELECT count(DISTINCT saga_id), count(*) FROM txb.saga_event WHERE event = 'waits'")[0]
     assert waited[0] == waited[1] and waited[0] > 100, f"{waited}: few waited, or said so twice"
     assert travel.query("SELECT reason FROM txb.saga_stray") == []
+
+
+def test_what_a_batch_gives_back_is_locked_with_what_it_takes(travels):
+    """One batch in which a saga begins and another one ends waits for the lower of their names before it has the higher one."""
+    travel = travels(partitions=1, group=GROUP)
+    (low,), (high,) = travel.query("SELECT n FROM generate_series(1, 2) AS n ORDER BY hashtext('account:' || n)")
+    travel.relay()
+    for what in travel.topics:
+        travel.worker(what)
+    coordinator = travel.worker("sagas")
+    name = travel.deployed("locking", locks=ACCOUNT)
+    with Gate(travel) as gate:
+        ending, = travel.begin(1, lambda n: {"account": low}, name=name)
+        travel.wait_event([ending], "payment: begin")
+        assert coordinator.stop() == 0
+        gate.open()
+    process.wait_for(lambda: ending in travel.bookings() and "payment" in travel.bookings()[ending], travel.logs_text, 60, alive=travel.alive)
+    beginning, = travel.begin(1, lambda n: {"account": high}, name=name)
+    process.wait_for(lambda: sent(travel, travel.agency) and sent(travel, travel.databases["payment"]), travel.logs_text, 60, alive=travel.alive)
+    with travel.postgres.session(travel.agency) as holder:
+        holder.cursor().execute("BEGIN; SELECT pg_advisory_xact_lock(1954049332, hashtext('account:' || %s))", (low,))
+        travel.worker("sagas", group={"batch_wait_ms": 1000})
+        process.wait_for(lambda: travel.query(ADVISORY + " AND NOT granted"), travel.logs_text, 60, alive=travel.alive)
+        had = travel.query(ADVISORY + " AND granted AND objid::bigint::bit(32)::int = hashtext('account:' || %s)", high)
+        holder.cursor().execute("ROLLBACK")
+    assert had == []
+    travel.wait_ended([ending, beginning])
+    at = dict(travel.query("SELECT event, at FROM txb.saga_event WHERE (saga_id, event) IN ((%s, 'end'), (%s, 'start'))", ending, beginning))
+    assert at["end"] == at["start"], "they were two batches"
+    travel.check()
 
 
 def test_several_names_are_taken_in_one_order_whatever_the_definition_says(travels):
@@ -188,25 +228,27 @@ def test_who_does_not_want_to_wait_ends_at_once_with_nothing_done(travel):
 
 
 def test_who_is_cancelled_or_too_late_while_it_waits_ends_and_lets_the_next_one_pass(travel):
+    """And who is woken asks for the next of its names."""
     name = travel.deployed("leaving", locks=["a:{input.account}", *ACCOUNT])
     with Gate(travel) as gate:
         first, = travel.begin(1, lambda n: {"account": 3}, name=travel.deployed("staying", locks=ACCOUNT))
         travel.wait_event([first], "payment: begin")
         cancelled, = travel.begin(1, lambda n: {"account": 3}, name=name)
         wait_locks(travel, 3, {"account:3": [first, cancelled], "a:3": [cancelled]})
-        late, = travel.begin(1, lambda n: {"account": 3}, name=name, deadline="2s")
+        woken, = travel.begin(1, lambda n: {"account": 3}, name=name)
+        wait_locks(travel, 3, {"account:3": [first, cancelled], "a:3": [cancelled, woken]})
         code, _, err = travel.saga("cancel", str(cancelled), "--reason", "changed my mind")
         assert code == 0, err
-        travel.wait_ended([cancelled])
-        # The late one has `a` now, and waits for the account until its time is over.
-        travel.wait_ended([late])
-        assert locks(travel, 3) == {"account:3": [first]}
+        wait_locks(travel, 3, {"account:3": [first, woken], "a:3": [woken]})
+        late, = travel.begin(1, lambda n: {"account": 3}, name=name, deadline="1s")
+        travel.wait_ended([cancelled, late])
+        wait_locks(travel, 3, {"account:3": [first, woken], "a:3": [woken]})
         gate.open()
-    travel.wait_ended([first])
+    travel.wait_ended([first, woken])
     assert travel.result(cancelled)["reason"] == "changed my mind" and travel.events(cancelled) == ["waits", "turn_back", "end"]
-    assert travel.result(late)["reason"] == "its deadline is over" and travel.events(late)[-3:] == ["timer", "turn_back", "end"]
-    assert set(travel.events(late)[:-3]) == {"waits"}
-    assert travel.states([first, cancelled, late]) == {"completed": 1, "compensated": 2} and locks(travel, 3) == {}
+    assert travel.result(late)["reason"] == "its deadline is over" and travel.events(late) == ["waits", "timer", "turn_back", "end"]
+    assert travel.events(woken)[:3] == ["waits", "waits", "start"]
+    assert travel.states([first, cancelled, woken, late]) == {"completed": 2, "compensated": 2} and locks(travel, 3) == {}
     travel.check()
 
 
@@ -226,16 +268,15 @@ def test_a_wake_that_nobody_waits_for_changes_nothing(travel):
         sagas = three(travel, 4, travel.deployed("waking", locks=ACCOUNT))
         plain, = travel.begin(1, name=travel.deployed("plain"))
         travel.wait_event([plain], "payment: begin")
-        ended, = travel.begin(1, name=travel.deployed("nameless", locks=["account:{input.nothing}"]))
+        ended, = travel.begin(1, lambda n: {"account": 40, "refuse": "flight"}, name="waking")
         travel.wait_ended([ended])
         before = {saga: travel.events(saga) for saga in (*sagas, plain, ended)}
         for saga in [*before, sagas[1]]:
             travel.query("SELECT txb.publish(%s, s.id::text, 'txb.saga.wake', '{}'::jsonb, txb.saga_reference(s.id, s.started_at)) FROM txb.saga AS s"
                          " WHERE s.id = %s", travel.topic, saga)
-        process.wait_for(lambda: travel.query("SELECT 1 FROM txb.relay WHERE watermark >= (SELECT max(seq) FROM txb.outbox)") and travel.consumed("sagas"),
-                         travel.logs_text, 60, alive=travel.alive)
+        process.wait_for(lambda: sent(travel, travel.agency) and travel.consumed("sagas"), travel.logs_text, 60, alive=travel.alive)
         assert {saga: travel.events(saga) for saga in before} == before
-        assert locks(travel, 4) == {"account:4": list(sagas)}
+        assert locks(travel, 4) == {"account:4": list(sagas)} and locks(travel, 40) == {}
         gate.open()
     travel.wait_ended([*sagas, plain])
     assert travel.states([*sagas, plain]) == {"completed": 4} and locks(travel, 4) == {}
