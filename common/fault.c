@@ -92,6 +92,7 @@ const char *const txb_bug_names[] = {
     "saga_late_effect_ignored",
     "coordinator_timer_first",
     "saga_skip_guessed",
+    "saga_lock_ignored",
     NULL,
 };
 

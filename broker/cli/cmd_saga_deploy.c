@@ -41,8 +41,6 @@ static enum txb_rc check_nested(const struct txb_saga_definition *d, struct txb_
     if (d->steps[i].nested != NULL)
       return REFUSE(
           err, "steps[%d].saga: a step that is a saga can't be run by this version; give it a topic and a type", i);
-  if (d->locks != NULL && json_array_size(d->locks) > 0)
-    return REFUSE(err, "locks: this version takes none; leave them out");
   return TXB_OK;
 }
 

@@ -88,7 +88,7 @@ static enum txb_rc list_definitions(const struct txb_cli *cli, struct txb_pg *pg
 }
 
 static enum txb_rc count(const struct txb_cli *cli, struct txb_pg *pg, struct txb_error *err) {
-  static const char *const states[] = {"running", "stuck", "completed", "compensated", "refused"};
+  static const char *const states[] = {"running", "waiting", "stuck", "completed", "compensated", "refused"};
   TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *r = NULL;
   struct txb_pg_params params;
   txb_pg_params_init(&params);

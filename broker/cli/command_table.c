@@ -531,6 +531,14 @@ const struct txb_command txb_commands[] = {
      .details = "Refused when it can't turn back any more: its pivot took effect.",
      .examples = "  txbroker --config txbroker.json saga cancel 0190163d-8694-739b-aea5-966c26f8ad91 --reason "
                  "'the customer called'\n"},
+    {.name = "saga locks",
+     .summary = "list the names that sagas lock, and who waits for them",
+     .options = txb_saga_locks_options,
+     .run = txb_cmd_saga_locks,
+     .details = "A saga holds what its definition locks from its start to its end; who waits gets it in turn. No lock "
+                "runs out: one that is held for long is held by a saga that is, so look at that one.",
+     .examples = "  txbroker --config txbroker.json saga locks --name account:\n"
+                 "  txbroker --config txbroker.json saga locks --saga 0190163d-8694-739b-aea5-966c26f8ad91\n"},
     {.name = "saga states",
      .summary = "print what may become of a saga's step",
      .options = txb_saga_states_options,

@@ -3,7 +3,8 @@
  *   saga_options.c     the options, for the table, and JSON that comes with them
  *   saga_store.c       what the coordinator's database is asked
  *   saga_view.c        one saga for people: its timeline, its drawing with states
- *   cmd_saga_deploy.c, cmd_saga_start.c (and wait), cmd_saga_list.c, cmd_saga_show.c, cmd_saga_decide.c, cmd_saga_states.c
+ *   cmd_saga_deploy.c, cmd_saga_start.c (and wait), cmd_saga_list.c, cmd_saga_show.c, cmd_saga_decide.c, cmd_saga_locks.c,
+ *   cmd_saga_states.c
  */
 #ifndef TXB_BROKER_CLI_SAGA_H
 #define TXB_BROKER_CLI_SAGA_H
@@ -13,7 +14,8 @@
 
 extern const struct txb_option txb_saga_deploy_options[], txb_saga_start_options[], txb_saga_wait_options[],
     txb_saga_list_options[], txb_saga_show_options[], txb_saga_retry_options[], txb_saga_mark_options[],
-    txb_saga_cancel_options[], txb_saga_skip_options[], txb_saga_edit_options[], txb_saga_states_options[];
+    txb_saga_cancel_options[], txb_saga_skip_options[], txb_saga_edit_options[], txb_saga_locks_options[],
+    txb_saga_states_options[];
 
 /* ---- what options bring (saga_options.c) ---- */
 /* TXB_REFUSED (usage): the text is no JSON. what: it is called so. */
@@ -63,6 +65,7 @@ int txb_cmd_saga_edit(struct txb_cli *cli);
 int txb_cmd_saga_skip(struct txb_cli *cli);
 int txb_cmd_saga_mark(struct txb_cli *cli);
 int txb_cmd_saga_cancel(struct txb_cli *cli);
+int txb_cmd_saga_locks(struct txb_cli *cli);
 int txb_cmd_saga_states(struct txb_cli *cli);
 
 #endif

@@ -45,8 +45,8 @@ const struct txb_option txb_saga_wait_options[] = {
 const struct txb_option txb_saga_list_options[] = {
     {.name = "state",
      .value = "STATE",
-     .choices = "running|stuck|completed|compensated|refused",
-     .help = "Only those. stuck: a person must decide about a step."},
+     .choices = "running|waiting|stuck|completed|compensated|refused",
+     .help = "Only those. waiting: for a lock. stuck: a person must decide about a step."},
     {.name = "name", .value = "NAME", .help = "Only sagas of that name."},
     {.name = "key", .letter = 'k', .value = "KEY", .help = "Only those started with that key."},
     {.name = "before", .value = "TIME", .help = "Only those started before, as the last line of a page says."},

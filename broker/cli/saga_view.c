@@ -75,7 +75,8 @@ enum txb_rc txb_saga_view_states(struct txb_saga_shown *shown, struct txb_error 
   (void)json_object_set_new(shown->saga, "event", json_integer(i.n));
   if (txb_failed_text(shown->saga, "state") == NULL)
     (void)json_object_set_new(shown->saga, "state",
-                              json_string(i.n == 0 ? "starting"
+                              json_string(i.n == 0                          ? "starting"
+                                          : !i.begun && i.waits_why != NULL ? "waiting"
                                           : txb_saga_is_stuck(&d->rules, &i.state)
                                               ? "stuck"
                                               : txb_saga_state_name(i.state.state)));
@@ -130,6 +131,20 @@ static enum txb_rc add_drawing(const struct txb_saga_shown *shown, enum txb_saga
   return txb_saga_draw(shown->definition, how, states, out, err);
 }
 
+/* "  holds        account:7", and what it waits for with its holder. */
+static void add_locks(const struct txb_saga_shown *shown, struct txb_buffer *b) {
+  const json_t *locks = json_object_get(shown->saga, "locks"), *lock;
+  size_t n;
+  json_array_foreach(locks, n, lock) {
+    const char *holder = txb_failed_text(lock, "holder");
+    txb_buffer_addf(b, "  %-12s ", holder != NULL ? "waits for" : "holds");
+    add_safe(b, txb_failed_text(lock, "name"), TEXT_MAX);
+    if (holder != NULL)
+      txb_buffer_addf(b, ", which saga %s holds", holder);
+    txb_buffer_add_text(b, "\n");
+  }
+}
+
 static void print_head(const struct txb_cli *cli, const struct txb_saga_shown *shown) {
   static const struct {
     const char *title, *name;
@@ -164,6 +179,7 @@ static void print_head(const struct txb_cli *cli, const struct txb_saga_shown *s
     txb_buffer_add_text(&b, "\n");
     free(text);
   }
+  add_locks(shown, &b);
   txb_print_buffer(&b);
   txb_buffer_fini(&b);
 }

@@ -24,6 +24,7 @@ static void close_coordinator(void *context) {
   txb_buffer_fini(&c->scratch);
   txb_free(c->messages);
   txb_free(c->cases);
+  txb_free(c->wishes);
   txb_free(c);
 }
 
@@ -86,6 +87,21 @@ static enum txb_rc on_decision(struct txb_coordinator *c, const struct txb_saga_
   return txb_saga_instance_on_decision(&of->instance, &decision, moment, &c->ledger, err);
 }
 
+/* Or it was woken: what it locks decides. */
+static enum txb_rc on_start(struct txb_coordinator *c, struct txb_saga_case *of, const struct txb_saga_moment *moment,
+                            struct txb_error *err) {
+  switch (of->locks) {
+  case TXB_SAGA_LOCKS_NOT_ASKED:
+  case TXB_SAGA_LOCKS_HELD:
+    break;
+  case TXB_SAGA_LOCKS_AWAITED:
+    return txb_saga_instance_on_wait(&of->instance, of->locks_why, moment, &c->ledger, err);
+  case TXB_SAGA_LOCKS_REFUSED:
+    return txb_saga_instance_on_turned_away(&of->instance, of->locks_why, moment, &c->ledger, err);
+  }
+  return txb_saga_instance_on_start(&of->instance, moment, &c->ledger, err);
+}
+
 static enum txb_rc handle(struct txb_coordinator *c, size_t n, struct txb_error *err) {
   struct txb_saga_message *m = &c->messages[n];
   struct txb_saga_case *of = m->kind != TXB_SAGA_MESSAGE_STRAY ? &c->cases[m->instance] : NULL;
@@ -103,7 +119,8 @@ static enum txb_rc handle(struct txb_coordinator *c, size_t n, struct txb_error 
   }
   switch (m->kind) {
   case TXB_SAGA_MESSAGE_START:
-    return txb_saga_instance_on_start(&of->instance, &moment, &c->ledger, err);
+  case TXB_SAGA_MESSAGE_WAKE:
+    return on_start(c, of, &moment, err);
   case TXB_SAGA_MESSAGE_ANSWER:
     return on_answer(c, m, of, &moment, err);
   case TXB_SAGA_MESSAGE_TIMER:
@@ -156,6 +173,7 @@ static enum txb_rc run(struct txb_coordinator *c, struct txb_pg *pg, const struc
                        size_t count, struct txb_error *err) {
   TXB_TRY(make_room(c, count, err));
   TXB_TRY(txb_coordinator_load(c, pg, messages, count, err));
+  TXB_TRY(txb_coordinator_lock(c, pg, err));
   txb_failpoint("coordinator.after_load");
   if (txb_bug("coordinator_timer_first"))
     TXB_TRY(fire_timers(c, err));

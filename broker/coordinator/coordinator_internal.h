@@ -28,6 +28,7 @@ enum txb_saga_message_kind {
   TXB_SAGA_MESSAGE_ANSWER,
   TXB_SAGA_MESSAGE_TIMER,
   TXB_SAGA_MESSAGE_DECISION,
+  TXB_SAGA_MESSAGE_WAKE, /* it has the lock that it waited for */
 };
 struct txb_saga_message {
   enum txb_saga_message_kind kind;
@@ -46,6 +47,13 @@ void txb_saga_message_fini(struct txb_saga_message *message);
 const char *txb_saga_message_text(const json_t *object, const char *name);
 
 /* ---- the batch ---- */
+/* Whether a saga may begin, by what its definition locks. */
+enum txb_saga_locks {
+  TXB_SAGA_LOCKS_NOT_ASKED = 0, /* nothing is locked, or it is not about to begin */
+  TXB_SAGA_LOCKS_HELD,
+  TXB_SAGA_LOCKS_AWAITED,
+  TXB_SAGA_LOCKS_REFUSED,
+};
 struct txb_saga_case { /* one saga of it */
   struct txb_saga_instance instance;
   bool found;
@@ -55,6 +63,12 @@ struct txb_saga_case { /* one saga of it */
   int32_t version;
   const char *reply_topic; /* NULL: nobody is told of its end */
   bool was_ended, has_moved;
+  enum txb_saga_locks locks;
+  const char *locks_why; /* of the last two; in the ledger's arena */
+};
+struct txb_saga_lock_wish { /* a name for a saga that would begin */
+  struct txb_saga_case *of;
+  const char *name; /* in the ledger's arena */
 };
 
 struct txb_coordinator {
@@ -68,6 +82,8 @@ struct txb_coordinator {
   struct txb_saga_message *messages;
   struct txb_saga_case *cases;
   size_t message_count, case_count, room;
+  struct txb_saga_lock_wish *wishes;
+  size_t wish_count, wish_room;
   struct txb_pg_result *begun, *loaded, *events; /* what texts of the batch lie in */
 };
 
@@ -75,6 +91,12 @@ struct txb_coordinator {
 enum txb_rc txb_coordinator_load(struct txb_coordinator *c, struct txb_pg *pg,
                                  const struct txb_engine_message *messages, size_t count,
                                  struct txb_error *err) TXB_MUST_CHECK;
+/* ---- locks.c: what sagas lock from their start to their end (S6) ---- */
+/* For those of the batch that would begin, one round trip: whether each of them has all of its locks. */
+enum txb_rc txb_coordinator_lock(struct txb_coordinator *c, struct txb_pg *pg, struct txb_error *err) TXB_MUST_CHECK;
+/* Gives back those of the sagas that have just ended: one more statement of what stores the batch. */
+enum txb_rc txb_coordinator_send_unlock(struct txb_coordinator *c, struct txb_pg *pg,
+                                        struct txb_error *err) TXB_MUST_CHECK;
 /* ---- store.c: what came of it ---- */
 enum txb_rc txb_coordinator_store(struct txb_coordinator *c, struct txb_pg *pg,
                                   const struct txb_engine_message *messages, struct txb_error *err) TXB_MUST_CHECK;

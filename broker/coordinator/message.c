@@ -9,7 +9,8 @@ static const struct {
 } types[] = {{"txb.saga.start", TXB_SAGA_MESSAGE_START},
              {"txb.reply", TXB_SAGA_MESSAGE_ANSWER},
              {"txb.saga.timer", TXB_SAGA_MESSAGE_TIMER},
-             {"txb.saga.decision", TXB_SAGA_MESSAGE_DECISION}};
+             {"txb.saga.decision", TXB_SAGA_MESSAGE_DECISION},
+             {"txb.saga.wake", TXB_SAGA_MESSAGE_WAKE}};
 
 const char *txb_saga_message_text(const json_t *object, const char *name) {
   return json_string_value(json_object_get(object, name));

@@ -478,6 +478,7 @@ enum txb_rc txb_coordinator_store(struct txb_coordinator *c, struct txb_pg *pg,
   TXB_TRY(send_entries(c, pg, messages, err));
   TXB_TRY(send_ends(c, pg, err));
   TXB_TRY(send_timer_drop(c, pg, err));
+  TXB_TRY(txb_coordinator_send_unlock(c, pg, err));
   TXB_TRY(send_publish(c, pg, err));
   TXB_TRY(send_strays(c, pg, messages, err));
   if (txb_pg_pending(pg) == 0)

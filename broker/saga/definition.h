@@ -21,6 +21,7 @@
 enum {
   TXB_SAGA_DEFINITION_SIZE_MAX = 256 * 1024, /* bytes of its file */
   TXB_SAGA_NAME_SIZE_MAX = 63,               /* of sagas and steps */
+  TXB_SAGA_LOCKS_MAX = 64,
 };
 
 enum txb_saga_step_kind {
@@ -74,6 +75,7 @@ struct txb_saga_definition {
   const json_t *output;        /* template of what the saga gives; NULL: nothing */
   const json_t *output_schema; /* schema of that, an object; NULL: anything */
   const json_t *locks;         /* array of templates, each a text that reads the input or the saga; NULL: none */
+  bool locks_refuse;           /* one that another saga holds ends this one; false: it waits for its turn */
   const char *reply_topic;     /* where its end is told; NULL: nowhere, unless the start says so */
   int64_t deadline_ms;         /* 0: none */
   int count;                   /* of steps */

@@ -364,6 +364,8 @@ static void saga_locks(struct txb_saga_reader *r, json_t *value) {
     return;
   }
   r->definition->locks = value;
+  if (json_array_size(value) > TXB_SAGA_LOCKS_MAX)
+    txb_saga_complain(r, "a saga has at most %d locks", TXB_SAGA_LOCKS_MAX);
   for (size_t i = 0; i < json_array_size(value); i++) {
     txb_saga_enter_index(r, i);
     const char *text = read_text(r, json_array_get(value, i));
@@ -371,6 +373,15 @@ static void saga_locks(struct txb_saga_reader *r, json_t *value) {
       txb_saga_complain(r, "a lock needs a name, such as \"account:{input.from}\"");
     txb_saga_leave(r);
   }
+}
+
+static void saga_lock_conflict(struct txb_saga_reader *r, json_t *value) {
+  const char *text = read_text(r, value);
+  r->definition->locks_refuse = text != NULL && strcmp(text, "refuse") == 0;
+  if (text != NULL && !r->definition->locks_refuse && strcmp(text, "wait") != 0)
+    txb_saga_complain(r, "must be wait or refuse");
+  if (json_array_size(json_object_get(r->definition->root, "locks")) == 0)
+    txb_saga_complain(r, "there is nothing to lock: name it in locks, or leave this out");
 }
 
 static void saga_reply_topic(struct txb_saga_reader *r, json_t *value) {
@@ -394,10 +405,17 @@ static void saga_steps(struct txb_saga_reader *r, json_t *value) {
 }
 
 static const struct key saga_keys[] = {
-    {"name", true, saga_name},          {"version", true, saga_version}, {"description", false, saga_description},
-    {"input", false, saga_input},       {"output", false, saga_output},  {"output_schema", false, saga_output_schema},
-    {"deadline", false, saga_deadline}, {"locks", false, saga_locks},    {"reply_topic", false, saga_reply_topic},
+    {"name", true, saga_name},
+    {"version", true, saga_version},
+    {"description", false, saga_description},
+    {"input", false, saga_input},
+    {"output", false, saga_output},
+    {"output_schema", false, saga_output_schema},
+    {"deadline", false, saga_deadline},
+    {"locks", false, saga_locks},
+    {"lock_conflict", false, saga_lock_conflict},
     {"steps", true, saga_steps},
+    {"reply_topic", false, saga_reply_topic},
 };
 
 void txb_saga_read_definition(struct txb_saga_reader *r) {

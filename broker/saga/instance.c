@@ -66,10 +66,12 @@ enum entry_kind {
   ENTRY_TIMER,
   ENTRY_IGNORED,
   ENTRY_STUCK,
+  ENTRY_WAITS,
   ENTRY_END,
   ENTRY_STEP, /* and all behind it are events of a step */
 };
-static const char *const whole_names[ENTRY_STEP] = {"start", "turn_back", "undo", "timer", "ignored", "stuck", "end"};
+static const char *const whole_names[ENTRY_STEP] = {"start",   "turn_back", "undo",  "timer",
+                                                    "ignored", "stuck",     "waits", "end"};
 
 static int kind_of(const char *event) {
   for (int k = 0; k < ENTRY_STEP; k++)
@@ -139,6 +141,9 @@ static bool change(struct txb_saga_instance *i, int kind, int rule, int32_t send
   case ENTRY_IGNORED:
   case ENTRY_STUCK:
     break;
+  case ENTRY_WAITS:
+    changed = !i->begun && !i->ended;
+    break;
   case ENTRY_END:
     changed = i->state.state == TXB_SAGA_COMPLETED || i->state.state == TXB_SAGA_COMPENSATED;
     i->ended = changed;
@@ -189,6 +194,8 @@ enum txb_rc txb_saga_instance_replay(struct txb_saga_instance *instance, const s
     instance->edited[rule] = p->output;
   if (p->timer_us != 0)
     instance->timer_us = p->timer_us;
+  if (kind == ENTRY_WAITS)
+    instance->waits_why = p->reason;
   note_turn(instance, before, kind >= ENTRY_STEP ? rule : -1, p->reason != NULL ? p->reason : p->event);
   note_left(instance, kind, rule);
   instance->n = p->n;
@@ -494,6 +501,29 @@ enum txb_rc txb_saga_instance_on_start(struct txb_saga_instance *instance, const
   if (instance->begun || instance->ended) /* the latter: it was cancelled before */
     return TXB_OK;
   return tell(&t, ENTRY_START, -1, 0, NULL, NULL, NULL, &changed, err);
+}
+
+enum txb_rc txb_saga_instance_on_wait(struct txb_saga_instance *instance, const char *why,
+                                      const struct txb_saga_moment *moment, struct txb_saga_ledger *ledger,
+                                      struct txb_error *err) {
+  const struct turn t = {instance, ledger, moment};
+  bool changed;
+  if (instance->waits_why != NULL && strcmp(instance->waits_why, why) == 0)
+    return TXB_OK;
+  TXB_TRY(tell(&t, ENTRY_WAITS, -1, 0, NULL, why, NULL, &changed, err));
+  if (changed)
+    instance->waits_why = last_entry(ledger)->reason;
+  return TXB_OK;
+}
+
+enum txb_rc txb_saga_instance_on_turned_away(struct txb_saga_instance *instance, const char *why,
+                                             const struct txb_saga_moment *moment, struct txb_saga_ledger *ledger,
+                                             struct txb_error *err) {
+  const struct turn t = {instance, ledger, moment};
+  bool changed;
+  if (instance->begun || instance->ended)
+    return TXB_OK;
+  return tell(&t, ENTRY_TURN_BACK, -1, 0, NULL, why, NULL, &changed, err);
 }
 
 static int operation_called(struct txb_slice name) {

@@ -89,6 +89,7 @@ struct txb_saga_instance {
   uint64_t left;                               /* bit n: a person let rule n's effect stand, though all is undone */
   int turned_rule;                             /* which one made it turn back; -1: none, its time or a person did */
   const char *turned_why;                      /* NULL: it did not turn back */
+  const char *waits_why;                       /* what it said last, not having begun; NULL: it has not waited */
 
   /* Of this batch. */
   json_t *context;         /* made at first use */
@@ -128,6 +129,23 @@ struct txb_saga_moment {
 /* Its start has come: the first steps are begun. A start that comes again is passed over. */
 enum txb_rc txb_saga_instance_on_start(struct txb_saga_instance *instance, const struct txb_saga_moment *moment,
                                        struct txb_saga_ledger *ledger, struct txb_error *err) TXB_MUST_CHECK;
+
+/* What its definition locks, sorted, each once; texts in the ledger. They follow from what it was started with, and so are
+ * the same whenever they are asked for. TXB_REFUSED: they can't be made out, and it can't begin. */
+struct txb_saga_lock_names {
+  const char *items[TXB_SAGA_LOCKS_MAX];
+  size_t count;
+};
+enum txb_rc txb_saga_instance_locks(struct txb_saga_instance *instance, struct txb_saga_ledger *ledger,
+                                    struct txb_saga_lock_names *out, struct txb_error *err) TXB_MUST_CHECK;
+/* It can't begin yet: an entry "waits", unless its last one said the same. Passed over once it has begun or ended. */
+enum txb_rc txb_saga_instance_on_wait(struct txb_saga_instance *instance, const char *why,
+                                      const struct txb_saga_moment *moment, struct txb_saga_ledger *ledger,
+                                      struct txb_error *err) TXB_MUST_CHECK;
+/* It can't begin at all: it ends compensated, nothing having been done. Passed over likewise. */
+enum txb_rc txb_saga_instance_on_turned_away(struct txb_saga_instance *instance, const char *why,
+                                             const struct txb_saga_moment *moment, struct txb_saga_ledger *ledger,
+                                             struct txb_error *err) TXB_MUST_CHECK;
 
 /* What a participant, or txb.failed, said about a step. */
 struct txb_saga_answer {

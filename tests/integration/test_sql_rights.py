@@ -28,6 +28,7 @@ CALLS = {
     "commands_enter": WORKER,
     "commands_leave": WORKER,
     "dead": APP | WORKER | ADMIN,
+    "expect_version": APP | WORKER | ADMIN,
     "failed_add": WORKER,
     "failed_condemn": WORKER,
     "failed_keys": WORKER,
@@ -121,12 +122,14 @@ CALLS = {
     "saga_keep": WORKER,
     "saga_load": WORKER,
     "saga_partition_drop": WORKER,
+    "saga_lock": WORKER,
     "saga_partition_make": WORKER,
     "saga_result": APP | WORKER | ADMIN,
     "saga_start": APP | WORKER | ADMIN,
     "saga_stray_add": WORKER,
     "saga_timer_drop": WORKER,
     "sagas_seen": WORKER | LOOK,
+    "saga_unlock": WORKER,
     "scheduled_move": RELAY,
     "suspect_mark": WORKER,
     "take_reply": WORKER,
@@ -167,6 +170,7 @@ READS = {
     "saga_definition": WORKER | LOOK,
     "saga_end": WORKER | LOOK,
     "saga_event": WORKER | LOOK,
+    "saga_lock": WORKER | LOOK,
     "saga_stray": WORKER | LOOK,
     "scheduled": RELAY | LOOK,
     "schema_migration": ALL,
@@ -212,6 +216,8 @@ BEGUN = (
     f"SELECT txb.saga_begin(ARRAY[{UUID}::uuid], '{{now}}', '{{order}}', '{{NULL}}', '{{NULL}}', ARRAY['{{}}'::jsonb], "
     "'{NULL}', '{NULL}', '{NULL}')"
 )
+LOCKED = f"SELECT * FROM txb.saga_lock(ARRAY[{UUID}::uuid], '{{now}}', ARRAY[{UUID}::uuid], '{{x}}', '{{t}}')"
+AWAITED = "SELECT l.* FROM txb.uuid_v7() AS r (id), txb.saga_lock(ARRAY[r.id], '{now}', ARRAY[r.id], '{x}', '{t}') AS l"
 ROW = "INSERT INTO txb.outbox (topic, key, type) VALUES ('t', 'k', 'made')"
 # (statement, who may run it, what must have been done before it as the superuser)
 STATEMENTS = [
@@ -473,6 +479,12 @@ STATEMENTS = [
     ("SELECT txb.saga_keep('g', interval '30 days')", WORKER, []),
     ("SELECT * FROM txb.saga_wish", set(), []),
     ("SELECT txb.sagas_seen()", WORKER | LOOK, []),
+    (LOCKED, WORKER, []),
+    (f"SELECT txb.saga_unlock(ARRAY[{UUID}::uuid], ARRAY[{UUID}::uuid])", WORKER, [LOCKED, AWAITED, "SELECT txb.saga_coordinator_set('t')"]),
+    ("SELECT * FROM txb.saga_lock", WORKER | LOOK, []),
+    ("UPDATE txb.saga_lock SET granted = true", set(), []),
+    ("DELETE FROM txb.saga_lock", set(), []),
+    ("SELECT txb.expect_version('it', 1, 1)", APP | WORKER | ADMIN, []),
     (
         "SELECT * FROM txb.saga, txb.saga_coordinator, txb.saga_definition, txb.saga_end, txb.saga_event, txb.saga_stray",
         WORKER | LOOK,

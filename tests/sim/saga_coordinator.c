@@ -43,9 +43,11 @@ static bool is_same(const struct saga_world *w, const struct txb_saga_instance *
     if (!txb_slice_equal(a->outputs[rule], b->outputs[rule]) || !txb_slice_equal(a->edited[rule], b->edited[rule]) ||
         !is_same_step(&a->state.steps[rule], &b->state.steps[rule]))
       return false;
-  return a->state.state == b->state.state && memcmp(a->due_us, b->due_us, sizeof a->due_us) == 0 && a->n == b->n &&
-         a->begun == b->begun && a->ended == b->ended && a->timer_us == b->timer_us && a->fired_us == b->fired_us &&
-         a->turned_rule == b->turned_rule && a->left == b->left;
+  bool same_wait = a->waits_why == b->waits_why ||
+                   (a->waits_why != NULL && b->waits_why != NULL && strcmp(a->waits_why, b->waits_why) == 0);
+  return same_wait && a->state.state == b->state.state && memcmp(a->due_us, b->due_us, sizeof a->due_us) == 0 &&
+         a->n == b->n && a->begun == b->begun && a->ended == b->ended && a->timer_us == b->timer_us &&
+         a->fired_us == b->fired_us && a->turned_rule == b->turned_rule && a->left == b->left;
 }
 
 static void load(struct saga_world *w) {
@@ -136,13 +138,27 @@ static enum txb_rc on_decision(struct saga_world *w, const struct saga_message_s
   return rc;
 }
 
+/* What txb.saga_lock says, in the transaction of the batch. */
+static enum txb_rc on_start(struct saga_world *w, const struct txb_saga_moment *moment, struct txb_error *err) {
+  static const char why[] = "lock a is held by saga b";
+  bool free = !w->others || w->bugs->lock_ignored;
+  if (w->locks && !w->live.begun && !w->live.ended && w->lock == LOCK_NONE && !(w->refuses && !free))
+    w->lock = free ? LOCK_HELD : LOCK_AWAITED;
+  if (w->locks && w->lock == LOCK_AWAITED)
+    return txb_saga_instance_on_wait(&w->live, why, moment, &w->ledger, err);
+  if (w->locks && w->lock == LOCK_NONE)
+    return txb_saga_instance_on_turned_away(&w->live, why, moment, &w->ledger, err);
+  return txb_saga_instance_on_start(&w->live, moment, &w->ledger, err);
+}
+
 static enum txb_rc handle(struct saga_world *w, const struct saga_message_sim *m, size_t at, struct txb_error *err) {
   const struct txb_saga_moment moment = {.now_us = w->now_us};
   char step[NAME_MAX_];
   struct txb_saga_decision decision = {m->text, NULL, m->seen, "because", "ann", NULL};
   switch (m->kind) {
   case SIM_START:
-    return txb_saga_instance_on_start(&w->live, &moment, &w->ledger, err);
+  case SIM_WAKE:
+    return on_start(w, &moment, err);
   case SIM_ANSWER:
     return on_answer(w, m, &moment, err);
   case SIM_TIMER:
@@ -158,6 +174,7 @@ static enum txb_rc handle(struct saga_world *w, const struct saga_message_sim *m
     }
     return on_decision(w, m, &decision, &moment, err);
   case SIM_COMMAND:
+  case SIM_RELEASE:
     break;
   }
   return TXB_OK;
@@ -174,7 +191,19 @@ static void count_timers(struct saga_world *w, const struct txb_saga_entry *e) {
   w->set_us = e->timer_us > 0 ? e->timer_us : w->set_us;
 }
 
+/* It runs with its lock, and nobody else holds it then. */
+static void check_lock(struct saga_world *w, const struct txb_saga_entry *e) {
+  bool starts = strcmp(e->event, "start") == 0;
+  if (starts && w->locks && (w->lock != LOCK_HELD || w->others))
+    saga_violated(w, "L: it begins while another saga holds what it locks");
+  saga_seen[SEEN_WOKEN] += starts && e->n > 1 && w->locks;
+  saga_seen[SEEN_TURNED_AWAY] +=
+      e->n == 1 && e->reason != NULL && strncmp(e->reason, "lock a ", 7) == 0 && strcmp(e->event, "turn_back") == 0;
+  saga_seen[SEEN_GAVE_UP] += strcmp(e->event, "end") == 0 && w->lock == LOCK_AWAITED;
+}
+
 static void count_seen(struct saga_world *w, const struct txb_saga_entry *e) {
+  check_lock(w, e);
   saga_seen[SEEN_STUCK] += strcmp(e->event, "stuck") == 0;
   saga_seen[SEEN_NEVER] += strcmp(e->event, "never") == 0;
   saga_seen[SEEN_SKIPPED] += strcmp(e->event, "skip") == 0;
@@ -285,6 +314,8 @@ static void commit(struct saga_world *w, int64_t delay_us) {
     if (timer_us > 0)
       set_timer(w, timer_us, delay_us);
   }
+  if (w->live.ended && !w->bugs->lock_kept)
+    w->lock = LOCK_NONE;
   w->away_until_us = w->now_us + delay_us;
 }
 
@@ -335,6 +366,7 @@ static void swap_timer_forward(struct saga_world *w) {
 struct memory {
   bool inbox[MESSAGES_MAX], decided;
   size_t timers_met_count;
+  enum saga_lock lock;
 };
 
 static void take_batch(struct saga_world *w, size_t count) {
@@ -355,7 +387,7 @@ void saga_coordinator_take(struct saga_world *w) {
     saga_say(w, "the coordinator's process is a new one");
   }
   load(w); /* each batch, as the program does */
-  memory = (struct memory){.decided = w->decided, .timers_met_count = w->timers_met_count};
+  memory = (struct memory){.decided = w->decided, .timers_met_count = w->timers_met_count, .lock = w->lock};
   memcpy(memory.inbox, w->inbox, sizeof memory.inbox);
   take_batch(w, count);
   if (dies) { /* before its commit: all of that comes again */
@@ -364,6 +396,7 @@ void saga_coordinator_take(struct saga_world *w) {
     memcpy(w->inbox, memory.inbox, sizeof memory.inbox);
     w->decided = memory.decided;
     w->timers_met_count = memory.timers_met_count;
+    w->lock = memory.lock;
     w->loaded = false;
     w->away_until_us = w->now_us + saga_some_time(w);
     return;

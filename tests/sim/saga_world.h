@@ -19,7 +19,12 @@ struct saga_bugs {
   bool barrier_outside, hanging_action, repeated_says_ok, key_held, resolve_guesses;
   /* Of the coordinator around the instance. */
   bool timer_before_replies, timer_passed_over, entries_without_commands, reload_without_timer, reload_without_outputs;
+  /* Of what it locks. */
+  bool lock_ignored, wake_lost, lock_kept;
 };
+
+/* A row of txb.saga_lock, this saga's. */
+enum saga_lock { LOCK_NONE = 0, LOCK_AWAITED, LOCK_HELD };
 
 /* A row of the barrier: schemas/sql/0023_commands.sql. */
 enum saga_row { ROW_NONE = 0, ROW_NEVER, ROW_OK, ROW_REFUSED, ROW_COMPENSATED };
@@ -35,7 +40,7 @@ struct saga_participant {
   bool marked;         /* a person told of its effect, and not what it gave */
 };
 
-enum saga_message_kind { SIM_COMMAND = 0, SIM_ANSWER, SIM_TIMER, SIM_DECISION, SIM_START };
+enum saga_message_kind { SIM_COMMAND = 0, SIM_ANSWER, SIM_TIMER, SIM_DECISION, SIM_START, SIM_WAKE, SIM_RELEASE };
 
 /* On its way to a participant or into the partition, or lying there. */
 struct saga_message_sim {
@@ -85,6 +90,9 @@ struct saga_world {
   int64_t timers_met[MESSAGES_MAX], set_us, fired_at_us; /* the latter: when the last entry was a timer's; 0 */
   size_t timers_met_count;
   int ends;
+  bool locks, refuses; /* it locks a name; where that is held it does not wait */
+  bool others;         /* another saga holds it */
+  enum saga_lock lock;
   bool decided;  /* a person's decision is under way */
   int edits;     /* payloads that people gave */
   int sent_edit; /* which of them the last command brought; 0 */
@@ -116,6 +124,9 @@ enum {
   SEEN_LET_STAND,
   SEEN_EDITED,
   SEEN_EDITED_AGAIN,
+  SEEN_WOKEN,
+  SEEN_TURNED_AWAY,
+  SEEN_GAVE_UP,
   SEEN
 };
 extern uint64_t saga_seen[SEEN];

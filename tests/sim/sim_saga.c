@@ -1,7 +1,8 @@
 /* Simulates sagas of random definitions: the real instance with its entries, commands and timers, against a model of
  * participants with a barrier. Messages come late, twice or in another order than they were sent, participants fail, are tried
  * again, give up or say no, the coordinator is away, dies and replays, deadlines come, people cancel, retry, edit, skip and
- * mark. At the end each saga has ended, and what stands is what its state promises.
+ * mark. Some lock a name that another saga holds for a while. At the end each saga has ended, and what stands is what its
+ * state promises.
  *
  *   sim_saga [--seeds N] [--seed S] [--bug NAME]     exit 0: nothing found; 1: a violation, printed with its seed and history;
  * 2: usage
@@ -64,6 +65,22 @@ static size_t earliest(const struct saga_world *w) {
   return best;
 }
 
+/* The other one ends: its transaction passes the name on, and wakes who waits for it. */
+static void release(struct saga_world *w) {
+  struct saga_message_sim wake = {.kind = SIM_WAKE, .rule = -1};
+  w->others = false;
+  if (w->lock != LOCK_AWAITED)
+    return;
+  w->lock = LOCK_HELD;
+  saga_say(w, "the name that it waits for is its own");
+  if (w->bugs->wake_lost)
+    return;
+  wake.id = w->ids++;
+  saga_post(w, wake, saga_some_time(w));
+  if (kit_chance(&w->kit, 10)) /* the relay died, and its successor sends again */
+    saga_post(w, wake, saga_some_time(w));
+}
+
 static void arrive(struct saga_world *w) {
   size_t at = earliest(w);
   struct saga_message_sim m = w->way[at];
@@ -71,6 +88,10 @@ static void arrive(struct saga_world *w) {
   w->now_us = m.at_us > w->now_us ? m.at_us : w->now_us;
   if (m.kind == SIM_COMMAND) {
     saga_participant_take(w, &m);
+    return;
+  }
+  if (m.kind == SIM_RELEASE) {
+    release(w);
     return;
   }
   if (w->partition_count == MESSAGES_MAX) {
@@ -168,6 +189,10 @@ static bool turn(struct saga_world *w) {
 static void run(struct saga_world *w) {
   const struct saga_message_sim start = {.kind = SIM_START, .id = w->ids++, .rule = -1};
   saga_post(w, start, 0);
+  if (w->others) {
+    const struct saga_message_sim over = {.kind = SIM_RELEASE, .rule = -1};
+    saga_post(w, over, (int64_t)kit_roll(&w->kit, 300000));
+  }
   for (int n = 0; n < TURNS_MAX && w->violation == NULL; n++) {
     w->calm = n > 1000;
     if (!turn(w))
@@ -223,6 +248,8 @@ static void verify(struct saga_world *w) {
   }
   if (w->ends != 1)
     saga_violated(w, "S: it ends twice");
+  if (w->lock != LOCK_NONE)
+    saga_violated(w, "L: it has ended, and holds what it locked");
   for (int rule = 0; rule < w->rules; rule++)
     verify_rule(w, rule);
   verify_output(w);
@@ -242,6 +269,8 @@ static void reset(struct saga_world *w, uint64_t seed, const struct saga_bugs *b
   w->away_until_us = w->orders = w->set_us = w->fired_at_us = 0;
   w->ids = 0;
   w->ends = 0;
+  w->locks = w->refuses = w->others = false;
+  w->lock = LOCK_NONE;
   w->violation = NULL;
   memset(w->inbox, 0, sizeof w->inbox);
   memset(w->participants, 0, sizeof w->participants);
@@ -274,6 +303,9 @@ static const char *simulate(uint64_t seed, const struct saga_bugs *bugs, bool ta
   if (kit_chance(&w.kit, 30))
     w.live.deadline_us = w.now_us + (int64_t)kit_roll(&w.kit, 300000);
   int64_t deadline_us = w.live.deadline_us;
+  w.locks = kit_chance(&w.kit, 30);
+  w.refuses = w.locks && kit_chance(&w.kit, 20);
+  w.others = w.locks && kit_chance(&w.kit, 80);
   txb_saga_instance_init(&w.live);
   txb_saga_ledger_init(&w.ledger);
   run(&w);
@@ -306,7 +338,10 @@ static bool plant(struct saga_bugs *b, const char *name) {
                {"saga_timer_passed_over", &b->timer_passed_over},
                {"saga_entries_without_commands", &b->entries_without_commands},
                {"saga_reload_without_timer", &b->reload_without_timer},
-               {"saga_reload_without_outputs", &b->reload_without_outputs}};
+               {"saga_reload_without_outputs", &b->reload_without_outputs},
+               {"saga_lock_ignored", &b->lock_ignored},
+               {"saga_wake_lost", &b->wake_lost},
+               {"saga_lock_kept", &b->lock_kept}};
   for (size_t i = 0; i < TXB_ARRAY_SIZE(table); i++)
     if (strcmp(table[i].name, name) == 0)
       return *table[i].flag = true;
@@ -336,7 +371,10 @@ static bool print_seen(void) {
                                           "steps to be left out that had taken effect",
                                           "effects let stand",
                                           "payloads edited",
-                                          "edited payloads sent again"};
+                                          "edited payloads sent again",
+                                          "woken",
+                                          "turned away",
+                                          "ended while they waited"};
   bool all = true;
   for (int i = 0; i < SEEN; i++) {
     printf("%s%" PRIu64 " %s", i == 0 ? "" : ", ", saga_seen[i], names[i]);

@@ -1,6 +1,7 @@
 """Rules of sagas broken on purpose: what looks for it in the other tests finds it, and finds nothing without it."""
 
 import pytest
+import test_saga_locks
 import test_saga_time
 
 from txbtest import process
@@ -92,12 +93,13 @@ SCENARIOS = {
     skipped_under_way: {"saga_skip_guessed": "sagas, the first of them"},
     test_saga_time.outage: {"coordinator_timer_first": "did not hear the answer first"},
     killed_coordinator: {"worker_offset_before_commit": "starts are lost"},
+    test_saga_locks.crowd: {"saga_lock_ignored": "overlap on account"},
     test_saga_time.asked_again: {"barrier_ignored": "sagas, the first of them"},
 }
 IN_SQL = {"barrier_ignored": ("txb.command_enter", "runs := operation = 'compensation' AND was.state = 'ok';",
                               "runs := operation IN ('action', 'forward') OR operation = 'compensation' AND was.state = 'ok';")}
 BUGS = [bug for bugs in SCENARIOS.values() for bug in bugs if bug not in IN_SQL]
-TESTED = (test_saga_time.outage, test_saga_time.asked_again)  # without a bug in their own module
+TESTED = (test_saga_locks.crowd, test_saga_time.outage, test_saga_time.asked_again)  # without a bug in their own module
 
 
 def break_function(travel, name, words, instead):

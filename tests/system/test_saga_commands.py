@@ -360,7 +360,8 @@ UNSAFE = {
     "a condition that is none": (changed(when="input.amount >"), "steps[0].when"),
     "an output of nobody": (whole(output={"n": "{steps.cruise.output.n}"}), 'there is no step "cruise"'),
     "a saga as a step": (lambda d: d["steps"].__setitem__(0, {"name": "flight", "kind": "compensatable", "saga": {"name": "flights"}}), "can't be run by this version"),
-    "locks": (whole(locks=["customer:{input.customer}"]), "locks: this version takes none"),
+    "a lock that reads a step": (whole(locks=["booking:{steps.flight.output.booking}"]), "locks are taken at the start, before any step"),
+    "a conflict of no locks": (whole(lock_conflict="refuse"), "lock_conflict: there is nothing to lock"),
     "a schema with what is not checked": (whole(input={"type": "object", "oneOf": []}), "input.oneOf is not checked here"),
     "a deadline that is none": (whole(deadline="-1s"), "must be a duration above 0"),
 }
@@ -418,6 +419,8 @@ def test_a_version_is_deployed_once(travel):
     (["show", NOBODY], None, f"there is no saga {NOBODY}"),
     (["list", "--state", "lost"], None, "--state"),
     (["list", "--limit", "0"], None, "--limit"),
+    (["locks", "--limit", "0"], None, "--limit"),
+    (["locks", "--saga", "42"], None, '"42" is no saga\'s id'),
     (["list", "--before", "teatime"], None, "teatime"),
 ], ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "")
 def test_bad_input_is_told_in_one_line_and_starts_nothing(args, stdin, text, travel):

@@ -410,6 +410,35 @@ Test(saga_definition, what_undoes_a_step_must_not_read_its_output) {
                "trip.json:19: steps[1].cancel.input: steps.hotel.output.room is what the step itself gives");
 }
 
+static void conflict_is(const char *more, bool ends) {
+  cr_assert(parse(with("\"trips\"],", more)) == TXB_OK, "%s", err.message);
+  cr_assert_eq(d->locks_refuse, ends);
+  txb_saga_definition_free(d);
+  d = NULL;
+}
+
+Test(saga_definition, what_happens_when_a_lock_is_held_is_wait_or_refuse_and_needs_locks) {
+  conflict_is("\"trips\"],", false);
+  conflict_is("\"trips\"], \"lock_conflict\": \"refuse\",", true);
+  conflict_is("\"trips\"], \"lock_conflict\": \"wait\",", false);
+  refuses_with("\"trips\"],", "\"trips\"], \"lock_conflict\": \"fail\",",
+               "trip.json:9: lock_conflict: must be wait or refuse");
+  refuses_with("\"trips\"],", "\"trips\"], \"lock_conflict\": 7,",
+               "trip.json:9: lock_conflict: must be a string, not a number");
+  refuses_with("[\"account:{input.from}\", \"trips\"],", "[], \"lock_conflict\": \"wait\",",
+               "trip.json:9: lock_conflict: there is nothing to lock: name it in locks, or leave this out");
+  refuses_with("\"locks\": [\"account:{input.from}\", \"trips\"],", "\"lock_conflict\": \"wait\",",
+               "trip.json:9: lock_conflict: there is nothing to lock");
+}
+
+Test(saga_definition, more_than_64_locks_are_refused) {
+  char locks[1000] = "[";
+  for (int n = 0; n < 64; n++)
+    snprintf(locks + strlen(locks), sizeof locks - strlen(locks), "\"l%d\", ", n);
+  snprintf(locks + strlen(locks), sizeof locks - strlen(locks), "\"trips\"]");
+  refuses_with("[\"account:{input.from}\", \"trips\"]", locks, "trip.json:9: locks: a saga has at most 64 locks");
+}
+
 Test(saga_definition, locks_read_no_steps) {
   refuses_with("{input.from}", "{steps.flight.output.x}",
                "trip.json:9: locks[0]: steps.flight.output.x: locks are taken at the start, before any step");
@@ -488,7 +517,7 @@ Test(saga_definition, the_schema_has_the_keys_that_are_read) {
   json_t *schema = json_loads(txb_text_saga, JSON_REJECT_DUPLICATES, NULL);
   json_t *defs = json_object_get(schema, "$defs");
   cr_assert_not_null(defs);
-  knows_all(schema, 10, "{", "}");
+  knows_all(schema, 11, "{", "}");
   knows_all(json_object_get(defs, "step"), 13, "{\"steps\": [{", "}]}");
   knows_all(json_object_get(defs, "operation"), 2, "{\"steps\": [{\"confirm\": {", "}}]}");
   knows_all(json_object_get(defs, "retry"), 4, "{\"steps\": [{\"retry\": {", "}}]}");

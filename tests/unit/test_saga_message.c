@@ -49,6 +49,7 @@ Test(saga_message, each_type_is_known) {
   cr_assert_not(m.from_elsewhere);
   is(TXB_SAGA_MESSAGE_TIMER, "txb.saga.timer", "{\"due_us\":1700000000000002}");
   is(TXB_SAGA_MESSAGE_DECISION, "txb.saga.decision", "{\"decision\":\"retry\"}");
+  is(TXB_SAGA_MESSAGE_WAKE, "txb.saga.wake", "{}");
 }
 
 Test(saga_message, what_is_missing_or_wrong_makes_a_stray_that_says_so) {

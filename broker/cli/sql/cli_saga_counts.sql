@@ -1,8 +1,8 @@
 -- How many sagas of $1 (null: any) are in each state.
 SELECT coalesce(pg_catalog.jsonb_object_agg(c.state, c.count), '{}')
   FROM (SELECT s.state, count(*) AS count
-          FROM (SELECT CASE WHEN e.state IS NOT NULL THEN e.state WHEN l.event = 'stuck' THEN 'stuck' ELSE 'running' END
-                       AS state
+          FROM (SELECT CASE WHEN e.state IS NOT NULL THEN e.state WHEN l.event = 'stuck' THEN 'stuck'
+                            WHEN l.event = 'waits' THEN 'waiting' ELSE 'running' END AS state
                   FROM txb.saga AS g
                   LEFT JOIN txb.saga_end AS e ON e.saga_id = g.id AND e.started_at = g.started_at
                   LEFT JOIN LATERAL (SELECT v.event FROM txb.saga_event AS v

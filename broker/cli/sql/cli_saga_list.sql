@@ -4,12 +4,13 @@ SELECT pg_catalog.jsonb_build_object(
          'ended_at', s.ended_at, 'reason', s.reason,
          'ms', (extract(epoch FROM coalesce(s.ended_at, pg_catalog.clock_timestamp()) - s.started_at) * 1000)::int8)
   FROM (SELECT g.id, g.name, g.version, g.key, g.started_at, e.ended_at, coalesce(e.reason, l.reason) AS reason,
-               CASE WHEN e.state IS NOT NULL THEN e.state WHEN l.event = 'stuck' THEN 'stuck' ELSE 'running' END AS state
+               CASE WHEN e.state IS NOT NULL THEN e.state WHEN l.event = 'stuck' THEN 'stuck' WHEN l.event = 'waits' THEN 'waiting'
+                    ELSE 'running' END AS state
           FROM txb.saga AS g
           LEFT JOIN txb.saga_end AS e ON e.saga_id = g.id AND e.started_at = g.started_at
           LEFT JOIN LATERAL (SELECT v.event, pg_catalog.concat_ws(': ', v.step, v.reason) AS reason FROM txb.saga_event AS v
                               WHERE e.state IS NULL AND v.saga_id = g.id AND v.started_at = g.started_at AND v.event <> 'ignored'
-                              ORDER BY v.n DESC LIMIT 1) AS l ON l.event = 'stuck'
+                              ORDER BY v.n DESC LIMIT 1) AS l ON l.event IN ('stuck', 'waits')
          WHERE ($1::text IS NULL OR g.name = $1) AND ($3::text IS NULL OR g.key = $3)
            AND ($4::text IS NULL OR g.started_at < $4::text::timestamptz)) AS s
  WHERE $2::text IS NULL OR s.state = $2

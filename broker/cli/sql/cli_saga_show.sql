@@ -5,7 +5,13 @@ SELECT pg_catalog.jsonb_build_object(
          'ended_at', e.ended_at, 'output', e.output, 'reason', e.reason,
          'ms', (extract(epoch FROM coalesce(e.ended_at, pg_catalog.clock_timestamp()) - s.started_at) * 1000)::int8,
          'started_us', (extract(epoch FROM s.started_at) * 1000000)::int8,
-         'deadline_us', (extract(epoch FROM s.deadline_at) * 1000000)::int8),
+         'deadline_us', (extract(epoch FROM s.deadline_at) * 1000000)::int8,
+         'locks', coalesce((SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object(
+                                     'name', l.name, 'held', l.granted, 'since', coalesce(l.granted_at, l.asked_at),
+                                     'holder', CASE WHEN NOT l.granted THEN
+                                                 (SELECT h.saga_id FROM txb.saga_lock AS h WHERE h.name = l.name AND h.granted) END))
+                                   ORDER BY l.name)
+                              FROM txb.saga_lock AS l WHERE l.saga_id = s.id), '[]')),
        d.body,
        coalesce((SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object(
                           'n', v.n, 'at', v.at, 'event', v.event, 'step', v.step, 'sending', v.sending, 'reason', v.reason,
