@@ -11,7 +11,10 @@ static void init(const struct saga_world *w, struct txb_saga_instance *i) {
                                   .started_us = 1,
                                   .deadline_us = w->live.deadline_us,
                                   .input = txb_slice_text(w->kit.input),
-                                  .bugs = &w->bugs->core};
+                                  .bugs = &w->bugs->core,
+                                  .id = w->id,
+                                  .topic = SIM_TOPIC,
+                                  .parent = w->mother >= 0 ? &w->parent : NULL};
   txb_saga_instance_init(i);
 }
 
@@ -38,6 +41,15 @@ static bool is_same_step(const struct txb_saga_step *a, const struct txb_saga_st
   return a->state == b->state && a->asked == b->asked && a->attempts == b->attempts && a->sendings == b->sendings;
 }
 
+static bool is_same_child(const struct saga_world *w, const struct txb_saga_instance *a,
+                          const struct txb_saga_instance *b) {
+  for (int rule = 0; rule < w->rules; rule++)
+    if (a->refusals[rule] != b->refusals[rule])
+      return false;
+  return a->ends == b->ends && a->undo_asked == b->undo_asked && a->undo_sending == b->undo_sending &&
+         txb_slice_equal(a->output, b->output) && (a->reason == NULL) == (b->reason == NULL);
+}
+
 static bool is_same(const struct saga_world *w, const struct txb_saga_instance *a, const struct txb_saga_instance *b) {
   for (int rule = 0; rule < w->rules; rule++)
     if (!txb_slice_equal(a->outputs[rule], b->outputs[rule]) ||
@@ -45,7 +57,7 @@ static bool is_same(const struct saga_world *w, const struct txb_saga_instance *
       return false;
   return a->state.state == b->state.state && memcmp(a->due_us, b->due_us, sizeof a->due_us) == 0 && a->n == b->n &&
          a->begun == b->begun && a->ended == b->ended && a->timer_us == b->timer_us && a->fired_us == b->fired_us &&
-         a->turned_rule == b->turned_rule;
+         a->turned_rule == b->turned_rule && is_same_child(w, a, b);
 }
 
 static void load(struct saga_world *w) {
@@ -81,14 +93,16 @@ static void note_met(struct saga_world *w, const struct saga_message_sim *m) {
 
 static enum txb_rc on_answer(struct saga_world *w, const struct saga_message_sim *m,
                              const struct txb_saga_moment *moment, struct txb_error *err) {
-  char step[NAME_MAX_];
+  char step[NAME_MAX_], child[37];
+  const struct txb_saga_step_definition *s = &w->definition->steps[w->definition->origin[m->rule].step];
   txb_saga_rule_text(w->definition, m->rule, step);
+  saga_family_child_text(w, m->child, child);
   json_t *output = m->number > 0 ? json_pack("{s:i}", "n", m->number) : NULL;
   const struct txb_saga_answer a = {.step = txb_slice_text(step),
                                     .operation = txb_slice_text(txb_saga_operation_name(m->operation)),
                                     .sending = m->sending,
-                                    .topic =
-                                        txb_slice_text(w->definition->steps[w->definition->origin[m->rule].step].topic),
+                                    .topic = txb_slice_text(s->nested != NULL ? SIM_TOPIC : s->topic),
+                                    .child = txb_slice_text(child),
                                     .answer = m->text,
                                     .output = output};
   bool stale = strcmp(m->text, "undeliverable") == 0 && m->sending != w->live.state.steps[m->rule].sendings;
@@ -147,6 +161,8 @@ static enum txb_rc handle(struct saga_world *w, const struct saga_message_sim *m
       decision.step = step;
     }
     return txb_saga_instance_on_decision(&w->live, &decision, &moment, &w->ledger, err);
+  case SIM_FROM_PARENT:
+    return saga_family_from_parent(w, m, &moment, err);
   case SIM_COMMAND:
     break;
   }
@@ -205,6 +221,10 @@ static int number_of(struct txb_slice payload) {
 }
 
 static void send_command(struct saga_world *w, const struct txb_saga_command *c, int64_t delay_us) {
+  if (c->nested) {
+    saga_family_send(w, c, delay_us);
+    return;
+  }
   int of = number_of(c->payload);
   struct saga_message_sim m = {.kind = SIM_COMMAND,
                                .rule = txb_saga_rule_of(w->definition, txb_slice_text(c->step)),
@@ -236,6 +256,7 @@ static void set_timer(struct saga_world *w, int64_t due_us, int64_t delay_us) {
 /* The commit, which takes its time: nobody sees any of it before. */
 static void commit(struct saga_world *w, int64_t delay_us) {
   bool lost = w->bugs->entries_without_commands && kit_chance(&w->kit, 3);
+  int ends = w->ends;
   for (size_t n = 0; n < w->ledger.entry_count; n++)
     store(w, &w->ledger.entries[n]);
   for (size_t n = 0; !lost && n < w->ledger.command_count; n++)
@@ -245,6 +266,8 @@ static void commit(struct saga_world *w, int64_t delay_us) {
     if (timer_us > 0)
       set_timer(w, timer_us, delay_us);
   }
+  if (w->mother >= 0)
+    saga_family_commit(w, w->ends - ends, delay_us);
   w->away_until_us = w->now_us + delay_us;
 }
 
@@ -284,6 +307,8 @@ static void swap_timer_forward(struct saga_world *w) {
 struct memory {
   bool inbox[MESSAGES_MAX], decided;
   size_t timers_met_count;
+  enum saga_child_row row;
+  struct txb_saga_parent parent;
 };
 
 static void take_batch(struct saga_world *w, size_t count) {
@@ -304,7 +329,8 @@ void saga_coordinator_take(struct saga_world *w) {
     saga_say(w, "the coordinator's process is a new one");
   }
   load(w); /* each batch, as the program does */
-  memory = (struct memory){.decided = w->decided, .timers_met_count = w->timers_met_count};
+  memory = (struct memory){
+      .decided = w->decided, .timers_met_count = w->timers_met_count, .row = w->row, .parent = w->parent};
   memcpy(memory.inbox, w->inbox, sizeof memory.inbox);
   take_batch(w, count);
   if (dies) { /* before its commit: all of that comes again */
@@ -313,6 +339,8 @@ void saga_coordinator_take(struct saga_world *w) {
     memcpy(w->inbox, memory.inbox, sizeof memory.inbox);
     w->decided = memory.decided;
     w->timers_met_count = memory.timers_met_count;
+    w->row = memory.row;
+    w->parent = memory.parent;
     w->loaded = false;
     w->away_until_us = w->now_us + saga_some_time(w);
     return;

@@ -7,7 +7,9 @@
  * 2: usage
  *
  * Every batch of the coordinator is one transaction, and loads the saga anew from its entries, as the program does; that this
- * makes the same state is compared each time. A participant's command is one transaction, too, unless a planted bug takes the
+ * makes the same state is compared each time. In one seed of three, steps are sagas, whose steps may be sagas, too: each is
+ * verified by itself, and what it left standing is its parent's effect.
+ * A participant's command is one transaction, too, unless a planted bug takes the
  * barrier out of it.
  */
 #include <stdarg.h>
@@ -22,6 +24,8 @@ void saga_say(const struct saga_world *w, const char *format, ...) {
   if (!w->talk)
     return;
   printf("  %9" PRId64 "  ", w->now_us);
+  if (w->family != NULL)
+    printf("[%d] ", w->self);
   va_start(args, format);
   vprintf(format, args);
   va_end(args);
@@ -55,7 +59,7 @@ int64_t saga_some_time(struct saga_world *w) {
   return (int64_t)(kit_chance(&w->kit, 10) ? kit_roll(&w->kit, 400000) : kit_roll(&w->kit, 20000));
 }
 
-static size_t earliest(const struct saga_world *w) {
+size_t saga_earliest(const struct saga_world *w) {
   size_t best = 0;
   for (size_t n = 1; n < w->way_count; n++) {
     const struct saga_message_sim *m = &w->way[n], *b = &w->way[best];
@@ -64,8 +68,8 @@ static size_t earliest(const struct saga_world *w) {
   return best;
 }
 
-static void arrive(struct saga_world *w) {
-  size_t at = earliest(w);
+void saga_arrive(struct saga_world *w) {
+  size_t at = saga_earliest(w);
   struct saga_message_sim m = w->way[at];
   w->way[at] = w->way[--w->way_count];
   w->now_us = m.at_us > w->now_us ? m.at_us : w->now_us;
@@ -109,20 +113,32 @@ static const char *marked(struct saga_world *w, int rule, enum txb_saga_step_sta
   return p->row == ROW_OK ? "mark_done" : "mark_undone";
 }
 
+/* Of a step that is a saga the truth is known when that has ended; else it is asked again. */
+static const char *marked_nested(struct saga_world *w, int rule, enum txb_saga_step_state state) {
+  struct saga_participant *p = &w->participants[rule];
+  if (p->row == ROW_OK && state != TXB_STEP_STUCK_COMPENSATION) {
+    p->marked = true;
+    return "mark_done";
+  }
+  bool gone = p->row == ROW_COMPENSATED || p->row == ROW_REFUSED;
+  return gone && state != TXB_STEP_STUCK_ACTION ? "mark_undone" : "retry";
+}
+
 /* A person looks at what is stuck, and mostly wants it tried again; marks are told the truth. */
-static void operate(struct saga_world *w) {
+void saga_operate(struct saga_world *w) {
   for (int rule = 0; rule < w->rules; rule++) {
     enum txb_saga_step_state state = w->live.state.steps[rule].state;
     if (state < TXB_STEP_STUCK_ACTION)
       continue;
     w->participants[rule].fails = 0;
     bool marks = !w->participants[rule].held && kit_chance(&w->kit, 30);
-    decide(w, marks ? marked(w, rule, state) : "retry", rule);
+    bool nested = w->definition->steps[w->definition->origin[rule].step].nested != NULL;
+    decide(w, !marks ? "retry" : nested ? marked_nested(w, rule, state) : marked(w, rule, state), rule);
     return;
   }
 }
 
-static void interfere(struct saga_world *w) {
+void saga_interfere(struct saga_world *w) {
   if (w->calm || saga_has_ended(w))
     return;
   if (kit_chance(&w->kit, 1))
@@ -143,11 +159,11 @@ static bool turn(struct saga_world *w) {
     return true;
   }
   if (stuck && !waits && (w->way_count == 0 || kit_chance(&w->kit, 20))) {
-    operate(w);
+    saga_operate(w);
     return true;
   }
   if (w->way_count > 0) {
-    arrive(w);
+    saga_arrive(w);
     return true;
   }
   w->now_us = w->away_until_us > w->now_us ? w->away_until_us : w->now_us;
@@ -157,11 +173,15 @@ static bool turn(struct saga_world *w) {
 static void run(struct saga_world *w) {
   const struct saga_message_sim start = {.kind = SIM_START, .id = w->ids++, .rule = -1};
   saga_post(w, start, 0);
+  if (w->family != NULL) {
+    saga_family_run(w->family);
+    return;
+  }
   for (int n = 0; n < TURNS_MAX && w->violation == NULL; n++) {
     w->calm = n > 1000;
     if (!turn(w))
       break;
-    interfere(w);
+    saga_interfere(w);
   }
 }
 
@@ -186,7 +206,8 @@ static void verify_output(struct saga_world *w) {
   const struct saga_participant *p = &w->participants[w->kit.count - 1];
   const char *output = NULL;
   for (size_t n = 0; n < w->stored_count; n++)
-    output = strcmp(w->stored[n].event, "end") == 0 && w->stored[n].has_output ? w->stored[n].output : output;
+    if (strcmp(w->stored[n].event, "end") == 0) /* the last one: what is undone ends anew */
+      output = w->stored[n].has_output ? w->stored[n].output : NULL;
   if (w->live.state.state != TXB_SAGA_COMPLETED) {
     if (output != NULL)
       saga_violated(w, "V: a saga that was compensated gives something");
@@ -198,14 +219,14 @@ static void verify_output(struct saga_world *w) {
     saga_violated(w, "V: it gives something else than its last step gave");
 }
 
-static void verify(struct saga_world *w) {
+void saga_verify(struct saga_world *w) {
   if (w->violation != NULL)
     return;
   if (!saga_has_ended(w)) {
     saga_violated(w, "S: it does not end");
     return;
   }
-  if (w->ends != 1)
+  if (w->ends != 1 + w->live.undo_asked && w->ends != 1)
     saga_violated(w, "S: it ends twice");
   for (int rule = 0; rule < w->rules; rule++)
     verify_rule(w, rule);
@@ -215,8 +236,14 @@ static void verify(struct saga_world *w) {
 /* ---- worlds ------------------------------------------------------------------------------------- */
 
 /* Everything but the places that are counted: they are large. */
-static void reset(struct saga_world *w, uint64_t seed, const struct saga_bugs *bugs, bool talk) {
-  w->kit = (struct saga_kit){.random = seed * UINT64_C(0x2545f4914f6cdd1d)};
+void saga_reset(struct saga_world *w, uint64_t random, const struct saga_bugs *bugs, bool talk) {
+  w->kit = (struct saga_kit){.random = random};
+  w->family = NULL;
+  w->self = w->mother_rule = 0;
+  w->mother = -1;
+  w->id = (struct txb_uuid){{0}};
+  w->row = CHILD_NONE;
+  w->stands = w->willing = false;
   w->bugs = bugs;
   w->talk = talk;
   w->calm = w->loaded = w->decided = false;
@@ -230,20 +257,24 @@ static void reset(struct saga_world *w, uint64_t seed, const struct saga_bugs *b
   memset(w->participants, 0, sizeof w->participants);
 }
 
-static void make_participants(struct saga_world *w) {
+/* willing: nobody refuses. */
+void saga_make_participants(struct saga_world *w, bool willing) {
   struct saga_kit *k = &w->kit;
   for (int rule = 0; rule < w->rules; rule++) {
     bool retriable = w->definition->rules.steps[rule].kind == TXB_SAGA_RETRIABLE;
-    w->participants[rule] = (struct saga_participant){.refuses = !retriable && kit_chance(k, 10),
-                                                      .dies = !retriable && kit_chance(k, 5),
+    w->participants[rule] = (struct saga_participant){.refuses = !willing && !retriable && kit_chance(k, 10),
+                                                      .dies = !willing && !retriable && kit_chance(k, 5),
                                                       .fails = kit_chance(k, 30) ? (int)kit_roll(k, 6) : 0};
   }
 }
 
 static const char *simulate(uint64_t seed, const struct saga_bugs *bugs, bool talk) {
   static struct saga_world w;
+  static struct saga_family family;
   struct txb_error err;
-  reset(&w, seed, bugs, talk);
+  saga_reset(&w, seed * UINT64_C(0x2545f4914f6cdd1d), bugs, talk);
+  if (seed % 3 == 0 && !saga_family_make(&family, &w))
+    return "V: a definition of the library is refused";
   kit_make(&w.kit);
   if (talk)
     printf("  %s\n  %s\n", w.kit.definition, w.kit.input);
@@ -252,7 +283,7 @@ static const char *simulate(uint64_t seed, const struct saga_bugs *bugs, bool ta
     return "V: the definition is refused";
   }
   w.rules = w.definition->rules.count;
-  make_participants(&w);
+  saga_make_participants(&w, false);
   w.live = (struct txb_saga_instance){.definition = w.definition};
   if (kit_chance(&w.kit, 30))
     w.live.deadline_us = w.now_us + (int64_t)kit_roll(&w.kit, 300000);
@@ -260,12 +291,16 @@ static const char *simulate(uint64_t seed, const struct saga_bugs *bugs, bool ta
   txb_saga_instance_init(&w.live);
   txb_saga_ledger_init(&w.ledger);
   run(&w);
-  verify(&w);
+  if (w.family != NULL)
+    saga_family_verify(&family);
+  saga_verify(&w);
   saga_seen[w.live.state.state == TXB_SAGA_COMPLETED ? SEEN_COMPLETED : SEEN_COMPENSATED]++;
   saga_seen[SEEN_TOO_LATE] += deadline_us != 0 && w.live.fired_us >= deadline_us && w.live.turned_why == NULL;
   txb_saga_instance_fini(&w.live);
   txb_saga_ledger_fini(&w.ledger);
   txb_saga_definition_free(w.definition);
+  if (w.family != NULL)
+    saga_family_free(&family);
   return w.violation;
 }
 
@@ -278,6 +313,11 @@ static bool plant(struct saga_bugs *b, const char *name) {
                {"saga_timer_unchecked", &b->core.timer_unchecked},
                {"saga_pivot_guessed", &b->core.pivot_guessed},
                {"saga_order_ignored", &b->core.order_ignored},
+               {"saga_child_says_early", &b->core.child_says_early},
+               {"saga_child_undo_unheard", &b->core.child_undo_unheard},
+               {"saga_child_again", &b->core.child_again},
+               {"saga_child_unchecked", &b->core.child_unchecked},
+               {"saga_child_forgets_never", &b->child_forgets_never},
                {"saga_barrier_outside", &b->barrier_outside},
                {"saga_hanging_action", &b->hanging_action},
                {"saga_repeated_says_ok", &b->repeated_says_ok},
@@ -312,7 +352,13 @@ static bool print_seen(void) {
                                           "marks",
                                           "undeliverable",
                                           "timers that were met twice at once",
-                                          "commands that could not be made"};
+                                          "commands that could not be made",
+                                          "nested sagas",
+                                          "within those",
+                                          "undone",
+                                          "settled under way",
+                                          "that never began",
+                                          "begun anew"};
   bool all = true;
   for (int i = 0; i < SEEN; i++) {
     printf("%s%" PRIu64 " %s", i == 0 ? "" : ", ", saga_seen[i], names[i]);
