@@ -36,14 +36,6 @@ static enum txb_rc check_topics(const struct txb_cli *cli, const struct txb_saga
   return rc;
 }
 
-static enum txb_rc check_nested(const struct txb_saga_definition *d, struct txb_error *err) {
-  for (int i = 0; i < d->count; i++)
-    if (d->steps[i].nested != NULL)
-      return REFUSE(
-          err, "steps[%d].saga: a step that is a saga can't be run by this version; give it a topic and a type", i);
-  return TXB_OK;
-}
-
 /* As the configuration says; NULL: it does not, and the coordinator will. */
 static const char *coordinator_topic(const struct txb_cli *cli) {
   const struct txb_settings *s = &cli->settings;
@@ -59,12 +51,10 @@ static const char *coordinator_topic(const struct txb_cli *cli) {
   return found == 1 ? topic : NULL;
 }
 
-static enum txb_rc keep(struct txb_cli *cli, const struct txb_saga_definition *d, struct txb_slice text, bool *new_out,
-                        struct txb_error *err) {
+static enum txb_rc keep_with(struct txb_cli *cli, struct txb_pg *pg, const struct txb_saga_definition *d,
+                             struct txb_slice text, bool *new_out, struct txb_error *err) {
   TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *r = NULL;
-  struct txb_pg *pg = NULL;
   struct txb_pg_params params;
-  TXB_TRY(txb_saga_connect(cli, -1, &pg, err));
   txb_pg_params_init(&params);
   txb_pg_add_text(&params, txb_slice_text(d->name));
   txb_pg_add_int4(&params, d->version);
@@ -79,6 +69,16 @@ static enum txb_rc keep(struct txb_cli *cli, const struct txb_saga_definition *d
   enum txb_rc rc = txb_failed_ask(pg, &deploy_statement, &params, "txb_admin", &r, err);
   if (rc == TXB_OK)
     *new_out = txb_pg_bool(r, 0, 0);
+  return rc;
+}
+
+static enum txb_rc keep(struct txb_cli *cli, const char *file_name, struct txb_saga_definition *d,
+                        struct txb_slice text, bool *new_out, struct txb_error *err) {
+  struct txb_pg *pg = NULL;
+  TXB_TRY(txb_saga_connect(cli, -1, &pg, err));
+  enum txb_rc rc = txb_saga_check_nested(pg, file_name, text, d, err);
+  if (rc == TXB_OK)
+    rc = keep_with(cli, pg, d, text, new_out, err);
   txb_pg_close(pg);
   return rc;
 }
@@ -115,13 +115,13 @@ static enum txb_rc deploy(struct txb_cli *cli, struct txb_error *err) {
   bool dry = txb_args_has(&cli->args, "dry-run"), is_new = false;
   txb_buffer_init(&text);
   TXB_TRY(txb_input_read(path, TXB_SAGA_DEFINITION_SIZE_MAX, &text, err));
-  TXB_TRY(txb_saga_definition_parse(strcmp(path, "-") == 0 ? "standard input" : path,
-                                    txb_slice_of(text.data, text.size), &d, err));
-  enum txb_rc rc = check_nested(d, err);
+  const char *file_name = strcmp(path, "-") == 0 ? "standard input" : path;
+  TXB_TRY(txb_saga_definition_parse(file_name, txb_slice_of(text.data, text.size), &d, err));
+  enum txb_rc rc = dry ? TXB_OK : check_topics(cli, d, err);
+  if (dry && txb_saga_has_nested(d))
+    txb_say("with --dry-run whether the sagas in it are deployed, and fit, was not looked at");
   if (rc == TXB_OK && !dry)
-    rc = check_topics(cli, d, err);
-  if (rc == TXB_OK && !dry)
-    rc = keep(cli, d, txb_slice_of(text.data, text.size), &is_new, err);
+    rc = keep(cli, file_name, d, txb_slice_of(text.data, text.size), &is_new, err);
   if (rc == TXB_OK)
     rc = print(cli, d, dry, is_new, err);
   txb_saga_definition_free(d);

@@ -112,11 +112,19 @@ static enum txb_rc list_sagas(const struct txb_cli *cli, struct txb_pg *pg, stru
   TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *r = NULL;
   struct txb_pg_params params;
   long long limit = 50;
+  struct txb_uuid id;
+  const char *parent = txb_args_text(&cli->args, "parent");
+  if (parent != NULL)
+    TXB_TRY(txb_saga_id_parse(parent, &id, err));
   TXB_TRY(txb_args_integer(&cli->args, "limit", 1, 10000, &limit, err));
   txb_pg_params_init(&params);
   for (size_t i = 0; i < TXB_ARRAY_SIZE(options); i++)
     txb_pg_add_text(&params, txb_slice_text(txb_args_text(&cli->args, options[i])));
   txb_pg_add_int8(&params, limit);
+  if (parent != NULL)
+    txb_pg_add_uuid(&params, &id);
+  else
+    txb_pg_add_null(&params, TXB_OID_UUID);
   TXB_TRY(txb_failed_ask(pg, &list_statement, &params, "txb_reader", &r, err));
   json_t *rows = txb_failed_json_rows(r);
   if (cli->output != TXB_OUTPUT_TEXT)

@@ -438,8 +438,9 @@ const struct txb_command txb_commands[] = {
      .options = txb_saga_deploy_options,
      .run = txb_cmd_saga_deploy,
      .details = "Refuses what can't be run safely, and says the line and why: a cycle, a step that can be compensated "
-                "behind one that can't, an input that reads what may not be there, a topic that does not exist. A "
-                "version is deployed once; running sagas stay on the version that they began with. FILE may be -.",
+                "behind one that can't, an input that reads what may not be there, a topic that does not exist, a "
+                "step that is a saga which is not deployed, or can't be undone where it has to be. A version is "
+                "deployed once; running sagas stay on the version that they began with. FILE may be -.",
      .examples = "  txbroker saga deploy trip.json --dry-run\n"
                  "  txbroker --config txbroker.json saga deploy trip.json\n"},
     {.name = "saga start",

@@ -2,6 +2,7 @@
  *
  *   saga_options.c     the options, for the table, and JSON that comes with them
  *   saga_store.c       what the coordinator's database is asked
+ *   saga_nested.c      steps that are sagas
  *   saga_view.c        one saga for people: its timeline, its drawing with states
  *   cmd_saga_deploy.c, cmd_saga_start.c (and wait), cmd_saga_list.c, cmd_saga_show.c, cmd_saga_decide.c, cmd_saga_locks.c,
  *   cmd_saga_states.c
@@ -46,6 +47,14 @@ struct txb_saga_shown {
 enum txb_rc txb_saga_show(struct txb_pg *pg, const struct txb_uuid *id, struct txb_saga_shown *out,
                           struct txb_error *err) TXB_MUST_CHECK;
 void txb_saga_shown_fini(struct txb_saga_shown *shown);
+
+/* ---- steps that are sagas (saga_nested.c) ---- */
+/* Whether they are deployed and fit, and fills in their versions. TXB_REFUSED (usage): by file and line, with what to do. */
+enum txb_rc txb_saga_check_nested(struct txb_pg *pg, const char *file_name, struct txb_slice text,
+                                  struct txb_saga_definition *definition, struct txb_error *err) TXB_MUST_CHECK;
+/* Fills in the versions that are kept with a deployed one: JSON text. */
+enum txb_rc txb_saga_pin(struct txb_saga_definition *definition, struct txb_slice pins,
+                         struct txb_error *err) TXB_MUST_CHECK;
 
 /* ---- one saga for people (saga_view.c) ---- */
 /* Adds "state" where it has not ended, and "steps", by replaying its events. */

@@ -49,6 +49,7 @@ const struct txb_option txb_saga_list_options[] = {
      .help = "Only those. waiting: for a lock. stuck: a person must decide about a step."},
     {.name = "name", .value = "NAME", .help = "Only sagas of that name."},
     {.name = "key", .letter = 'k', .value = "KEY", .help = "Only those started with that key."},
+    {.name = "parent", .value = "ID", .help = "Only the sagas that are steps of this one."},
     {.name = "before", .value = "TIME", .help = "Only those started before, as the last line of a page says."},
     {.name = "limit", .value = "N", .help = "At most so many (default 50)."},
     {.name = "count", .help = "Only how many are in each state."},

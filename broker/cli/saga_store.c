@@ -114,6 +114,8 @@ enum txb_rc txb_saga_show(struct txb_pg *pg, const struct txb_uuid *id, struct t
   if (!txb_pg_is_null(r, 0, 1) &&
       txb_saga_definition_parse("definition", txb_pg_bytes(r, 0, 1), &out->definition, &ignored) != TXB_OK)
     txb_say("this program can't read the saga's definition: %s", ignored.message);
+  if (out->definition != NULL && txb_saga_pin(out->definition, txb_pg_jsonb(r, 0, 3), &ignored) != TXB_OK)
+    txb_say("%s", ignored.message);
   return TXB_OK;
 }
 

@@ -110,6 +110,8 @@ void txb_saga_view_event(const json_t *event, struct txb_buffer *out) {
                     txb_failed_text(one, "step"));
     if (txb_failed_integer(one, "sending") > 1)
       txb_buffer_addf(out, " (sending %" JSON_INTEGER_FORMAT ")", txb_failed_integer(one, "sending"));
+    if (txb_failed_text(one, "saga") != NULL)
+      txb_buffer_addf(out, " (saga %s)", txb_failed_text(one, "saga"));
   }
   if (reason != NULL) {
     txb_buffer_add_text(out, ": ");
@@ -179,9 +181,44 @@ static void print_head(const struct txb_cli *cli, const struct txb_saga_shown *s
     txb_buffer_add_text(&b, "\n");
     free(text);
   }
+  const json_t *parent = json_object_get(shown->saga, "parent");
+  if (json_is_object(parent)) {
+    txb_buffer_add_text(&b, "  step         ");
+    add_safe(&b, txb_failed_text(parent, "step"), 80);
+    txb_buffer_add_text(&b, " of saga ");
+    add_safe(&b, txb_failed_text(parent, "saga"), 36);
+    txb_buffer_add_text(&b, "\n");
+  }
   add_locks(shown, &b);
   txb_print_buffer(&b);
   txb_buffer_fini(&b);
+}
+
+/* The sagas that its steps are, and the one that a step is at present; NULL: it is none, or has not begun. */
+static void add_children(const struct txb_saga_shown *shown, struct txb_buffer *out) {
+  const json_t *child;
+  size_t n;
+  json_array_foreach(json_object_get(shown->saga, "children"), n, child) {
+    const char *reason = txb_failed_text(child, "reason");
+    txb_buffer_addf(out, "%s  %s: saga %s, ", n == 0 ? "\n" : "", txb_failed_text(child, "step"),
+                    txb_failed_text(child, "saga"));
+    add_safe(out, txb_failed_text(child, "name"), TEXT_MAX);
+    txb_buffer_addf(out, " version %" JSON_INTEGER_FORMAT ", %s%s", txb_failed_integer(child, "version"),
+                    txb_failed_text(child, "state"), reason != NULL ? ": " : "");
+    if (reason != NULL)
+      add_safe(out, reason, TEXT_MAX);
+    txb_buffer_add_text(out, "\n");
+  }
+}
+
+static const char *child_of(const struct txb_saga_shown *shown, const char *step) {
+  const json_t *child;
+  const char *found = NULL;
+  size_t n;
+  json_array_foreach(json_object_get(shown->saga, "children"), n,
+                     child) if (strcmp(txb_failed_text(child, "step"), step) == 0) found =
+      txb_failed_text(child, "saga");
+  return found;
 }
 
 static void print_next(const struct txb_cli *cli, const struct txb_saga_shown *shown) {
@@ -195,6 +232,8 @@ static void print_next(const struct txb_cli *cli, const struct txb_saga_shown *s
     if (strncmp(state, "stuck", 5) != 0)
       continue;
     txb_print("\n%s waits for a person:\n", name);
+    if (child_of(shown, name) != NULL)
+      txb_print("  txbroker saga show %s  # the saga that it is: its end ends this, too\n", child_of(shown, name));
     txb_print("  txbroker saga retry %s %s --at %" JSON_INTEGER_FORMAT " --reason '...'\n", id, name, at);
     if (strcmp(state, "stuck_settling") != 0) {
       txb_print("  txbroker saga edit %s %s --payload-file FILE --at %" JSON_INTEGER_FORMAT " --reason '...'\n", id,
@@ -231,6 +270,8 @@ enum txb_rc txb_saga_view_print(const struct txb_cli *cli, const struct txb_saga
       txb_buffer_add_text(&b, "\n");
     TXB_TRY(add_drawing(shown, how, &b, err));
   }
+  if (format == NULL)
+    add_children(shown, &b);
   if (format == NULL) {
     txb_buffer_add_text(&b, "\n");
     json_array_foreach(shown->events, n, event) {

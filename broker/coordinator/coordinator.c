@@ -67,6 +67,7 @@ static enum txb_rc on_answer(struct txb_coordinator *c, const struct txb_saga_me
       .operation = header(m, "txb-saga-operation"),
       .sending = number_of(txb_saga_message_text(m->headers, "txb-saga-sending")),
       .topic = header(m, "txb-command-topic"),
+      .child = header(m, "txb-saga-child"),
       .answer = txb_saga_message_text(m->body, "answer"),
       .output = json_object_get(m->body, "output"),
       .reason = txb_saga_message_text(m->body, "reason"),
@@ -88,8 +89,8 @@ static enum txb_rc on_decision(struct txb_coordinator *c, const struct txb_saga_
 }
 
 /* Or it was woken: what it locks decides. */
-static enum txb_rc on_start(struct txb_coordinator *c, struct txb_saga_case *of, const struct txb_saga_moment *moment,
-                            struct txb_error *err) {
+enum txb_rc txb_coordinator_on_start(struct txb_coordinator *c, struct txb_saga_case *of,
+                                     const struct txb_saga_moment *moment, struct txb_error *err) {
   switch (of->locks) {
   case TXB_SAGA_LOCKS_NOT_ASKED:
   case TXB_SAGA_LOCKS_HELD:
@@ -112,7 +113,9 @@ static enum txb_rc handle(struct txb_coordinator *c, size_t n, struct txb_error 
     m->problem = "there is no such saga";
     return TXB_OK;
   }
-  if (of->instance.definition == NULL || (of->begun && of->problem != NULL)) {
+  if (m->has_parent)
+    return txb_coordinator_from_parent(c, m, of, &moment, err);
+  if (txb_saga_case_never_began(of)) {
     if (m->kind != TXB_SAGA_MESSAGE_START)
       m->problem = "its saga was refused, and never began";
     return TXB_OK;
@@ -120,7 +123,7 @@ static enum txb_rc handle(struct txb_coordinator *c, size_t n, struct txb_error 
   switch (m->kind) {
   case TXB_SAGA_MESSAGE_START:
   case TXB_SAGA_MESSAGE_WAKE:
-    return on_start(c, of, &moment, err);
+    return txb_coordinator_on_start(c, of, &moment, err);
   case TXB_SAGA_MESSAGE_ANSWER:
     return on_answer(c, m, of, &moment, err);
   case TXB_SAGA_MESSAGE_TIMER:
@@ -128,6 +131,8 @@ static enum txb_rc handle(struct txb_coordinator *c, size_t n, struct txb_error 
                                       &c->ledger, err);
   case TXB_SAGA_MESSAGE_DECISION:
     return on_decision(c, m, of, &moment, err);
+  case TXB_SAGA_MESSAGE_SETTLE: /* these are only ever from a parent */
+  case TXB_SAGA_MESSAGE_UNDO:
   case TXB_SAGA_MESSAGE_STRAY:
     break;
   }

@@ -3,7 +3,7 @@
 #define TXB_BROKER_COORDINATOR_COORDINATOR_INTERNAL_H
 
 #include "broker/coordinator/coordinator.h"
-#include "broker/saga/instance.h"
+#include "broker/saga/nested.h"
 #include "common/pg.h"
 
 /* ---- definitions.c: definitions that were met, by name and version; they never change ---- */
@@ -28,7 +28,9 @@ enum txb_saga_message_kind {
   TXB_SAGA_MESSAGE_ANSWER,
   TXB_SAGA_MESSAGE_TIMER,
   TXB_SAGA_MESSAGE_DECISION,
-  TXB_SAGA_MESSAGE_WAKE, /* it has the lock that it waited for */
+  TXB_SAGA_MESSAGE_WAKE,   /* it has the lock that it waited for */
+  TXB_SAGA_MESSAGE_SETTLE, /* of the saga that it is a step of, as the next */
+  TXB_SAGA_MESSAGE_UNDO,
 };
 struct txb_saga_message {
   enum txb_saga_message_kind kind;
@@ -36,8 +38,10 @@ struct txb_saga_message {
   struct txb_uuid saga;
   int64_t started_us;
   json_t *headers, *body; /* objects */
-  bool from_elsewhere;    /* a start with everything in it, whose row is not there yet */
-  size_t instance;        /* which saga of the batch */
+  bool from_elsewhere;    /* with everything in it, since the row may not be there yet: of a start, a settle, an undo */
+  bool has_parent;        /* from the saga that it is a step of */
+  struct txb_saga_parent parent;
+  size_t instance; /* which saga of the batch */
 };
 /* Never fails but for memory: what can't be read is a stray. To be freed by fini. */
 enum txb_rc txb_saga_message_read(const struct txb_engine_message *message, struct txb_saga_message *out,
@@ -63,6 +67,8 @@ struct txb_saga_case { /* one saga of it */
   int32_t version;
   const char *reply_topic; /* NULL: nobody is told of its end */
   bool was_ended, has_moved;
+  struct txb_saga_parent parent; /* of one that is a step of another: instance.parent */
+  int32_t ends_before;           /* how often it had ended before this batch */
   enum txb_saga_locks locks;
   const char *locks_why; /* of the last two; in the ledger's arena */
 };
@@ -70,6 +76,8 @@ struct txb_saga_lock_wish { /* a name for a saga that would begin */
   struct txb_saga_case *of;
   const char *name; /* in the ledger's arena */
 };
+/* Whether it was refused, by this batch or before: it has no history. */
+bool txb_saga_case_never_began(const struct txb_saga_case *of);
 
 struct txb_coordinator {
   const char *topic;
@@ -86,6 +94,25 @@ struct txb_coordinator {
   size_t wish_count, wish_room;
   struct txb_pg_result *begun, *loaded, *events; /* what texts of the batch lie in */
 };
+
+/* ---- nested.c: sagas that are steps of others ---- */
+/* A start, a settle or an undo by the parent. */
+enum txb_rc txb_coordinator_from_parent(struct txb_coordinator *c, struct txb_saga_message *m, struct txb_saga_case *of,
+                                        const struct txb_saga_moment *moment, struct txb_error *err) TXB_MUST_CHECK;
+/* A message's parent, if it has one. What is wrong with it, static; NULL: nothing. */
+const char *txb_saga_message_parent(struct txb_saga_message *m);
+/* The parent of a saga's row. */
+enum txb_rc txb_saga_case_take_parent(struct txb_saga_case *of, struct txb_slice json,
+                                      struct txb_error *err) TXB_MUST_CHECK;
+/* Whether it had ended, and does not stand so any more: it was undone. */
+bool txb_saga_case_reopens(const struct txb_saga_case *of);
+/* Headers of an answer to the parent, for a message. */
+void txb_saga_said_headers(const struct txb_saga_said *said, const char *topic, struct txb_buffer *out);
+
+/* ---- coordinator.c ---- */
+/* A start, or a wake: what it locks decides. */
+enum txb_rc txb_coordinator_on_start(struct txb_coordinator *c, struct txb_saga_case *of,
+                                     const struct txb_saga_moment *moment, struct txb_error *err) TXB_MUST_CHECK;
 
 /* ---- load.c: what the database knows of the batch's sagas ---- */
 enum txb_rc txb_coordinator_load(struct txb_coordinator *c, struct txb_pg *pg,

@@ -53,6 +53,15 @@ static enum txb_rc read_body(struct txb_pg *pg, const char *name, int32_t versio
   return txb_coordinator_answers(pg, results, 1, err);
 }
 
+static enum txb_rc pin(struct txb_saga_definition *d, struct txb_slice pins, struct txb_error *err) {
+  json_t *nested = pins.data != NULL ? json_loadb(pins.data, pins.size, 0, NULL) : NULL;
+  enum txb_rc rc = pins.data != NULL && nested == NULL
+                       ? TXB_FAIL(err, TXB_FATAL, "no memory for which sagas the steps of saga %s are", d->name)
+                       : txb_saga_definition_pin(d, nested, err);
+  json_decref(nested);
+  return rc;
+}
+
 enum txb_rc txb_definitions_load(struct txb_definitions *definitions, struct txb_pg *pg, const char *name,
                                  int32_t version, const struct txb_saga_definition **out, struct txb_error *err) {
   TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *r = NULL;
@@ -64,7 +73,9 @@ enum txb_rc txb_definitions_load(struct txb_definitions *definitions, struct txb
                     txb_pg_name(pg));
   snprintf(file_name, sizeof file_name, "%s (version %" PRId32 ")", name, version);
   TXB_TRY(txb_saga_definition_parse(file_name, txb_pg_bytes(r, 0, 0), &read, err));
-  enum txb_rc rc = txb_regrow_array(&definitions->items, definitions->count + 1, sizeof(void *), err);
+  enum txb_rc rc = pin(read, txb_pg_jsonb(r, 0, 1), err);
+  if (rc == TXB_OK)
+    rc = txb_regrow_array(&definitions->items, definitions->count + 1, sizeof(void *), err);
   if (rc != TXB_OK) {
     txb_saga_definition_free(read);
     return rc;

@@ -81,7 +81,8 @@ static enum txb_rc find_cases(struct txb_coordinator *c, struct txb_error *err) 
   for (size_t s = 0; s < count; s++) {
     if (s == 0 || by_saga(&sorted[s - 1], &sorted[s]) != 0)
       c->cases[c->case_count++] = (struct txb_saga_case){
-          .instance = {.id = sorted[s]->saga, .started_us = sorted[s]->started_us, .bugs = planted()}};
+          .instance = {
+              .id = sorted[s]->saga, .started_us = sorted[s]->started_us, .bugs = planted(), .topic = c->topic}};
     sorted[s]->instance = c->case_count - 1;
   }
   return TXB_OK;
@@ -237,6 +238,7 @@ static enum txb_rc take_rows(struct txb_coordinator *c, struct txb_pg *pg, struc
     of->instance.input = txb_pg_jsonb(r, row, LOAD_INPUT);
     of->instance.deadline_us = txb_pg_is_null(r, row, LOAD_DEADLINE) ? 0 : txb_pg_timestamptz_us(r, row, LOAD_DEADLINE);
     c->now_us = txb_pg_timestamptz_us(r, row, LOAD_NOW);
+    TXB_TRY(txb_saga_case_take_parent(of, txb_pg_jsonb(r, row, LOAD_PARENT), err));
     TXB_TRY(take_definition(c, pg, of, err));
     txb_saga_instance_init(&of->instance);
   }
@@ -264,6 +266,7 @@ static enum txb_rc take_events(struct txb_coordinator *c, struct txb_error *err)
         .reason = txb_pg_text(r, row, EVENT_REASON),
     };
     TXB_TRY(txb_saga_instance_replay(&of->instance, &past, err));
+    of->ends_before = of->instance.ends;
   }
   return TXB_OK;
 }

@@ -12,12 +12,21 @@ enum { LOCK_NTH, LOCK_GRANTED, LOCK_NAME, LOCK_HOLDER };
 
 /* Whose end gives them back. */
 static const struct txb_uuid *root_of(const struct txb_saga_case *of) {
-  return &of->instance.id;
+  return of->instance.parent != NULL ? &of->parent.root : &of->instance.id;
+}
+
+static bool can_begin(const struct txb_saga_case *of) {
+  return of->found && of->problem == NULL && of->instance.definition != NULL;
 }
 
 static bool has_locks(const struct txb_saga_case *of) {
-  return of->found && of->problem == NULL && of->instance.definition != NULL &&
-         json_array_size(of->instance.definition->locks) > 0;
+  return can_begin(of) && json_array_size(of->instance.definition->locks) > 0;
+}
+
+/* Its own, or those of the sagas within it, which it holds for them. */
+static bool may_hold(const struct txb_saga_case *of) {
+  return has_locks(of) ||
+         (can_begin(of) && of->instance.parent == NULL && txb_saga_has_nested(of->instance.definition));
 }
 
 /* ---- wishes ------------------------------------------------------------------------------------------------- */
@@ -99,7 +108,7 @@ static void add_others(struct txb_coordinator *c) {
   txb_pg_array_begin(&c->params, TXB_OID_UUID);
   for (size_t n = 0; n < c->case_count; n++) {
     const struct txb_saga_case *of = &c->cases[n];
-    if (has_locks(of) && of->locks == TXB_SAGA_LOCKS_NOT_ASKED && !of->instance.ended)
+    if (may_hold(of) && of->locks == TXB_SAGA_LOCKS_NOT_ASKED && !of->instance.ended)
       add_uuid(&c->params, root_of(of));
   }
   txb_pg_array_end(&c->params);
@@ -155,7 +164,7 @@ enum txb_rc txb_coordinator_lock(struct txb_coordinator *c, struct txb_pg *pg, s
 /* ---- giving back -------------------------------------------------------------------------------------------- */
 
 static bool gives_back(const struct txb_saga_case *of) {
-  return has_locks(of) && of->instance.ended && !of->was_ended;
+  return may_hold(of) && of->instance.ended && of->instance.ends > of->ends_before;
 }
 
 enum txb_rc txb_coordinator_send_unlock(struct txb_coordinator *c, struct txb_pg *pg, struct txb_error *err) {

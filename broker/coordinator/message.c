@@ -6,10 +6,9 @@
 static const struct {
   const char *type;
   enum txb_saga_message_kind kind;
-} types[] = {{"txb.saga.start", TXB_SAGA_MESSAGE_START},
-             {"txb.reply", TXB_SAGA_MESSAGE_ANSWER},
-             {"txb.saga.timer", TXB_SAGA_MESSAGE_TIMER},
-             {"txb.saga.decision", TXB_SAGA_MESSAGE_DECISION},
+} types[] = {{"txb.saga.start", TXB_SAGA_MESSAGE_START},   {"txb.reply", TXB_SAGA_MESSAGE_ANSWER},
+             {"txb.saga.timer", TXB_SAGA_MESSAGE_TIMER},   {"txb.saga.decision", TXB_SAGA_MESSAGE_DECISION},
+             {"txb.saga.settle", TXB_SAGA_MESSAGE_SETTLE}, {"txb.saga.undo", TXB_SAGA_MESSAGE_UNDO},
              {"txb.saga.wake", TXB_SAGA_MESSAGE_WAKE}};
 
 const char *txb_saga_message_text(const json_t *object, const char *name) {
@@ -68,7 +67,7 @@ static const char *problem_of(const struct txb_engine_message *m, const json_err
     return "a timer without a time";
   if (out->kind == TXB_SAGA_MESSAGE_DECISION && txb_saga_message_text(out->body, "decision") == NULL)
     return "a decision without a decision";
-  return NULL;
+  return txb_saga_message_parent(out);
 }
 
 /* NULL in *out: it can't be read; why tells the reason. TXB_FATAL: no memory. */
@@ -91,9 +90,11 @@ enum txb_rc txb_saga_message_read(const struct txb_engine_message *message, stru
     return rc;
   }
   out->problem = problem_of(message, &why, out);
-  if (out->problem != NULL)
+  if (out->problem != NULL) {
     out->kind = TXB_SAGA_MESSAGE_STRAY;
-  out->from_elsewhere = out->kind == TXB_SAGA_MESSAGE_START && json_object_size(out->body) > 0;
+    out->has_parent = false;
+  }
+  out->from_elsewhere = out->has_parent || (out->kind == TXB_SAGA_MESSAGE_START && json_object_size(out->body) > 0);
   return TXB_OK;
 }
 

@@ -11,6 +11,7 @@ static const struct txb_pg_statement append = {"txb_saga_append", txb_text_saga_
                                      finish = {"txb_saga_finish", txb_text_saga_finish},
                                      publish = {"txb_saga_publish", txb_text_saga_publish},
                                      stray = {"txb_saga_stray", txb_text_saga_stray},
+                                     reopen = {"txb_saga_reopen", txb_text_saga_reopen},
                                      timer_drop = {"txb_saga_timer_drop", txb_text_saga_timer_drop};
 
 /* ---- columns ------------------------------------------------------------------------------------------------ */
@@ -69,9 +70,13 @@ static struct txb_slice sent_of(struct txb_coordinator *c, const struct txb_saga
     const struct txb_saga_command *command = &c->ledger.commands[e->first_command + n];
     char id[37];
     txb_uuid_format(&command->id, id);
-    txb_buffer_addf(b, "%s{\"step\":\"%s\",\"operation\":\"%s\",\"sending\":%" PRId32 ",\"id\":\"%s\"}",
+    txb_buffer_addf(b, "%s{\"step\":\"%s\",\"operation\":\"%s\",\"sending\":%" PRId32 ",\"id\":\"%s\"",
                     n == 0 ? "[" : ",", command->step, txb_saga_operation_name(command->operation), command->sending,
                     id);
+    txb_uuid_format(&command->child, id);
+    if (command->nested)
+      txb_buffer_addf(b, ",\"saga\":\"%s\"", id);
+    txb_buffer_add_text(b, "}");
   }
   txb_buffer_add_text(b, "]");
   return txb_slice_of(b->data, b->size);
@@ -158,7 +163,7 @@ static bool is_refused(const struct txb_saga_case *of) {
 }
 
 static bool has_just_ended(const struct txb_saga_case *of) {
-  return of->found && !of->was_ended && (is_refused(of) || of->instance.ended);
+  return of->found && (is_refused(of) || (of->instance.ended && of->instance.ends > of->ends_before));
 }
 
 static const char *end_state(const struct txb_saga_case *of) {
@@ -216,6 +221,27 @@ static enum txb_rc send_ends(struct txb_coordinator *c, struct txb_pg *pg, struc
   return txb_pg_send(pg, &finish, &c->params, err);
 }
 
+/* Before the ends: one that was undone within this batch ends anew. */
+static enum txb_rc send_reopen(struct txb_coordinator *c, struct txb_pg *pg, struct txb_error *err) {
+  bool any = false;
+  for (size_t n = 0; n < c->case_count; n++)
+    any = any || txb_saga_case_reopens(&c->cases[n]);
+  if (!any)
+    return TXB_OK;
+  txb_pg_params_clear(&c->params);
+  txb_pg_array_begin(&c->params, TXB_OID_UUID);
+  for (size_t n = 0; n < c->case_count; n++)
+    if (txb_saga_case_reopens(&c->cases[n]))
+      add_uuid(&c->params, &c->cases[n].instance.id);
+  txb_pg_array_end(&c->params);
+  txb_pg_array_begin(&c->params, TXB_OID_TIMESTAMPTZ);
+  for (size_t n = 0; n < c->case_count; n++)
+    if (txb_saga_case_reopens(&c->cases[n]))
+      txb_pg_array_timestamptz(&c->params, c->cases[n].instance.started_us);
+  txb_pg_array_end(&c->params);
+  return txb_pg_send(pg, &reopen, &c->params, err);
+}
+
 static bool leaves_timer(const struct txb_saga_case *of) {
   return has_just_ended(of) && of->instance.timer_us != 0;
 }
@@ -246,12 +272,13 @@ static enum txb_rc send_timer_drop(struct txb_coordinator *c, struct txb_pg *pg,
 
 /* ---- what is published --------------------------------------------------------------------------------------- */
 
-/* One of the three kinds: a command, a saga's timer, or its end. */
+/* One of the four kinds: a command, a saga's timer, its end, or what it answers the saga that it is a step of. */
 struct outgoing {
   const struct txb_saga_command *command;
   const struct txb_saga_instance *instance;
   int64_t timer_us;                  /* of a timer */
   const struct txb_saga_case *ended; /* of an end */
+  const struct txb_saga_said *said;  /* of an answer */
 };
 
 enum publish_column {
@@ -268,17 +295,26 @@ enum publish_column {
 static const uint32_t publish_oids[PUBLISH_COLUMNS] = {TXB_OID_TEXT, TXB_OID_TEXT,  TXB_OID_TEXT, TXB_OID_BYTEA,
                                                        TXB_OID_TEXT, TXB_OID_JSONB, TXB_OID_UUID, TXB_OID_TIMESTAMPTZ};
 
-static void add_reference(struct txb_buffer *b, const struct txb_saga_instance *i) {
+static bool is_nested(const struct outgoing *o) {
+  return o->command != NULL && o->command->nested;
+}
+
+/* The saga that it is about: a child began when its parent did. */
+static void add_reference(struct txb_buffer *b, const struct outgoing *o) {
   char id[37];
-  txb_uuid_format(&i->id, id);
-  txb_buffer_addf(b, "{\"txb-saga\":\"%s\",\"txb-saga-started\":\"%" PRId64 "\"", id, i->started_us);
+  txb_uuid_format(is_nested(o) ? &o->command->child : &o->instance->id, id);
+  txb_buffer_addf(b, "{\"txb-saga\":\"%s\",\"txb-saga-started\":\"%" PRId64 "\"", id, o->instance->started_us);
 }
 
 static struct txb_slice headers_of(struct txb_coordinator *c, const struct outgoing *o) {
   struct txb_buffer *b = &c->scratch;
   txb_buffer_clear(b);
-  add_reference(b, o->instance);
-  if (o->command != NULL)
+  if (o->said != NULL) {
+    txb_saga_said_headers(o->said, c->topic, b);
+    return txb_slice_of(b->data, b->size);
+  }
+  add_reference(b, o);
+  if (o->command != NULL && !is_nested(o))
     txb_buffer_addf(b,
                     ",\"txb-saga-step\":\"%s\",\"txb-saga-operation\":\"%s\",\"txb-saga-sending\":\"%" PRId32
                     "\",\"txb-reply-to\":\"%s\"",
@@ -314,6 +350,8 @@ static struct txb_slice payload_of_end(struct txb_coordinator *c, const struct t
 static struct txb_slice payload_of(struct txb_coordinator *c, const struct outgoing *o) {
   if (o->command != NULL)
     return o->command->payload;
+  if (o->said != NULL)
+    return o->said->payload;
   if (o->ended != NULL)
     return payload_of_end(c, o->ended);
   txb_buffer_clear(&c->scratch);
@@ -324,6 +362,8 @@ static struct txb_slice payload_of(struct txb_coordinator *c, const struct outgo
 static const char *type_of(const struct outgoing *o) {
   if (o->command != NULL)
     return o->command->type;
+  if (o->said != NULL)
+    return "txb.reply";
   if (o->ended == NULL)
     return "txb.saga.timer";
   return is_refused(o->ended)                                   ? "txb.saga.refused"
@@ -333,7 +373,7 @@ static const char *type_of(const struct outgoing *o) {
 
 static void add_id(struct txb_coordinator *c, const struct outgoing *o) {
   struct txb_uuid id;
-  if (o->ended != NULL) { /* a new one: it comes about once */
+  if (o->ended != NULL || o->said != NULL) { /* a new one: it comes about once */
     add_null(&c->params);
     return;
   }
@@ -348,7 +388,8 @@ static void add_key(struct txb_coordinator *c, const struct outgoing *o) {
     txb_pg_array_bytes(&c->params, o->instance->key);
     return;
   }
-  txb_uuid_format(&o->instance->id, id);
+  const struct txb_uuid *about = is_nested(o) ? &o->command->child : &o->instance->id;
+  txb_uuid_format(o->said != NULL ? &o->instance->parent->saga : about, id);
   add_text(&c->params, id);
 }
 
@@ -404,7 +445,11 @@ static size_t add_column(struct txb_coordinator *c, enum publish_column column) 
     add_outgoing(c, column, &o);
     count++;
   }
-  return count;
+  for (size_t n = 0; n < c->ledger.said_count; n++) {
+    const struct outgoing o = {.said = &c->ledger.said[n], .instance = c->ledger.said[n].instance};
+    add_outgoing(c, column, &o);
+  }
+  return count + c->ledger.said_count;
 }
 
 static enum txb_rc send_publish(struct txb_coordinator *c, struct txb_pg *pg, struct txb_error *err) {
@@ -476,6 +521,7 @@ static enum txb_rc send_strays(struct txb_coordinator *c, struct txb_pg *pg, con
 enum txb_rc txb_coordinator_store(struct txb_coordinator *c, struct txb_pg *pg,
                                   const struct txb_engine_message *messages, struct txb_error *err) {
   TXB_TRY(send_entries(c, pg, messages, err));
+  TXB_TRY(send_reopen(c, pg, err));
   TXB_TRY(send_ends(c, pg, err));
   TXB_TRY(send_timer_drop(c, pg, err));
   TXB_TRY(txb_coordinator_send_unlock(c, pg, err));

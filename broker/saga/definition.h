@@ -22,6 +22,7 @@ enum {
   TXB_SAGA_DEFINITION_SIZE_MAX = 256 * 1024, /* bytes of its file */
   TXB_SAGA_NAME_SIZE_MAX = 63,               /* of sagas and steps */
   TXB_SAGA_LOCKS_MAX = 64,
+  TXB_SAGA_DEPTH_MAX = 8, /* sagas within each other, as in schemas/sql/0031_nested_sagas.sql */
 };
 
 enum txb_saga_step_kind {
@@ -54,7 +55,7 @@ struct txb_saga_step_definition {
   struct txb_saga_operation undo;   /* compensation or cancel; none for a nested saga, which undoes its own steps */
   struct txb_saga_operation confirm;
   const char *nested;     /* the saga that the step is; NULL: a command */
-  int32_t nested_version; /* 0: the newest */
+  int32_t nested_version; /* 0: the newest when it is deployed, which is kept with it */
   const char *when;       /* a condition; NULL: always */
   int64_t timeout_ms;
   struct txb_saga_retry retry;

@@ -7,6 +7,7 @@
 
 #include "broker/saga/expression.h"
 #include "broker/saga/instance_internal.h"
+#include "broker/saga/nested.h"
 #include "common/event.h"
 
 #define CONFIRM      "/confirm"
@@ -49,6 +50,8 @@ void txb_saga_instance_init(struct txb_saga_instance *instance) {
                                          .key = given.key,
                                          .input = given.input,
                                          .bugs = given.bugs,
+                                         .topic = given.topic,
+                                         .parent = given.parent,
                                          .turned_rule = -1};
 }
 
@@ -131,8 +134,7 @@ static bool change(struct txb_saga_instance *i, int kind, int rule, int32_t send
     changed = txb_saga_turn_back(rules, &i->state, i->bugs, actions);
     break;
   case ENTRY_UNDO:
-    changed = txb_saga_undo(rules, &i->state, i->bugs, actions);
-    i->ended = i->ended && !changed;
+    changed = txb_saga_nested_undo(i, sending, actions);
     break;
   case ENTRY_TIMER:
     i->fired_us = i->timer_us;
@@ -147,10 +149,13 @@ static bool change(struct txb_saga_instance *i, int kind, int rule, int32_t send
   case ENTRY_END:
     changed = i->state.state == TXB_SAGA_COMPLETED || i->state.state == TXB_SAGA_COMPENSATED;
     i->ended = changed;
+    i->ends += changed;
     break;
   default:
     changed = txb_saga_step_on(rules, &i->state, rule, (enum txb_saga_step_event)(kind - ENTRY_STEP), sending, i->bugs,
                                actions);
+    if (changed && kind == ENTRY_STEP + TXB_STEP_ON_REFUSED)
+      txb_saga_nested_refused(i, rule);
   }
   set_dues(i, actions, at_us);
   return changed;
@@ -159,7 +164,7 @@ static bool change(struct txb_saga_instance *i, int kind, int rule, int32_t send
 /* Why it turned back is told at its end. */
 static void note_turn(struct txb_saga_instance *i, enum txb_saga_state before, int rule, const char *why) {
   enum txb_saga_state now = i->state.state;
-  bool turned = before == TXB_SAGA_RUNNING &&
+  bool turned = (before == TXB_SAGA_RUNNING || before == TXB_SAGA_COMPLETED) &&
                 (now == TXB_SAGA_TURNING || now == TXB_SAGA_COMPENSATING || now == TXB_SAGA_COMPENSATED);
   if (!turned || i->turned_why != NULL)
     return;
@@ -192,6 +197,10 @@ enum txb_rc txb_saga_instance_replay(struct txb_saga_instance *instance, const s
     instance->outputs[rule] = p->output;
   if (kind == ENTRY_STEP + TXB_STEP_ON_EDIT)
     instance->edited[rule] = p->output;
+  if (kind == ENTRY_END) {
+    instance->output = p->output;
+    instance->reason = p->reason;
+  }
   if (p->timer_us != 0)
     instance->timer_us = p->timer_us;
   if (kind == ENTRY_WAITS)
@@ -288,9 +297,11 @@ static enum txb_rc fill_payload(const struct turn *t, const struct txb_saga_acti
   const struct txb_saga_operation *o = template_of(t->i, a);
   json_t *filled;
   *out = txb_slice_text("{}");
-  if (is_resolve(a->kind))
+  if (step_of(t->i, a->step)->nested != NULL) {
+    TXB_TRY(txb_saga_nested_payload(t->i, a, operation_of(t->i, a), t->ledger, out, err));
+  } else if (is_resolve(a->kind)) {
     return TXB_OK;
-  if (is_edited(t->i, a)) {
+  } else if (is_edited(t->i, a)) {
     *out = t->i->edited[a->step];
   } else if (o->input == NULL) {
     *out = t->i->input.data != NULL ? t->i->input : txb_slice_text("null");
@@ -349,6 +360,8 @@ static enum txb_rc send_command(const struct turn *t, const struct txb_saga_acti
                                  .topic = step_of(t->i, a->step)->topic,
                                  .type = template_of(t->i, a)->type,
                                  .payload = payload};
+  if (step_of(t->i, a->step)->nested != NULL)
+    txb_saga_nested_address(t->i, a->step, c);
   txb_saga_rule_text(t->i->definition, a->step, c->step);
   txb_uuid_v7(t->moment->now_us, &c->id);
   l->command_count++;
@@ -406,13 +419,10 @@ static enum txb_rc make_output(const struct turn *t, struct txb_slice *out, stru
   return TXB_OK;
 }
 
-static enum txb_rc end(const struct turn *t, struct txb_error *err) {
+static enum txb_rc end_output(const struct turn *t, struct txb_error *err) {
   struct txb_saga_instance *i = t->i;
   struct txb_error why;
   char reason[600];
-  TXB_TRY(why_compensated(t, &i->reason, err));
-  TXB_TRY(add_entry(t, "end", -1, 0, i->reason, err));
-  i->ended = true;
   if (i->state.state != TXB_SAGA_COMPLETED || i->definition->output == NULL)
     return TXB_OK;
   enum txb_rc rc = make_output(t, &i->output, &why);
@@ -426,6 +436,18 @@ static enum txb_rc end(const struct turn *t, struct txb_error *err) {
   last_entry(t->ledger)->output = i->output;
   last_entry(t->ledger)->reason = i->reason;
   return TXB_OK;
+}
+
+static enum txb_rc end(const struct turn *t, struct txb_error *err) {
+  struct txb_saga_instance *i = t->i;
+  i->output = txb_slice_of(NULL, 0);
+  i->reason = NULL;
+  TXB_TRY(why_compensated(t, &i->reason, err));
+  TXB_TRY(add_entry(t, "end", -1, 0, i->reason, err));
+  i->ended = true;
+  i->ends++;
+  TXB_TRY(end_output(t, err));
+  return i->parent != NULL ? txb_saga_say_end(i, t->ledger, err) : TXB_OK;
 }
 
 static bool is_sending(enum txb_saga_action_kind kind) {
@@ -490,6 +512,20 @@ static enum txb_rc tell(const struct turn *t, int kind, int rule, int32_t sendin
   note_turn(i, before, rule, e->reason != NULL ? e->reason : event);
   note_left(i, kind, rule);
   return act(t, &actions, err);
+}
+
+enum txb_rc txb_saga_tell(struct txb_saga_instance *instance, const char *event, int32_t sending, const char *reason,
+                          const struct txb_saga_moment *moment, struct txb_saga_ledger *ledger, bool *changed_out,
+                          struct txb_error *err) {
+  const struct turn t = {instance, ledger, moment};
+  return tell(&t, kind_of(event), -1, sending, NULL, reason, NULL, changed_out, err);
+}
+
+enum txb_rc txb_saga_ignore(struct txb_saga_instance *instance, const char *reason,
+                            const struct txb_saga_moment *moment, struct txb_saga_ledger *ledger,
+                            struct txb_error *err) {
+  const struct turn t = {instance, ledger, moment};
+  return ignore(&t, -1, NULL, err, "%s", reason);
 }
 
 /* ---- messages ----------------------------------------------------------------------------------------------- */
@@ -565,15 +601,20 @@ enum txb_rc txb_saga_instance_on_answer(struct txb_saga_instance *instance, cons
   const struct turn t = {instance, ledger, moment};
   int rule = txb_saga_rule_of(instance->definition, answer->step), kind = event_of(answer);
   bool changed = false;
+  char child[37];
   if (rule < 0)
     return ignore(&t, -1, NULL, err, "an answer about %.*s: version %" PRId32 " of %s has no such step",
                   (int)(answer->step.size < 100 ? answer->step.size : 100), (const char *)answer->step.data,
                   instance->definition->version, instance->definition->name);
-  const char *topic = step_of(instance, rule)->topic;
+  const struct txb_saga_step_definition *s = step_of(instance, rule);
+  const char *topic = s->nested != NULL ? instance->topic : s->topic;
   if (topic == NULL || !txb_slice_equal(answer->topic, txb_slice_text(topic)))
     return ignore(&t, rule, NULL, err, "an answer from topic %.*s: its commands go to %s",
                   (int)(answer->topic.size < 250 ? answer->topic.size : 250), (const char *)answer->topic.data,
                   topic != NULL ? topic : "a saga");
+  if (s->nested != NULL && !txb_saga_nested_is_from(instance, rule, answer, child))
+    return ignore(&t, rule, NULL, err, "an answer of saga %.*s: the step is saga %s",
+                  (int)(answer->child.size < 40 ? answer->child.size : 40), (const char *)answer->child.data, child);
   if (kind < 0)
     return ignore(&t, rule, NULL, err, "the answer %.40s to %.*s means nothing",
                   answer->answer != NULL ? answer->answer : "(none)",
@@ -649,6 +690,9 @@ enum txb_rc txb_saga_instance_on_decision(struct txb_saga_instance *instance, co
   }
   if (event == TXB_STEP_ON_EDIT && decision->payload == NULL)
     return ignore(&t, rule, who, err, "the decision edit brings no payload");
+  if (event == TXB_STEP_ON_EDIT && step_of(instance, rule)->nested != NULL &&
+      instance->state.steps[rule].state == TXB_STEP_STUCK_COMPENSATION)
+    return ignore(&t, rule, who, err, "a saga is undone by its own steps: edit what those are sent");
   TXB_TRY(tell(&t, cancels ? ENTRY_TURN_BACK : ENTRY_STEP + event, rule, 0, decision->payload, decision->reason, who,
                &changed, err));
   if (changed)

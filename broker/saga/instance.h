@@ -49,9 +49,29 @@ struct txb_saga_command {
   char step[TXB_SAGA_STEP_TEXT_SIZE];
   enum txb_saga_operation_kind operation;
   int32_t sending;
-  const char *topic, *type; /* of the definition */
+  const char *topic, *type; /* of the definition; to a nested saga the coordinator's topic */
   struct txb_slice payload; /* JSON text */
   struct txb_uuid id;
+  bool nested;           /* it is for a nested saga: */
+  struct txb_uuid child; /* this one, which began when its parent did */
+};
+
+/* What a saga is a step of: nested.h. */
+struct txb_saga_parent {
+  struct txb_uuid saga, root; /* the latter the outermost one */
+  int64_t started_us;
+  char step[TXB_SAGA_STEP_TEXT_SIZE];
+  enum txb_saga_operation_kind operation; /* of the message that told it */
+  int32_t sending;                        /* likewise */
+};
+
+/* An answer of a saga to the one that it is a step of. */
+struct txb_saga_said {
+  const struct txb_saga_instance *instance; /* who answers; to its parent */
+  enum txb_saga_operation_kind operation;
+  int32_t sending;
+  const char *answer;       /* static */
+  struct txb_slice payload; /* JSON text */
 };
 
 /* What a batch leads to. Zeroed is empty, but for the arena. */
@@ -61,6 +81,8 @@ struct txb_saga_ledger {
   size_t entry_count, entry_room;
   struct txb_saga_command *commands;
   size_t command_count, command_room;
+  struct txb_saga_said *said;
+  size_t said_count, said_room;
 };
 void txb_saga_ledger_init(struct txb_saga_ledger *ledger);
 void txb_saga_ledger_clear(struct txb_saga_ledger *ledger); /* keeps the memory */
@@ -76,6 +98,8 @@ struct txb_saga_instance {
   int64_t started_us, deadline_us;  /* the latter 0: none */
   struct txb_slice key, input;      /* JSON text the latter; the key may be absent */
   const struct txb_saga_bugs *bugs; /* NULL: none; for the simulator */
+  const char *topic; /* the coordinator's; NULL: not known, where nothing is to be sent to a nested saga */
+  const struct txb_saga_parent *parent; /* NULL: it is no step of another one */
 
   /* Follows from its entries. */
   struct txb_saga state;
@@ -90,12 +114,16 @@ struct txb_saga_instance {
   int turned_rule;                             /* which one made it turn back; -1: none, its time or a person did */
   const char *turned_why;                      /* NULL: it did not turn back */
   const char *waits_why;                       /* what it said last, not having begun; NULL: it has not waited */
+  int32_t refusals[TXB_SAGA_STEPS_MAX];        /* of what is tried until it succeeds */
+  int32_t ends;            /* how often it ended: again after it was undone as a step of another one */
+  bool undo_asked;         /* by its parent */
+  int32_t undo_sending;    /* then: by which sending */
+  struct txb_slice output; /* what the whole gave, when it has ended completed: JSON text; absent: nothing */
+  const char *reason;      /* then: why it was compensated, or what is wrong with its output; NULL */
 
   /* Of this batch. */
-  json_t *context;         /* made at first use */
-  struct txb_slice output; /* what the whole gave, when it has just ended completed: JSON text; absent: nothing */
-  const char *reason;      /* then: why it was compensated, or what is wrong with its output; NULL */
-  size_t last_entry;       /* in the ledger, from 1; 0: none */
+  json_t *context;   /* made at first use */
+  size_t last_entry; /* in the ledger, from 1; 0: none */
 };
 
 /* The fields under "given" are filled in; the rest is made. */
@@ -153,6 +181,7 @@ struct txb_saga_answer {
   struct txb_slice operation; /* likewise */
   int32_t sending;            /* of the command; 0: not told */
   struct txb_slice topic;     /* where the command lay: an answer to a command from elsewhere is forged */
+  struct txb_slice child;     /* the nested saga that answers; absent: a participant */
   const char *answer;         /* ok, refused, never, compensated, failed, undeliverable */
   json_t *output;             /* NULL: none; borrowed */
   const char *reason;         /* NULL: none; borrowed */
@@ -160,6 +189,16 @@ struct txb_saga_answer {
 enum txb_rc txb_saga_instance_on_answer(struct txb_saga_instance *instance, const struct txb_saga_answer *answer,
                                         const struct txb_saga_moment *moment, struct txb_saga_ledger *ledger,
                                         struct txb_error *err) TXB_MUST_CHECK;
+
+/* What the saga that it is a step of wants: to begin it, to settle what becomes of it, to undo it. Its end is answered; one that
+ * has ended already answers at once. Only where instance->parent is given. */
+enum txb_rc txb_saga_instance_on_parent(struct txb_saga_instance *instance, enum txb_saga_operation_kind operation,
+                                        int32_t sending, const struct txb_saga_moment *moment,
+                                        struct txb_saga_ledger *ledger, struct txb_error *err) TXB_MUST_CHECK;
+/* The answer of one that never began, and never will; it has no definition. */
+enum txb_rc txb_saga_say_never(const struct txb_saga_instance *instance, const struct txb_saga_parent *asked,
+                               const char *reason, struct txb_saga_ledger *ledger,
+                               struct txb_error *err) TXB_MUST_CHECK;
 
 /* The timer that was set to due_us has come. One that is earlier than the present one is passed over; a later one, which an
  * earlier one has replaced but not overtaken, stands for both. */

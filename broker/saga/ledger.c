@@ -10,15 +10,17 @@ void txb_saga_ledger_init(struct txb_saga_ledger *ledger) {
 
 void txb_saga_ledger_clear(struct txb_saga_ledger *ledger) {
   txb_arena_reset(&ledger->arena);
-  ledger->entry_count = ledger->command_count = 0;
+  ledger->entry_count = ledger->command_count = ledger->said_count = 0;
 }
 
 void txb_saga_ledger_fini(struct txb_saga_ledger *ledger) {
   txb_arena_fini(&ledger->arena);
   txb_free(ledger->entries);
   txb_free(ledger->commands);
+  txb_free(ledger->said);
   ledger->entries = NULL;
   ledger->commands = NULL;
+  ledger->said = NULL;
 }
 
 static enum txb_rc keep(struct txb_saga_ledger *ledger, const char *text, size_t size, char **out,
@@ -51,6 +53,14 @@ enum txb_rc txb_saga_keep_text(struct txb_saga_ledger *ledger, const char *text,
   TXB_TRY(keep(ledger, text, size, &kept, err));
   mend_text(kept, size);
   *out = kept;
+  return TXB_OK;
+}
+
+enum txb_rc txb_saga_keep_bytes(struct txb_saga_ledger *ledger, struct txb_slice bytes, struct txb_slice *out,
+                                struct txb_error *err) {
+  char *kept;
+  TXB_TRY(keep(ledger, bytes.data, bytes.size, &kept, err));
+  *out = txb_slice_of(kept, bytes.size);
   return TXB_OK;
 }
 

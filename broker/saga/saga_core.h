@@ -157,6 +157,7 @@ struct txb_saga_actions {
 struct txb_saga_bugs {
   bool late_effect_ignored, compensates_all, timer_unchecked, pivot_guessed, order_ignored, skip_guessed,
       edit_forgotten;
+  bool child_says_early, child_undo_unheard, child_again, child_unchecked; /* of nested sagas */
 };
 
 /* A new one: its first steps are asked for. `out` is filled anew by each of these. */

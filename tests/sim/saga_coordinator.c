@@ -11,7 +11,10 @@ static void init(const struct saga_world *w, struct txb_saga_instance *i) {
                                   .started_us = 1,
                                   .deadline_us = w->live.deadline_us,
                                   .input = txb_slice_text(w->kit.input),
-                                  .bugs = &w->bugs->core};
+                                  .bugs = &w->bugs->core,
+                                  .id = w->id,
+                                  .topic = SIM_TOPIC,
+                                  .parent = w->mother >= 0 ? &w->parent : NULL};
   txb_saga_instance_init(i);
 }
 
@@ -38,6 +41,15 @@ static bool is_same_step(const struct txb_saga_step *a, const struct txb_saga_st
   return a->state == b->state && a->asked == b->asked && a->attempts == b->attempts && a->sendings == b->sendings;
 }
 
+static bool is_same_child(const struct saga_world *w, const struct txb_saga_instance *a,
+                          const struct txb_saga_instance *b) {
+  for (int rule = 0; rule < w->rules; rule++)
+    if (a->refusals[rule] != b->refusals[rule])
+      return false;
+  return a->ends == b->ends && a->undo_asked == b->undo_asked && a->undo_sending == b->undo_sending &&
+         txb_slice_equal(a->output, b->output) && (a->reason == NULL) == (b->reason == NULL);
+}
+
 static bool is_same(const struct saga_world *w, const struct txb_saga_instance *a, const struct txb_saga_instance *b) {
   for (int rule = 0; rule < w->rules; rule++)
     if (!txb_slice_equal(a->outputs[rule], b->outputs[rule]) || !txb_slice_equal(a->edited[rule], b->edited[rule]) ||
@@ -47,7 +59,7 @@ static bool is_same(const struct saga_world *w, const struct txb_saga_instance *
                    (a->waits_why != NULL && b->waits_why != NULL && strcmp(a->waits_why, b->waits_why) == 0);
   return same_wait && a->state.state == b->state.state && memcmp(a->due_us, b->due_us, sizeof a->due_us) == 0 &&
          a->n == b->n && a->begun == b->begun && a->ended == b->ended && a->timer_us == b->timer_us &&
-         a->fired_us == b->fired_us && a->turned_rule == b->turned_rule && a->left == b->left;
+         a->fired_us == b->fired_us && a->turned_rule == b->turned_rule && a->left == b->left && is_same_child(w, a, b);
 }
 
 static void load(struct saga_world *w) {
@@ -83,14 +95,16 @@ static void note_met(struct saga_world *w, const struct saga_message_sim *m) {
 
 static enum txb_rc on_answer(struct saga_world *w, const struct saga_message_sim *m,
                              const struct txb_saga_moment *moment, struct txb_error *err) {
-  char step[NAME_MAX_];
+  char step[NAME_MAX_], child[37];
+  const struct txb_saga_step_definition *s = &w->definition->steps[w->definition->origin[m->rule].step];
   txb_saga_rule_text(w->definition, m->rule, step);
+  saga_family_child_text(w, m->child, child);
   json_t *output = m->number > 0 ? json_pack("{s:i}", "n", m->number) : NULL;
   const struct txb_saga_answer a = {.step = txb_slice_text(step),
                                     .operation = txb_slice_text(txb_saga_operation_name(m->operation)),
                                     .sending = m->sending,
-                                    .topic =
-                                        txb_slice_text(w->definition->steps[w->definition->origin[m->rule].step].topic),
+                                    .topic = txb_slice_text(s->nested != NULL ? SIM_TOPIC : s->topic),
+                                    .child = txb_slice_text(child),
                                     .answer = m->text,
                                     .output = output};
   bool stale = strcmp(m->text, "undeliverable") == 0 && m->sending != w->live.state.steps[m->rule].sendings;
@@ -173,6 +187,8 @@ static enum txb_rc handle(struct saga_world *w, const struct saga_message_sim *m
       decision.step = step;
     }
     return on_decision(w, m, &decision, &moment, err);
+  case SIM_FROM_PARENT:
+    return saga_family_from_parent(w, m, &moment, err);
   case SIM_COMMAND:
   case SIM_RELEASE:
     break;
@@ -272,6 +288,10 @@ static void check_edit(struct saga_world *w, const struct txb_saga_command *c, i
 }
 
 static void send_command(struct saga_world *w, const struct txb_saga_command *c, int64_t delay_us) {
+  if (c->nested) {
+    saga_family_send(w, c, delay_us);
+    return;
+  }
   int of = number_of(c->payload, "\"of\":"), edit = number_of(c->payload, "\"edit\":");
   struct saga_message_sim m = {.kind = SIM_COMMAND,
                                .rule = txb_saga_rule_of(w->definition, txb_slice_text(c->step)),
@@ -305,6 +325,7 @@ static void set_timer(struct saga_world *w, int64_t due_us, int64_t delay_us) {
 /* The commit, which takes its time: nobody sees any of it before. */
 static void commit(struct saga_world *w, int64_t delay_us) {
   bool lost = w->bugs->entries_without_commands && kit_chance(&w->kit, 3);
+  int ends = w->ends;
   for (size_t n = 0; n < w->ledger.entry_count; n++)
     store(w, &w->ledger.entries[n]);
   for (size_t n = 0; !lost && n < w->ledger.command_count; n++)
@@ -316,6 +337,8 @@ static void commit(struct saga_world *w, int64_t delay_us) {
   }
   if (w->live.ended && !w->bugs->lock_kept)
     w->lock = LOCK_NONE;
+  if (w->mother >= 0)
+    saga_family_commit(w, w->ends - ends, delay_us);
   w->away_until_us = w->now_us + delay_us;
 }
 
@@ -367,6 +390,8 @@ struct memory {
   bool inbox[MESSAGES_MAX], decided;
   size_t timers_met_count;
   enum saga_lock lock;
+  enum saga_child_row row;
+  struct txb_saga_parent parent;
 };
 
 static void take_batch(struct saga_world *w, size_t count) {
@@ -387,7 +412,11 @@ void saga_coordinator_take(struct saga_world *w) {
     saga_say(w, "the coordinator's process is a new one");
   }
   load(w); /* each batch, as the program does */
-  memory = (struct memory){.decided = w->decided, .timers_met_count = w->timers_met_count, .lock = w->lock};
+  memory = (struct memory){.decided = w->decided,
+                           .timers_met_count = w->timers_met_count,
+                           .lock = w->lock,
+                           .row = w->row,
+                           .parent = w->parent};
   memcpy(memory.inbox, w->inbox, sizeof memory.inbox);
   take_batch(w, count);
   if (dies) { /* before its commit: all of that comes again */
@@ -397,6 +426,8 @@ void saga_coordinator_take(struct saga_world *w) {
     w->decided = memory.decided;
     w->timers_met_count = memory.timers_met_count;
     w->lock = memory.lock;
+    w->row = memory.row;
+    w->parent = memory.parent;
     w->loaded = false;
     w->away_until_us = w->now_us + saga_some_time(w);
     return;

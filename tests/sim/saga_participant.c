@@ -42,7 +42,7 @@ void saga_participant_check_order(struct saga_world *w, int rule) {
 }
 
 /* What the effect of the step before gave must have come through, by however many processes. */
-static void check_input(struct saga_world *w, const struct saga_message_sim *m) {
+void saga_participant_check_input(struct saga_world *w, const struct saga_message_sim *m) {
   const struct txb_saga_rule_origin *origin = &w->definition->origin[m->rule];
   if (m->edit > 0) /* a person said what it is handed */
     return;
@@ -94,7 +94,7 @@ static void run_action(struct saga_world *w, const struct saga_message_sim *m, s
   }
   if (is_forward(m) != (w->definition->rules.steps[m->rule].kind == TXB_SAGA_RETRIABLE))
     saga_violated(w, "S: the barrier would write down a refusal of what must succeed");
-  check_input(w, m);
+  saga_participant_check_input(w, m);
   if (p->refuses || p->dies || (is_forward(m) && handler_fails(p))) {
     p->row = is_forward(m) ? ROW_NONE : ROW_REFUSED; /* S4: of a retriable one only ok is recorded */
     answer(w, m, "refused");

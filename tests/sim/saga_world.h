@@ -3,7 +3,7 @@
 #define TXB_TESTS_SIM_SAGA_WORLD_H
 
 #include "../unit/saga_kit.h"
-#include "broker/saga/instance.h"
+#include "broker/saga/nested.h"
 
 enum {
   RULES_MAX = 2 * KIT_STEPS_MAX,
@@ -21,6 +21,7 @@ struct saga_bugs {
   bool timer_before_replies, timer_passed_over, entries_without_commands, reload_without_timer, reload_without_outputs;
   /* Of what it locks. */
   bool lock_ignored, wake_lost, lock_kept;
+  bool child_forgets_never;
 };
 
 /* A row of txb.saga_lock, this saga's. */
@@ -40,7 +41,16 @@ struct saga_participant {
   bool marked;         /* a person told of its effect, and not what it gave */
 };
 
-enum saga_message_kind { SIM_COMMAND = 0, SIM_ANSWER, SIM_TIMER, SIM_DECISION, SIM_START, SIM_WAKE, SIM_RELEASE };
+enum saga_message_kind {
+  SIM_COMMAND = 0,
+  SIM_ANSWER,
+  SIM_TIMER,
+  SIM_DECISION,
+  SIM_START,
+  SIM_WAKE,
+  SIM_RELEASE,
+  SIM_FROM_PARENT,
+};
 
 /* On its way to a participant or into the partition, or lying there. */
 struct saga_message_sim {
@@ -55,7 +65,11 @@ struct saga_message_sim {
   bool reads;       /* of an action: it is handed `of` */
   int of;
   int64_t at_us, order, due_us; /* when it comes; in that order; of a timer */
+  int child;                    /* of an answer of a nested saga: which one of the family */
 };
+
+/* A row of txb.saga, of a step of another saga. */
+enum saga_child_row { CHILD_NONE = 0, CHILD_BEGUN, CHILD_NEVER };
 
 /* An entry as it is stored. */
 struct saga_stored {
@@ -97,6 +111,15 @@ struct saga_world {
   int edits;     /* payloads that people gave */
   int sent_edit; /* which of them the last command brought; 0 */
 
+  /* Among sagas within each other: saga_family.c. */
+  struct saga_family *family; /* NULL: it is alone */
+  int self, mother, mother_rule;
+  struct txb_uuid id;
+  enum saga_child_row row;
+  struct txb_saga_parent parent;
+  bool stands;  /* it is completed, and not undone */
+  bool willing; /* its participants refuse nothing */
+
   const char *violation;
 };
 
@@ -127,9 +150,28 @@ enum {
   SEEN_WOKEN,
   SEEN_TURNED_AWAY,
   SEEN_GAVE_UP,
+  SEEN_CHILDREN,
+  SEEN_GRANDCHILDREN,
+  SEEN_CHILDREN_UNDONE,
+  SEEN_CHILDREN_SETTLED,
+  SEEN_CHILDREN_NEVER,
+  SEEN_CHILDREN_AGAIN,
   SEEN
 };
 extern uint64_t saga_seen[SEEN];
+
+#define SIM_TOPIC "sagas"
+
+/* Sagas within each other, each with a world of its own and one time for all. */
+enum { FAMILY_MAX = 60 };
+struct saga_family {
+  struct saga_kit library[KIT_LIBRARY_MAX];
+  struct txb_saga_definition *definitions[KIT_LIBRARY_MAX];
+  struct saga_world *members[FAMILY_MAX]; /* the first is the outermost */
+  int count;
+  int64_t now_us;
+  bool calm;
+};
 
 void saga_say(const struct saga_world *w, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void saga_violated(struct saga_world *w, const char *what);
@@ -139,9 +181,34 @@ void saga_post(struct saga_world *w, struct saga_message_sim m, int64_t delay_us
 int64_t saga_some_time(struct saga_world *w);
 bool saga_has_ended(const struct saga_world *w);
 
+/* sim_saga.c, for families */
+void saga_reset(struct saga_world *w, uint64_t random, const struct saga_bugs *bugs, bool talk);
+void saga_make_participants(struct saga_world *w, bool willing);
+void saga_arrive(struct saga_world *w);
+void saga_operate(struct saga_world *w);
+void saga_interfere(struct saga_world *w);
+size_t saga_earliest(const struct saga_world *w);
+void saga_verify(struct saga_world *w);
+
+/* saga_family.c */
+/* False: the library can't be made. */
+bool saga_family_make(struct saga_family *f, struct saga_world *top);
+void saga_family_free(struct saga_family *f);
+void saga_family_run(struct saga_family *f);
+void saga_family_verify(struct saga_family *f);
+/* A command of w to a saga that its step is, which is there from then on. */
+void saga_family_send(struct saga_world *w, const struct txb_saga_command *c, int64_t delay_us);
+/* From the parent: in w's transaction. */
+enum txb_rc saga_family_from_parent(struct saga_world *w, const struct saga_message_sim *m,
+                                    const struct txb_saga_moment *moment, struct txb_error *err);
+/* After w's transaction: what it answers, and what ended. */
+void saga_family_commit(struct saga_world *w, int ends, int64_t delay_us);
+void saga_family_child_text(const struct saga_world *w, int child, char out[37]);
+
 /* saga_participant.c */
 void saga_participant_check_order(struct saga_world *w, int rule); /* of what is being undone */
 void saga_participant_take(struct saga_world *w, const struct saga_message_sim *m);
+void saga_participant_check_input(struct saga_world *w, const struct saga_message_sim *m);
 /* saga_coordinator.c: takes some of what lies in the partition, in one transaction. */
 void saga_coordinator_take(struct saga_world *w);
 /* Whether a person went on without that step, as it is stored. */

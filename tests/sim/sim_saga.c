@@ -8,7 +8,9 @@
  * 2: usage
  *
  * Every batch of the coordinator is one transaction, and loads the saga anew from its entries, as the program does; that this
- * makes the same state is compared each time. A participant's command is one transaction, too, unless a planted bug takes the
+ * makes the same state is compared each time. In one seed of three, steps are sagas, whose steps may be sagas, too: each is
+ * verified by itself, and what it left standing is its parent's effect.
+ * A participant's command is one transaction, too, unless a planted bug takes the
  * barrier out of it.
  */
 #include <stdarg.h>
@@ -23,6 +25,8 @@ void saga_say(const struct saga_world *w, const char *format, ...) {
   if (!w->talk)
     return;
   printf("  %9" PRId64 "  ", w->now_us);
+  if (w->family != NULL)
+    printf("[%d] ", w->self);
   va_start(args, format);
   vprintf(format, args);
   va_end(args);
@@ -56,7 +60,7 @@ int64_t saga_some_time(struct saga_world *w) {
   return (int64_t)(kit_chance(&w->kit, 10) ? kit_roll(&w->kit, 400000) : kit_roll(&w->kit, 20000));
 }
 
-static size_t earliest(const struct saga_world *w) {
+size_t saga_earliest(const struct saga_world *w) {
   size_t best = 0;
   for (size_t n = 1; n < w->way_count; n++) {
     const struct saga_message_sim *m = &w->way[n], *b = &w->way[best];
@@ -81,8 +85,8 @@ static void release(struct saga_world *w) {
     saga_post(w, wake, saga_some_time(w));
 }
 
-static void arrive(struct saga_world *w) {
-  size_t at = earliest(w);
+void saga_arrive(struct saga_world *w) {
+  size_t at = saga_earliest(w);
   struct saga_message_sim m = w->way[at];
   w->way[at] = w->way[--w->way_count];
   w->now_us = m.at_us > w->now_us ? m.at_us : w->now_us;
@@ -134,9 +138,20 @@ static const char *marked(struct saga_world *w, int rule, enum txb_saga_step_sta
   return p->row == ROW_OK ? "mark_done" : "mark_undone";
 }
 
+/* Of a step that is a saga the truth is known when that has ended; else it is asked again. */
+static const char *marked_nested(struct saga_world *w, int rule, enum txb_saga_step_state state) {
+  struct saga_participant *p = &w->participants[rule];
+  if (p->row == ROW_OK && state != TXB_STEP_STUCK_COMPENSATION) {
+    p->marked = true;
+    return "mark_done";
+  }
+  bool gone = p->row == ROW_COMPENSATED || p->row == ROW_REFUSED;
+  return gone && state != TXB_STEP_STUCK_ACTION ? "mark_undone" : "retry";
+}
+
 /* A person looks at what is stuck, and mostly wants it tried again, as it was or with another payload; marks are told the
  * truth. */
-static void operate(struct saga_world *w) {
+void saga_operate(struct saga_world *w) {
   for (int rule = 0; rule < w->rules; rule++) {
     enum txb_saga_step_state state = w->live.state.steps[rule].state;
     if (state < TXB_STEP_STUCK_ACTION)
@@ -144,7 +159,9 @@ static void operate(struct saga_world *w) {
     bool settles = state == TXB_STEP_STUCK_SETTLING, held = w->participants[rule].held;
     uint64_t chance = kit_roll(&w->kit, 100);
     w->participants[rule].fails = 0;
-    if (chance < 20 && !held)
+    if (w->definition->steps[w->definition->origin[rule].step].nested != NULL)
+      decide(w, chance < 30 && !held ? marked_nested(w, rule, state) : "retry", rule);
+    else if (chance < 20 && !held)
       decide(w, marked(w, rule, state), rule);
     else if (chance < 40 && !held && !settles)
       decide(w, "skip", rule);
@@ -154,7 +171,7 @@ static void operate(struct saga_world *w) {
   }
 }
 
-static void interfere(struct saga_world *w) {
+void saga_interfere(struct saga_world *w) {
   if (w->calm || saga_has_ended(w))
     return;
   if (kit_chance(&w->kit, 1))
@@ -175,11 +192,11 @@ static bool turn(struct saga_world *w) {
     return true;
   }
   if (stuck && !waits && (w->way_count == 0 || kit_chance(&w->kit, 20))) {
-    operate(w);
+    saga_operate(w);
     return true;
   }
   if (w->way_count > 0) {
-    arrive(w);
+    saga_arrive(w);
     return true;
   }
   w->now_us = w->away_until_us > w->now_us ? w->away_until_us : w->now_us;
@@ -189,6 +206,10 @@ static bool turn(struct saga_world *w) {
 static void run(struct saga_world *w) {
   const struct saga_message_sim start = {.kind = SIM_START, .id = w->ids++, .rule = -1};
   saga_post(w, start, 0);
+  if (w->family != NULL) {
+    saga_family_run(w->family);
+    return;
+  }
   if (w->others) {
     const struct saga_message_sim over = {.kind = SIM_RELEASE, .rule = -1};
     saga_post(w, over, (int64_t)kit_roll(&w->kit, 300000));
@@ -197,7 +218,7 @@ static void run(struct saga_world *w) {
     w->calm = n > 1000;
     if (!turn(w))
       break;
-    interfere(w);
+    saga_interfere(w);
   }
 }
 
@@ -227,7 +248,8 @@ static void verify_output(struct saga_world *w) {
   const struct saga_participant *p = &w->participants[w->kit.count - 1];
   const char *output = NULL;
   for (size_t n = 0; n < w->stored_count; n++)
-    output = strcmp(w->stored[n].event, "end") == 0 && w->stored[n].has_output ? w->stored[n].output : output;
+    if (strcmp(w->stored[n].event, "end") == 0) /* the last one: what is undone ends anew */
+      output = w->stored[n].has_output ? w->stored[n].output : NULL;
   if (w->live.state.state != TXB_SAGA_COMPLETED) {
     if (output != NULL)
       saga_violated(w, "V: a saga that was compensated gives something");
@@ -239,14 +261,14 @@ static void verify_output(struct saga_world *w) {
     saga_violated(w, "V: it gives something else than its last step gave");
 }
 
-static void verify(struct saga_world *w) {
+void saga_verify(struct saga_world *w) {
   if (w->violation != NULL)
     return;
   if (!saga_has_ended(w)) {
     saga_violated(w, "S: it does not end");
     return;
   }
-  if (w->ends != 1)
+  if (w->ends != 1 + w->live.undo_asked && w->ends != 1)
     saga_violated(w, "S: it ends twice");
   if (w->lock != LOCK_NONE)
     saga_violated(w, "L: it has ended, and holds what it locked");
@@ -258,8 +280,14 @@ static void verify(struct saga_world *w) {
 /* ---- worlds ------------------------------------------------------------------------------------- */
 
 /* Everything but the places that are counted: they are large. */
-static void reset(struct saga_world *w, uint64_t seed, const struct saga_bugs *bugs, bool talk) {
-  w->kit = (struct saga_kit){.random = seed * UINT64_C(0x2545f4914f6cdd1d)};
+void saga_reset(struct saga_world *w, uint64_t random, const struct saga_bugs *bugs, bool talk) {
+  w->kit = (struct saga_kit){.random = random};
+  w->family = NULL;
+  w->self = w->mother_rule = 0;
+  w->mother = -1;
+  w->id = (struct txb_uuid){{0}};
+  w->row = CHILD_NONE;
+  w->stands = w->willing = false;
   w->bugs = bugs;
   w->talk = talk;
   w->calm = w->loaded = w->decided = false;
@@ -276,20 +304,24 @@ static void reset(struct saga_world *w, uint64_t seed, const struct saga_bugs *b
   memset(w->participants, 0, sizeof w->participants);
 }
 
-static void make_participants(struct saga_world *w) {
+/* willing: nobody refuses. */
+void saga_make_participants(struct saga_world *w, bool willing) {
   struct saga_kit *k = &w->kit;
   for (int rule = 0; rule < w->rules; rule++) {
     bool retriable = w->definition->rules.steps[rule].kind == TXB_SAGA_RETRIABLE;
-    w->participants[rule] = (struct saga_participant){.refuses = !retriable && kit_chance(k, 10),
-                                                      .dies = !retriable && kit_chance(k, 5),
+    w->participants[rule] = (struct saga_participant){.refuses = !willing && !retriable && kit_chance(k, 10),
+                                                      .dies = !willing && !retriable && kit_chance(k, 5),
                                                       .fails = kit_chance(k, 30) ? (int)kit_roll(k, 6) : 0};
   }
 }
 
 static const char *simulate(uint64_t seed, const struct saga_bugs *bugs, bool talk) {
   static struct saga_world w;
+  static struct saga_family family;
   struct txb_error err;
-  reset(&w, seed, bugs, talk);
+  saga_reset(&w, seed * UINT64_C(0x2545f4914f6cdd1d), bugs, talk);
+  if (seed % 3 == 0 && !saga_family_make(&family, &w))
+    return "V: a definition of the library is refused";
   kit_make(&w.kit);
   if (talk)
     printf("  %s\n  %s\n", w.kit.definition, w.kit.input);
@@ -298,23 +330,27 @@ static const char *simulate(uint64_t seed, const struct saga_bugs *bugs, bool ta
     return "V: the definition is refused";
   }
   w.rules = w.definition->rules.count;
-  make_participants(&w);
+  saga_make_participants(&w, false);
   w.live = (struct txb_saga_instance){.definition = w.definition};
   if (kit_chance(&w.kit, 30))
     w.live.deadline_us = w.now_us + (int64_t)kit_roll(&w.kit, 300000);
   int64_t deadline_us = w.live.deadline_us;
-  w.locks = kit_chance(&w.kit, 30);
+  w.locks = w.family == NULL && kit_chance(&w.kit, 30); /* sagas within each other lock nothing here */
   w.refuses = w.locks && kit_chance(&w.kit, 20);
   w.others = w.locks && kit_chance(&w.kit, 80);
   txb_saga_instance_init(&w.live);
   txb_saga_ledger_init(&w.ledger);
   run(&w);
-  verify(&w);
+  if (w.family != NULL)
+    saga_family_verify(&family);
+  saga_verify(&w);
   saga_seen[w.live.state.state == TXB_SAGA_COMPLETED ? SEEN_COMPLETED : SEEN_COMPENSATED]++;
   saga_seen[SEEN_TOO_LATE] += deadline_us != 0 && w.live.fired_us >= deadline_us && w.live.turned_why == NULL;
   txb_saga_instance_fini(&w.live);
   txb_saga_ledger_fini(&w.ledger);
   txb_saga_definition_free(w.definition);
+  if (w.family != NULL)
+    saga_family_free(&family);
   return w.violation;
 }
 
@@ -329,6 +365,11 @@ static bool plant(struct saga_bugs *b, const char *name) {
                {"saga_order_ignored", &b->core.order_ignored},
                {"saga_skip_guessed", &b->core.skip_guessed},
                {"saga_edit_forgotten", &b->core.edit_forgotten},
+               {"saga_child_says_early", &b->core.child_says_early},
+               {"saga_child_undo_unheard", &b->core.child_undo_unheard},
+               {"saga_child_again", &b->core.child_again},
+               {"saga_child_unchecked", &b->core.child_unchecked},
+               {"saga_child_forgets_never", &b->child_forgets_never},
                {"saga_barrier_outside", &b->barrier_outside},
                {"saga_hanging_action", &b->hanging_action},
                {"saga_repeated_says_ok", &b->repeated_says_ok},
@@ -374,7 +415,13 @@ static bool print_seen(void) {
                                           "edited payloads sent again",
                                           "woken",
                                           "turned away",
-                                          "ended while they waited"};
+                                          "ended while they waited",
+                                          "nested sagas",
+                                          "within those",
+                                          "undone",
+                                          "settled under way",
+                                          "that never began",
+                                          "begun anew"};
   bool all = true;
   for (int i = 0; i < SEEN; i++) {
     printf("%s%" PRIu64 " %s", i == 0 ? "" : ", ", saga_seen[i], names[i]);

@@ -1,6 +1,6 @@
 /* Random definitions of sagas, for tests that want many: side by side, reserve, pivot, retriable and conditions. Their steps
  * are s0, s1, ...; each gives {"n": ...}, gets {"a": 7, "of": n of an earlier one or null}, and is run if its input.w[N];
- * of a few the input or the condition can't be made out. */
+ * of a few the input or the condition can't be made out. Steps may be sagas of a library, which gives {"n": ...}, too. */
 #ifndef TXB_TESTS_UNIT_SAGA_KIT_H
 #define TXB_TESTS_UNIT_SAGA_KIT_H
 
@@ -11,7 +11,7 @@
 
 #include "broker/saga/definition.h"
 
-enum { KIT_STEPS_MAX = 7, KIT_TOPICS = 3, KIT_TEXT_SIZE = 8000 };
+enum { KIT_STEPS_MAX = 7, KIT_TOPICS = 3, KIT_TEXT_SIZE = 8000, KIT_LIBRARY_MAX = 3 };
 
 struct saga_kit {
   uint64_t random;
@@ -21,6 +21,13 @@ struct saga_kit {
   bool pivot;               /* it comes behind those */
   int reads[KIT_STEPS_MAX]; /* whose output a step is handed; -1: nobody's */
   bool runs[KIT_STEPS_MAX];
+
+  /* Given, for sagas within each other; zeroed there are none. */
+  const char *name;              /* of one of a library; NULL: "s" */
+  int steps_max;                 /* 0: KIT_STEPS_MAX */
+  bool undoable_only;            /* all of it can be undone */
+  const struct saga_kit *nested; /* the library */
+  int nested_count;
 };
 
 static inline uint64_t kit_random(struct saga_kit *k) {
@@ -58,21 +65,45 @@ static inline uint64_t kit_after(struct saga_kit *k, int step) {
   return (UINT64_C(1) << k->undoable) | (kit_random(k) & earlier);
 }
 
-/* Now and then a template reads what is not there. */
+/* Now and then a template reads what is not there. Not in a library: one that never succeeds would be tried for ever. */
 static inline const char *kit_broken(struct saga_kit *k) {
-  return kit_chance(k, 2) ? ",\"b\":\"{input.none}\"" : "";
+  return k->name == NULL && kit_chance(k, 2) ? ",\"b\":\"{input.none}\"" : "";
+}
+
+/* The number of a saga in the library that can be what the step is, -1: none. */
+static inline int kit_nested(struct saga_kit *k, int step) {
+  if (k->nested_count == 0 || !kit_chance(k, 60))
+    return -1;
+  int n = (int)kit_roll(k, (uint64_t)k->nested_count);
+  return step >= k->undoable || k->nested[n].undoable_only ? n : -1;
+}
+
+static inline void kit_end_nested(struct saga_kit *k, int step, const struct saga_kit *nested) {
+  kit_add(k, ",\"input\":{\"amount\":\"{input.amount}\",\"w\":[");
+  for (int i = 0; i < nested->count; i++)
+    kit_add(k, "%s%s", i == 0 ? "" : ",", nested->runs[i] ? "true" : "false");
+  kit_add(k, "]");
+  if (k->reads[step] >= 0)
+    kit_add(k, ",\"of\":\"{steps.s%d.output.n?}\"", k->reads[step]);
+  kit_add(k, "%s}}", step < k->undoable ? kit_broken(k) : "");
+  k->runs[step] = true;
 }
 
 static inline void kit_step(struct saga_kit *k, int step) {
-  bool reserve = step < k->undoable && kit_chance(k, 30);
+  int nested = kit_nested(k, step);
+  bool reserve = nested < 0 && !k->undoable_only && step < k->undoable && kit_chance(k, 30);
   const char *kind = reserve                           ? "reserve"
                      : step < k->undoable              ? "compensatable"
                      : k->pivot && step == k->undoable ? "pivot"
                                                        : "retriable";
   uint64_t after = kit_after(k, step);
   const char *comma = "";
-  kit_add(k, "%s{\"name\":\"s%d\",\"topic\":\"t%d\",\"type\":\"do\",\"kind\":\"%s\",\"after\":[", step == 0 ? "" : ",",
-          step, (int)kit_roll(k, KIT_TOPICS), kind);
+  kit_add(k, "%s{\"name\":\"s%d\",", step == 0 ? "" : ",", step);
+  if (nested < 0)
+    kit_add(k, "\"topic\":\"t%d\",\"type\":\"do\"", (int)kit_roll(k, KIT_TOPICS));
+  else
+    kit_add(k, "\"saga\":{\"name\":\"%s\",\"version\":1}", k->nested[nested].name);
+  kit_add(k, ",\"kind\":\"%s\",\"after\":[", kind);
   k->reads[step] = -1;
   for (int i = 0; i < step; i++) {
     if ((after & (UINT64_C(1) << i)) == 0)
@@ -82,7 +113,12 @@ static inline void kit_step(struct saga_kit *k, int step) {
     k->reads[step] = i;
   }
   kit_add(k, "],\"timeout\":\"%dms\",\"retry\":{\"attempts\":%d,\"first\":\"%dms\",\"factor\":%d,\"cap\":\"40ms\"}",
-          5 + (int)kit_roll(k, 60), 1 + (int)kit_roll(k, 4), 1 + (int)kit_roll(k, 20), 1 + (int)kit_roll(k, 3));
+          (nested < 0 ? 5 : 25) + (int)kit_roll(k, nested < 0 ? 60 : 400), 1 + (int)kit_roll(k, 4),
+          1 + (int)kit_roll(k, 20), 1 + (int)kit_roll(k, 3));
+  if (nested >= 0) {
+    kit_end_nested(k, step, &k->nested[nested]);
+    return;
+  }
   kit_add(k, ",\"input\":{\"a\":\"{input.amount}\"");
   if (k->reads[step] >= 0)
     kit_add(k, ",\"of\":\"{steps.s%d.output.n?}\"", k->reads[step]);
@@ -94,7 +130,7 @@ static inline void kit_step(struct saga_kit *k, int step) {
     kit_add(k,
             ",\"confirm\":{\"type\":\"confirm\",\"input\":{\"a\":\"{input.amount}\",\"of\":\"{steps.s%d.output.n?}\"}}",
             step);
-  bool broken = kit_chance(k, 2), asked = !broken && kit_chance(k, 40);
+  bool broken = k->name == NULL && kit_chance(k, 2), asked = !broken && kit_chance(k, 40);
   if (broken) /* it can't be told whether that holds */
     kit_add(k, ",\"when\":\"input.w > 1\"");
   else if (asked)
@@ -107,15 +143,16 @@ static inline void kit_step(struct saga_kit *k, int step) {
 static inline void kit_make(struct saga_kit *k) {
   char text[100] = "";
   k->used = 0;
-  k->count = 1 + (int)kit_roll(k, KIT_STEPS_MAX);
-  k->undoable = (int)kit_roll(k, (uint64_t)k->count + 1);
+  k->count = 1 + (int)kit_roll(k, k->steps_max > 0 ? (uint64_t)k->steps_max : KIT_STEPS_MAX);
+  k->undoable = k->undoable_only ? k->count : (int)kit_roll(k, (uint64_t)k->count + 1);
   k->pivot = k->undoable < k->count && kit_chance(k, 60);
   for (int i = 0; i < k->count; i++)
     k->runs[i] = kit_chance(k, 75);
   for (int i = 0; i < k->count; i++)
     snprintf(text + strlen(text), sizeof text - strlen(text), "%s%s", i == 0 ? "" : ",", k->runs[i] ? "true" : "false");
   snprintf(k->input, sizeof k->input, "{\"amount\":7,\"w\":[%s]}", text);
-  kit_add(k, "{\"name\":\"s\",\"version\":1,\"output\":{\"last\":\"{steps.s%d.output.n?}\"},\"steps\":[", k->count - 1);
+  kit_add(k, "{\"name\":\"%s\",\"version\":1,\"output\":{\"%s\":\"{steps.s%d.output.n?}\"},\"steps\":[",
+          k->name != NULL ? k->name : "s", k->name != NULL ? "n" : "last", k->count - 1);
   for (int i = 0; i < k->count; i++)
     kit_step(k, i);
   kit_add(k, "]}");

@@ -770,7 +770,6 @@ Test(saga_instance, a_history_that_is_not_the_definitions_is_refused) {
   does_not_follow(saga.n + 1, "dance", "flight");
   does_not_follow(saga.n + 1, "start", "");
   does_not_follow(saga.n + 1, "end", "");
-  does_not_follow(saga.n + 1, "undo", "");
   does_not_follow(saga.n + 2, "effect", "flight");
   does_not_follow(saga.n, "effect", "flight");
 }

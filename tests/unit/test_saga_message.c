@@ -52,6 +52,44 @@ Test(saga_message, each_type_is_known) {
   is(TXB_SAGA_MESSAGE_WAKE, "txb.saga.wake", "{}");
 }
 
+#define STARTED "1700000000000001"
+#define PARENT(operation, started)                                                                                     \
+  "{\"name\":\"b\",\"version\":2,\"parent\":{\"saga\":\"" ID "\",\"started\":" started ",\"step\":\"stay\","           \
+  "\"operation\":\"" operation "\",\"sending\":3,\"root\":\"" ID "\"}}"
+
+Test(saga_message, the_saga_that_it_is_a_step_of_is_read) {
+  is(TXB_SAGA_MESSAGE_START, "txb.saga.start", PARENT("action", STARTED));
+  cr_assert(m.from_elsewhere && m.has_parent && m.parent.sending == 3 && m.parent.started_us == m.started_us);
+  cr_assert_str_eq(m.parent.step, "stay");
+  is(TXB_SAGA_MESSAGE_START, "txb.saga.start", PARENT("forward", STARTED));
+  cr_assert(m.has_parent && m.parent.operation == TXB_SAGA_OPERATION_FORWARD);
+  is(TXB_SAGA_MESSAGE_SETTLE, "txb.saga.settle", PARENT("resolve", STARTED));
+  cr_assert(m.from_elsewhere && m.has_parent);
+  is(TXB_SAGA_MESSAGE_UNDO, "txb.saga.undo", PARENT("compensation", STARTED));
+  cr_assert(m.from_elsewhere && m.has_parent);
+  is(TXB_SAGA_MESSAGE_START, "txb.saga.start", "{\"name\":\"b\",\"parent\":null}");
+  cr_assert(m.from_elsewhere && !m.has_parent);
+}
+
+Test(saga_message, a_parent_that_can_t_be_or_is_missing_makes_a_stray) {
+  static const char cant[] = "what it says of the saga that it is a step of can't be read";
+  is_stray("txb.saga.settle", HEADERS, "{}", cant);
+  is_stray("txb.saga.undo", HEADERS, "{\"name\":\"b\",\"version\":1}", cant);
+  is_stray("txb.saga.start", HEADERS, "{\"name\":\"b\",\"version\":1,\"parent\":7}", cant);
+  is_stray("txb.saga.start", HEADERS, PARENT("action", "5"), cant);
+  is_stray("txb.saga.start", HEADERS, PARENT("resolve", STARTED), "its type is not that of the operation");
+  is_stray("txb.saga.settle", HEADERS, PARENT("compensation", STARTED), "its type is not that of the operation");
+  is_stray("txb.saga.undo", HEADERS, PARENT("action", STARTED), "its type is not that of the operation");
+  static const char *const without[] = {"\"version\":2", "\"version\":0", "\"version\":\"2\"",
+                                        "\"name\":7,\"version\":2"};
+  for (size_t n = 0; n < sizeof without / sizeof without[0]; n++) {
+    char payload[400];
+    snprintf(payload, sizeof payload, "{%s,%s", without[n], strstr(PARENT("action", STARTED), "\"parent\""));
+    is_stray("txb.saga.start", HEADERS, payload, "without name and version");
+  }
+  cr_assert_not(m.has_parent);
+}
+
 Test(saga_message, what_is_missing_or_wrong_makes_a_stray_that_says_so) {
   is_stray("txb.saga.stop", HEADERS, "{}", "its type is none that a coordinator knows");
   is_stray(NULL, HEADERS, "{}", "its type is none");

@@ -1,4 +1,5 @@
--- Sagas, the newest first: $1 of this name, $2 in this state, $3 with this key (null: any), $4 begun before, $5 how many.
+-- Sagas, the newest first: $1 of this name, $2 in this state, $3 with this key (null: any), $4 begun before, $5 how many,
+-- $6 steps of this one.
 SELECT pg_catalog.jsonb_build_object(
          'saga', s.id, 'name', s.name, 'version', s.version, 'key', s.key, 'state', s.state, 'started_at', s.started_at,
          'ended_at', s.ended_at, 'reason', s.reason,
@@ -12,7 +13,9 @@ SELECT pg_catalog.jsonb_build_object(
                               WHERE e.state IS NULL AND v.saga_id = g.id AND v.started_at = g.started_at AND v.event <> 'ignored'
                               ORDER BY v.n DESC LIMIT 1) AS l ON l.event IN ('stuck', 'waits')
          WHERE ($1::text IS NULL OR g.name = $1) AND ($3::text IS NULL OR g.key = $3)
-           AND ($4::text IS NULL OR g.started_at < $4::text::timestamptz)) AS s
+           AND ($4::text IS NULL OR g.started_at < $4::text::timestamptz)
+           AND ($6::uuid IS NULL OR g.parent ->> 'saga' = $6::uuid::text
+                                    AND g.started_at = (SELECT p.started_at FROM txb.saga AS p WHERE p.id = $6::uuid))) AS s
  WHERE $2::text IS NULL OR s.state = $2
  ORDER BY s.started_at DESC, s.id DESC
  LIMIT $5
