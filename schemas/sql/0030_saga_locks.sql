@@ -14,7 +14,9 @@
 --       for handlers of commands: refuses when what was read is not what is there now
 --
 -- A root holds a name for itself and all sagas within it. A saga waits in one queue at a time, for the first name in their
--- order that it has not, and holds the names before it: so no two sagas wait for each other.
+-- order that it has not, and holds the names before it: so no two sagas wait for each other. A saga within another one asks
+-- later than its root did, whatever the order of the names: two roots may then wait for each other until a deadline. What
+-- inner sagas lock is better listed by the outermost.
 --
 -- Who reads or writes rows of a name holds the advisory lock (1954049332, its hash) to the end of the transaction, and looks
 -- only afterwards, in statements of their own, under READ COMMITTED: he sees all that others did. The two-part keys meet
