@@ -29,6 +29,12 @@ static bool may_hold(const struct txb_saga_case *of) {
          (can_begin(of) && of->instance.parent == NULL && txb_saga_has_nested(of->instance.definition));
 }
 
+/* A saga within another asks when that one holds its own already, out of the order of the names: two that waited so might wait
+ * for each other. */
+static bool waits(const struct txb_saga_case *of) {
+  return !of->instance.definition->locks_refuse && of->instance.parent == NULL;
+}
+
 /* ---- wishes ------------------------------------------------------------------------------------------------- */
 
 static enum txb_rc keep(struct txb_coordinator *c, const char *text, const char **out, struct txb_error *err) {
@@ -96,7 +102,7 @@ static void add_wish(struct txb_pg_params *p, enum wish_column column, const str
     txb_pg_array_bytes(p, txb_slice_text(w->name));
     break;
   case WISH_WAITS:
-    add_bool(p, !w->of->instance.definition->locks_refuse);
+    add_bool(p, waits(w->of));
     break;
   case WISH_COLUMNS:
     break;
@@ -141,7 +147,7 @@ static enum txb_rc take(struct txb_coordinator *c, const struct txb_pg_result *r
   txb_buffer_clear(&c->scratch);
   txb_buffer_addf(&c->scratch, "lock %s is held by saga %s", txb_pg_text(r, row, LOCK_NAME), id);
   TXB_TRY(txb_buffer_check(&c->scratch, err));
-  of->locks = of->instance.definition->locks_refuse ? TXB_SAGA_LOCKS_REFUSED : TXB_SAGA_LOCKS_AWAITED;
+  of->locks = waits(of) ? TXB_SAGA_LOCKS_AWAITED : TXB_SAGA_LOCKS_REFUSED;
   return keep(c, txb_buffer_text(&c->scratch), &of->locks_why, err);
 }
 

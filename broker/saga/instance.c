@@ -10,35 +10,12 @@
 #include "broker/saga/nested.h"
 #include "common/event.h"
 
-#define CONFIRM      "/confirm"
 #define END_SIZE_MAX 16384 /* of a message about an end, beside the output: the key and the reason are the largest */
-
-const char *txb_saga_operation_name(enum txb_saga_operation_kind kind) {
-  static const char *const names[TXB_SAGA_OPERATIONS] = {"action", "forward", "resolve", "compensation"};
-  return names[kind];
-}
 
 /* ---- rules and their names --------------------------------------------------------------------------------- */
 
-int txb_saga_rule_of(const struct txb_saga_definition *definition, struct txb_slice step) {
-  static const size_t size = sizeof CONFIRM - 1;
-  bool confirms = step.size > size && memcmp((const char *)step.data + step.size - size, CONFIRM, size) == 0;
-  int n = txb_saga_definition_step(definition, txb_slice_of(step.data, step.size - (confirms ? size : 0)));
-  return n < 0 || !confirms ? n : definition->steps[n].confirm_rule;
-}
-
-void txb_saga_rule_text(const struct txb_saga_definition *definition, int rule, char out[TXB_SAGA_STEP_TEXT_SIZE]) {
-  const struct txb_saga_rule_origin *origin = &definition->origin[rule];
-  snprintf(out, TXB_SAGA_STEP_TEXT_SIZE, "%s%s", definition->steps[origin->step].name, origin->confirm ? CONFIRM : "");
-}
-
 static const struct txb_saga_step_definition *step_of(const struct txb_saga_instance *i, int rule) {
   return &i->definition->steps[i->definition->origin[rule].step];
-}
-
-void txb_saga_timer_id(const struct txb_uuid *saga, int64_t due_us, struct txb_uuid *out) {
-  const struct txb_slice parts[] = {txb_slice_text("txb.saga.timer"), txb_slice_of(saga->bytes, sizeof saga->bytes)};
-  txb_uuid_v7_derive(due_us, parts, TXB_ARRAY_SIZE(parts), out);
 }
 
 void txb_saga_instance_init(struct txb_saga_instance *instance) {
@@ -537,29 +514,6 @@ enum txb_rc txb_saga_instance_on_start(struct txb_saga_instance *instance, const
   if (instance->begun || instance->ended) /* the latter: it was cancelled before */
     return TXB_OK;
   return tell(&t, ENTRY_START, -1, 0, NULL, NULL, NULL, &changed, err);
-}
-
-enum txb_rc txb_saga_instance_on_wait(struct txb_saga_instance *instance, const char *why,
-                                      const struct txb_saga_moment *moment, struct txb_saga_ledger *ledger,
-                                      struct txb_error *err) {
-  const struct turn t = {instance, ledger, moment};
-  bool changed;
-  if (instance->waits_why != NULL && strcmp(instance->waits_why, why) == 0)
-    return TXB_OK;
-  TXB_TRY(tell(&t, ENTRY_WAITS, -1, 0, NULL, why, NULL, &changed, err));
-  if (changed)
-    instance->waits_why = last_entry(ledger)->reason;
-  return TXB_OK;
-}
-
-enum txb_rc txb_saga_instance_on_turned_away(struct txb_saga_instance *instance, const char *why,
-                                             const struct txb_saga_moment *moment, struct txb_saga_ledger *ledger,
-                                             struct txb_error *err) {
-  const struct turn t = {instance, ledger, moment};
-  bool changed;
-  if (instance->begun || instance->ended)
-    return TXB_OK;
-  return tell(&t, ENTRY_TURN_BACK, -1, 0, NULL, why, NULL, &changed, err);
 }
 
 static int operation_called(struct txb_slice name) {

@@ -1,4 +1,5 @@
-/* What a saga locks: the names that its definition's templates make of its input. See instance.h. Pure. */
+/* What a saga locks: the names that its definition's templates make of its input; and what becomes of one that has not got
+ * them. See instance.h. Pure. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -54,4 +55,25 @@ enum txb_rc txb_saga_instance_locks(struct txb_saga_instance *instance, struct t
     if (n == 0 || strcmp(names[n - 1], names[n]) != 0)
       out->items[out->count++] = names[n];
   return TXB_OK;
+}
+
+enum txb_rc txb_saga_instance_on_wait(struct txb_saga_instance *instance, const char *why,
+                                      const struct txb_saga_moment *moment, struct txb_saga_ledger *ledger,
+                                      struct txb_error *err) {
+  bool changed;
+  if (instance->waits_why != NULL && strcmp(instance->waits_why, why) == 0)
+    return TXB_OK;
+  TXB_TRY(txb_saga_tell(instance, "waits", 0, why, moment, ledger, &changed, err));
+  if (changed)
+    instance->waits_why = ledger->entries[ledger->entry_count - 1].reason;
+  return TXB_OK;
+}
+
+enum txb_rc txb_saga_instance_on_turned_away(struct txb_saga_instance *instance, const char *why,
+                                             const struct txb_saga_moment *moment, struct txb_saga_ledger *ledger,
+                                             struct txb_error *err) {
+  bool changed;
+  if (instance->begun || instance->ended)
+    return TXB_OK;
+  return txb_saga_tell(instance, "turn_back", 0, why, moment, ledger, &changed, err);
 }

@@ -1,7 +1,32 @@
-/* What a person's decision means, and what is told about a saga. See instance.h. Pure. */
+/* Names: of operations, of rules, of timers; what a person's decision means, and what is told about a saga. See instance.h.
+ * Pure. */
 #include <stdio.h>
 
 #include "broker/saga/instance_internal.h"
+
+#define CONFIRM "/confirm"
+
+const char *txb_saga_operation_name(enum txb_saga_operation_kind kind) {
+  static const char *const names[TXB_SAGA_OPERATIONS] = {"action", "forward", "resolve", "compensation"};
+  return names[kind];
+}
+
+int txb_saga_rule_of(const struct txb_saga_definition *definition, struct txb_slice step) {
+  static const size_t size = sizeof CONFIRM - 1;
+  bool confirms = step.size > size && memcmp((const char *)step.data + step.size - size, CONFIRM, size) == 0;
+  int n = txb_saga_definition_step(definition, txb_slice_of(step.data, step.size - (confirms ? size : 0)));
+  return n < 0 || !confirms ? n : definition->steps[n].confirm_rule;
+}
+
+void txb_saga_rule_text(const struct txb_saga_definition *definition, int rule, char out[TXB_SAGA_STEP_TEXT_SIZE]) {
+  const struct txb_saga_rule_origin *origin = &definition->origin[rule];
+  snprintf(out, TXB_SAGA_STEP_TEXT_SIZE, "%s%s", definition->steps[origin->step].name, origin->confirm ? CONFIRM : "");
+}
+
+void txb_saga_timer_id(const struct txb_uuid *saga, int64_t due_us, struct txb_uuid *out) {
+  const struct txb_slice parts[] = {txb_slice_text("txb.saga.timer"), txb_slice_of(saga->bytes, sizeof saga->bytes)};
+  txb_uuid_v7_derive(due_us, parts, TXB_ARRAY_SIZE(parts), out);
+}
 
 int txb_saga_decision_event(const char *decision) {
   static const struct {
