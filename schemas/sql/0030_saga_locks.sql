@@ -15,8 +15,7 @@
 --
 -- A root holds a name for itself and all sagas within it. A saga waits in one queue at a time, for the first name in their
 -- order that it has not, and holds the names before it: so no two sagas wait for each other. A saga within another one asks
--- later than its root did, whatever the order of the names: two roots may then wait for each other until a deadline. What
--- inner sagas lock is better listed by the outermost.
+-- later than its root did, whatever the order of the names, and so never waits (broker/coordinator/locks.c): it is refused.
 --
 -- Who reads or writes rows of a name holds the advisory lock (1954049332, its hash) to the end of the transaction, and looks
 -- only afterwards, in statements of their own, under READ COMMITTED: he sees all that others did. The two-part keys meet
@@ -187,7 +186,12 @@ BEGIN
   PERFORM txb.saga_lock_names(ARRAY(SELECT l.name FROM txb.saga_lock AS l WHERE l.root = ANY (saga_unlock.roots)));
   WITH gone AS (
     DELETE FROM txb.saga_lock AS l USING unnest(saga_unlock.ids, saga_unlock.roots) AS u (id, root)
-     WHERE l.root = u.root AND (u.id = u.root OR l.saga_id = u.id AND NOT l.granted)
+     WHERE l.root = u.root
+       AND (u.id = u.root
+            OR l.saga_id = u.id AND (NOT l.granted
+                                     -- A step that a person marked may begin, and end, behind its root.
+                                     OR EXISTS (SELECT FROM txb.saga_end AS e
+                                                 WHERE e.saga_id = u.root AND e.started_at = l.started_at)))
     RETURNING l.name, l.granted)
   SELECT array_agg(g.name ORDER BY g.name) INTO freed FROM gone AS g WHERE g.granted;
   FOR one IN
