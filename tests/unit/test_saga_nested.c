@@ -298,6 +298,69 @@ Test(saga_nested, a_parent_that_is_stuck_ends_by_itself_when_its_child_answers) 
   replays_to_the_same();
 }
 
+/* ---- people -------------------------------------------------------------------------------------- */
+
+static void decide(const char *what, const char *step, json_t *payload) {
+  const struct txb_saga_decision decision = {
+      .decision = what, .step = step, .seen = saga.n, .reason = "why", .who = "hal", .payload = payload};
+  cr_assert(txb_saga_instance_on_decision(&saga, &decision, &moment, &ledger, &err) == TXB_OK, "%s", err.message);
+  json_decref(payload);
+}
+
+/* The step mail is stuck, having been refused three times. */
+static void stuck_mail(void) {
+  begin(tour);
+  answer("stay", "action", "ok");
+  answer("pay", "action", "ok");
+  for (int n = 0; n < 2; n++) {
+    answer("mail", "forward", "refused");
+    timer();
+  }
+  answer("mail", "forward", "refused");
+  cr_assert_eq(saga.state.steps[2].state, TXB_STEP_STUCK_ACTION);
+  told = ledger.entry_count;
+}
+
+Test(saga_nested, what_a_person_gives_a_saga_that_is_tried_until_it_succeeds_is_its_input_from_then_on) {
+  stuck_mail();
+  decide("edit", "mail", json_pack("{s:s}", "to", "hal"));
+  happened("mail:edit");
+  cr_assert_not_null(strstr(sent()->payload.data, "\"input\":{\"to\":\"hal\"}"), "%s",
+                     (const char *)sent()->payload.data);
+  answer("mail", "forward", "refused");
+  timer();
+  cr_assert_not_null(strstr(sent()->payload.data, "\"input\":{\"to\":\"hal\"}"), "%s",
+                     (const char *)sent()->payload.data);
+  replays_to_the_same();
+}
+
+Test(saga_nested, a_saga_that_is_left_out_is_settled_first) {
+  stuck_mail();
+  decide("skip", "mail", NULL);
+  happened("mail:leave");
+  asked("mail", TXB_SAGA_OPERATION_RESOLVE, NULL);
+  answer("mail", "forward", "refused"); /* of before: it might be tried again */
+  happened("mail:ignored");
+  answer("mail", "resolve", "never");
+  happened("mail:never end");
+  cr_assert_eq(saga.state.state, TXB_SAGA_COMPLETED);
+  replays_to_the_same();
+}
+
+Test(saga_nested, what_undoes_a_saga_can_t_be_edited) {
+  begin(tour);
+  answer("stay", "action", "ok");
+  answer("pay", "action", "refused");
+  answer("stay", "compensation", "failed");
+  timer();
+  answer("stay", "compensation", "failed");
+  cr_assert_eq(saga.state.steps[0].state, TXB_STEP_STUCK_COMPENSATION);
+  told = ledger.entry_count;
+  decide("edit", "stay", json_object());
+  happened("stay:ignored");
+  reasons("a saga is undone by its own steps: edit what those are sent");
+}
+
 /* ---- the child ----------------------------------------------------------------------------------- */
 
 static void complete(void) {
@@ -361,6 +424,16 @@ Test(saga_nested, one_that_is_compensated_has_refused) {
   says("action", 1, "{\"answer\":\"refused\",\"reason\":\"flight: refused\"}");
   wants(TXB_SAGA_OPERATION_RESOLVE, 2);
   says("resolve", 2, "{\"answer\":\"refused\",\"reason\":\"flight: refused\"}");
+}
+
+Test(saga_nested, one_that_would_be_tried_again_never_will_once_it_is_settled) {
+  define(booking, true);
+  parent.operation = TXB_SAGA_OPERATION_FORWARD;
+  wants(TXB_SAGA_OPERATION_FORWARD, 1);
+  answer("flight", "action", "refused");
+  says("forward", 1, "{\"answer\":\"refused\",\"reason\":\"flight: refused\"}");
+  wants(TXB_SAGA_OPERATION_RESOLVE, 2);
+  says("resolve", 2, "{\"answer\":\"never\",\"reason\":\"flight: refused\"}");
 }
 
 Test(saga_nested, one_that_is_settled_turns_back_and_tells_its_end) {
@@ -490,6 +563,7 @@ Test(saga_nested, one_that_never_began_says_so) {
       {TXB_SAGA_OPERATION_COMPENSATION, TXB_SAGA_OPERATION_COMPENSATION, "compensated"},
       {TXB_SAGA_OPERATION_COMPENSATION, TXB_SAGA_OPERATION_ACTION, "refused"},
       {TXB_SAGA_OPERATION_FORWARD, TXB_SAGA_OPERATION_FORWARD, "refused"},
+      {TXB_SAGA_OPERATION_FORWARD, TXB_SAGA_OPERATION_RESOLVE, "never"},
       {TXB_SAGA_OPERATION_ACTION, TXB_SAGA_OPERATION_RESOLVE, "refused"},
       {TXB_SAGA_OPERATION_ACTION, TXB_SAGA_OPERATION_COMPENSATION, "compensated"},
   };
