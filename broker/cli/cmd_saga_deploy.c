@@ -5,6 +5,7 @@
 #include "broker/cli/input.h"
 #include "broker/cli/saga.h"
 #include "broker/saga/drawing.h"
+#include "broker/saga/nested.h"
 #include "cli_sql.h"
 #include "common/kafka_inspect.h"
 
