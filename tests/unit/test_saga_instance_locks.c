@@ -75,7 +75,7 @@ static void starts(void) {
 }
 
 static void cancelled(void) {
-  const struct txb_saga_decision one = {"cancel", NULL, saga.n, "because", "ann"};
+  const struct txb_saga_decision one = {"cancel", NULL, saga.n, "because", "ann", NULL};
   cr_assert(txb_saga_instance_on_decision(&saga, &one, &moment, &ledger, &err) == TXB_OK);
 }
 
