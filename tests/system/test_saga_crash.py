@@ -18,6 +18,7 @@ pytestmark = pytest.mark.crash
 RUNS = int(os.environ.get("TXB_CRASH_RUNS") or 1)
 SAGAS = int(os.environ.get("TXB_SAGAS") or 2000)
 KILLS = int(os.environ.get("TXB_SAGA_KILLS") or 12)
+ACCOUNTS = 400  # which sagas of the campaign lock, so that some wait for each other
 GROUP = {"session_timeout_ms": 6000, "retry": {"first_ms": 20, "cap_ms": 200}}
 RELAY = {"lease_ms": 3000, "checkpoint_ms": 20}
 # Passed by sagas only; test_crash.py has all others.
@@ -46,6 +47,7 @@ def check(travel, ids):
     assert not wrong, f"{len(wrong)} of {len(ids)} ended otherwise, the first: {list(wrong.items())[:3]} (TXB_SEED={travel.seed})"
     travel.check()
     assert travel.query("SELECT * FROM txb.scheduled") == []
+    assert travel.query("SELECT * FROM txb.saga_lock") == []
     assert travel.query("SELECT saga_id FROM txb.saga_event WHERE event = 'stuck'") == []
     assert travel.query("SELECT saga_id FROM txb.saga_event WHERE event = 'end' GROUP BY 1 HAVING count(*) > 1") == []
     assert travel.query("SELECT reason FROM txb.saga_stray") == []
@@ -114,7 +116,7 @@ class Campaign:
 
     def begin(self, count):
         first = len(self.ids)
-        self.ids += self.travel.begin(count, lambda n: given(first + n))
+        self.ids += self.travel.begin(count, lambda n: {**given(first + n), "account": (first + n) % ACCOUNTS})
 
     def at_work(self, program):
         """Whether messages or intents wait for it, which is stopped."""
@@ -158,7 +160,7 @@ def test_thousands_of_sagas_survive_kills_of_everybody(travels, seed, tally):
     travel = travels(partitions=4, group={**GROUP, "batch_messages": 50}, relay=RELAY)
     steps = [travel.step(what, kind, timeout="10s", retry={"attempts": 1000, "first": "50ms", "cap": "1s"}) for what, kind in
              (("flight", "compensatable"), ("hotel", "compensatable"), ("payment", "pivot"))]
-    travel.deployed("trip", steps)
+    travel.deployed("trip", steps, locks=["account:{input.account}"])
     campaign = Campaign(travel, seed)
     while campaign.kills < KILLS and len(campaign.ids) < 3 * SAGAS:
         campaign.kill(SAGAS // KILLS)
@@ -168,7 +170,9 @@ def test_thousands_of_sagas_survive_kills_of_everybody(travels, seed, tally):
     travel.wait_ended(deadline_s=120 + SAGAS // 50)
     tally["kills"] += campaign.kills
     tally["kills at work"] += campaign.kills
-    print(f"{len(campaign.ids)} sagas, {travel.states()}, {campaign.kills} kills at work of {campaign.killed}, {campaign.spared} spared")
+    waited = travel.query("SELECT count(DISTINCT saga_id) FROM txb.saga_event WHERE event = 'waits'")[0][0]
+    assert waited > len(campaign.ids) // 100, f"{waited} sagas waited for a lock: not enough is shown"
+    print(f"{len(campaign.ids)} sagas, {waited} of them waited for a lock, {travel.states()}, {campaign.kills} kills at work of {campaign.killed}, {campaign.spared} spared")
     check(travel, campaign.ids)
     tried = [attempts for what in WHATS for kind, attempts in travel.failed(what, "type, attempts") if kind.endswith(".cancel")]
     assert sum(attempts >= 4 for attempts in tried) > len(campaign.ids) // 200, f"compensations that failed three times: {tried}"
