@@ -1,7 +1,7 @@
 /* Looking after the inbox: partitions for the days to come, and those dropped that no redelivery can reach any more. Then the
- * days of sagas that ended, or of the barrier. And failed messages of the group that ended long ago, a chunk at a time. Any worker may do it, and doing it twice does no
- * harm. Each statement is a transaction of its own: a crash between two leaves the wish noted, the old days and the old
- * messages there, and whoever looks next drops them. */
+ * days of sagas that ended, or of the barrier. And failed messages of the group that ended long ago, a chunk at a time. Any
+ * worker may do it, and doing it twice does no harm. Each statement is a transaction of its own: a crash between two leaves
+ * the wish noted, the old days and the old messages there, and whoever looks next drops them. */
 #include "common/clock.h"
 #include "common/log.h"
 #include "consumer/worker_internal.h"
@@ -41,6 +41,7 @@ void txb_worker_serves_commands(txb_worker_t *w) {
 }
 
 enum txb_rc txb_worker_upkeep_begin(txb_worker_t *w, struct txb_error *err) {
+  w->upkeep_soon = false;
   int64_t days = w->settings->inbox_keep_ms / DAY_MS;
   txb_pg_params_clear(&w->params);
   txb_pg_add_int4(&w->params, (int32_t)(days < DAYS_BACK_MAX ? days : DAYS_BACK_MAX));
@@ -119,19 +120,25 @@ static void tell_dropped(const txb_worker_t *w) {
     txb_log(TXB_LOG_INFO, TXB_MSG("days of sagas dropped"), TXB_F("group", w->settings->group), TXB_FI("count", count));
 }
 
+static void tell_put_off(const txb_worker_t *w) {
+  txb_log(TXB_LOG_INFO, TXB_MSG("inbox upkeep put off"), TXB_F("group", w->settings->group),
+          TXB_F("error", w->operation.error.message));
+}
+
 /* When it is looked after next. */
 static int64_t pause_after(const txb_worker_t *w) {
   const struct txb_worker_operation *o = &w->operation;
   if (o->failed) {
-    txb_log(TXB_LOG_INFO, TXB_MSG("inbox upkeep put off"), TXB_F("group", w->settings->group),
-            TXB_F("error", o->error.message));
+    tell_put_off(w);
     return SOON_US;
   }
   int32_t expired = txb_pg_int4(o->results[0], 0, 0);
   if (expired > 0)
     txb_log(TXB_LOG_INFO, TXB_MSG("failed messages that ended long ago deleted"), TXB_F("group", w->settings->group),
             TXB_FI("count", expired));
-  return expired >= EXPIRE_ROWS ? MORE_US : AGAIN_US;
+  if (expired >= EXPIRE_ROWS)
+    return MORE_US;
+  return w->upkeep_soon ? SOON_US : AGAIN_US;
 }
 
 enum txb_rc txb_worker_upkeep_end(txb_worker_t *w, struct txb_error *err) {
@@ -142,6 +149,11 @@ enum txb_rc txb_worker_upkeep_end(txb_worker_t *w, struct txb_error *err) {
     return drop_old(w, err);
   if (!o->failed && (o->phase == PHASE_DROP || o->phase == PHASE_SAGAS))
     tell_dropped(w);
+  if (o->failed && o->phase == PHASE_SAGAS) { /* a busy coordinator: the failed messages don't wait for its days */
+    tell_put_off(w);
+    w->upkeep_soon = true;
+    return expire_failed(w, err);
+  }
   if (!o->failed && o->phase < PHASE_SAGAS && sagas_statement(w) != NULL)
     return drop_sagas(w, err);
   if (!o->failed && o->phase != PHASE_EXPIRE)

@@ -259,6 +259,7 @@ struct txb_worker_process_state {
   struct txb_lanes lanes;
   struct txb_decisions decisions;
   int64_t upkeep_us;     /* when the inbox is looked after next */
+  bool upkeep_soon;      /* something of it was put off */
   int64_t inbox_keep_ms; /* the longest wish of the database's groups */
   bool stopping, leaving, left;
   int64_t stop_deadline_us;

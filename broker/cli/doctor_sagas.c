@@ -21,7 +21,7 @@ static void check_group(struct txb_doctor *d, struct txb_pg *pg, const struct tx
                    "starts and answers of %s go to topic %s; configured is %s", txb_pg_name(pg), used, wanted);
   else if (stuck > 0)
     txb_doctor_add(d, TXB_HEALTH_WARN, "sagas", group->group,
-                   "`txbroker saga list --state stuck`, then `saga retry` or `saga mark`",
+                   "`txbroker saga list --state stuck`, then `saga retry`, `edit`, `skip` or `mark`",
                    "%" PRId64 " wait for a person, %s for the longest", stuck, txb_pg_text(row, 0, 3));
   else
     txb_doctor_add(d, TXB_HEALTH_OK, "sagas", group->group, NULL, "%" PRId64 " definitions, nothing waits for a person",

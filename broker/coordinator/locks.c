@@ -15,8 +15,9 @@ static const struct txb_uuid *root_of(const struct txb_saga_case *of) {
   return of->instance.parent != NULL ? &of->parent.root : &of->instance.id;
 }
 
+/* One that was refused holds nothing, and would not be asked to give it back. */
 static bool can_begin(const struct txb_saga_case *of) {
-  return of->found && of->problem == NULL && of->instance.definition != NULL;
+  return of->found && !txb_saga_case_never_began(of);
 }
 
 static bool has_locks(const struct txb_saga_case *of) {
@@ -114,7 +115,7 @@ static void add_others(struct txb_coordinator *c) {
   txb_pg_array_begin(&c->params, TXB_OID_UUID);
   for (size_t n = 0; n < c->case_count; n++) {
     const struct txb_saga_case *of = &c->cases[n];
-    if (may_hold(of) && of->locks == TXB_SAGA_LOCKS_NOT_ASKED && !of->instance.ended)
+    if (may_hold(of))
       add_uuid(&c->params, root_of(of));
   }
   txb_pg_array_end(&c->params);

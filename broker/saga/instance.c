@@ -109,6 +109,7 @@ static bool change(struct txb_saga_instance *i, int kind, int rule, int32_t send
     break;
   case ENTRY_TURN_BACK:
     changed = txb_saga_turn_back(rules, &i->state, i->bugs, actions);
+    i->settle_sending = changed ? sending : i->settle_sending;
     break;
   case ENTRY_UNDO:
     changed = txb_saga_nested_undo(i, sending, actions);
@@ -306,7 +307,7 @@ static enum txb_rc is_wanted(const struct turn *t, int rule, bool *out, struct t
   enum txb_rc rc = txb_saga_context_make(t->i, err);
   rc = rc == TXB_OK ? txb_saga_condition_holds(when, t->i->context, out, err) : rc;
   if (rc == TXB_REFUSED)
-    return txb_error_prefix(err, "whether it is to run could not be told: ");
+    return txb_error_prefix(err, "whether it is to run could not be told");
   return rc;
 }
 

@@ -117,6 +117,7 @@ struct txb_saga_instance {
   int32_t refusals[TXB_SAGA_STEPS_MAX];        /* of what is tried until it succeeds */
   int32_t ends;            /* how often it ended: again after it was undone as a step of another one */
   bool undo_asked;         /* by its parent */
+  int32_t settle_sending;  /* by which its parent had it turn back; 0: it did not */
   int32_t undo_sending;    /* then: by which sending */
   struct txb_slice output; /* what the whole gave, when it has ended completed: JSON text; absent: nothing */
   const char *reason;      /* then: why it was compensated, or what is wrong with its output; NULL */

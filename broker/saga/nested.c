@@ -213,6 +213,8 @@ static enum txb_rc say(const struct txb_saga_instance *i, enum txb_saga_operatio
 enum txb_rc txb_saga_say_end(const struct txb_saga_instance *i, struct txb_saga_ledger *ledger, struct txb_error *err) {
   if (i->undo_asked)
     return say(i, TXB_SAGA_OPERATION_COMPENSATION, i->undo_sending, ledger, err);
+  if (i->settle_sending > 0)
+    return say(i, TXB_SAGA_OPERATION_RESOLVE, i->settle_sending, ledger, err);
   return say(i, i->parent->operation, i->parent->sending, ledger, err);
 }
 
@@ -249,13 +251,13 @@ bool txb_saga_nested_undo(struct txb_saga_instance *i, int32_t sending, struct t
 }
 
 /* What is under way turns back where it can; its end tells what became of it. */
-static enum txb_rc settle(struct txb_saga_instance *i, const struct txb_saga_moment *moment,
+static enum txb_rc settle(struct txb_saga_instance *i, int32_t sending, const struct txb_saga_moment *moment,
                           struct txb_saga_ledger *ledger, struct txb_error *err) {
   char reason[120];
   bool changed;
   if (i->ended)
     return TXB_OK;
-  TXB_TRY(txb_saga_tell(i, "turn_back", 0, "its parent asks to settle", moment, ledger, &changed, err));
+  TXB_TRY(txb_saga_tell(i, "turn_back", sending, "its parent asks to settle", moment, ledger, &changed, err));
   if (changed)
     return TXB_OK;
   snprintf(reason, sizeof reason, "its parent asks to settle: it is %s, and goes on to its end",
@@ -288,7 +290,7 @@ enum txb_rc txb_saga_instance_on_parent(struct txb_saga_instance *instance, enum
     TXB_TRY(txb_saga_instance_on_start(instance, moment, ledger, err));
     break;
   case TXB_SAGA_OPERATION_RESOLVE:
-    TXB_TRY(settle(instance, moment, ledger, err));
+    TXB_TRY(settle(instance, sending, moment, ledger, err));
     break;
   case TXB_SAGA_OPERATION_COMPENSATION:
     TXB_TRY(undo(instance, sending, moment, ledger, err));

@@ -78,7 +78,11 @@ BEGIN
   IF keep IS NULL OR keep < interval '1 hour' THEN
     RAISE EXCEPTION 'txb.saga_partition_drop: keep is %, at least one hour is needed', keep USING ERRCODE = '22023';
   END IF;
-  -- Before the locks, since it reads the days; what has ended stays so: an undo is asked for by a saga of the same day.
+  -- Two that look at once would wait for each other when they drop.
+  IF NOT pg_try_advisory_xact_lock(1954049334, 0) THEN
+    RETURN 0;
+  END IF;
+  -- Before the locks, since it reads the days.
   days := ARRAY(SELECT (d.first AT TIME ZONE 'UTC')::date FROM txb.saga_days_over(before) AS d);
   IF days <> '{}' THEN
     -- In the order in which they are made: the parents first, and the default behind its own.
@@ -86,6 +90,10 @@ BEGIN
       EXECUTE format('LOCK TABLE ONLY txb.%I IN ACCESS EXCLUSIVE MODE', part);
       EXECUTE format('LOCK TABLE txb.%I IN ACCESS EXCLUSIVE MODE', part || '_default');
     END LOOP;
+    -- Once more, now that nobody writes: a start that came late may have begun in one of them meanwhile. What has ended
+    -- stays so, since an undo is asked for by a saga of the same day.
+    days := ARRAY(SELECT (d.first AT TIME ZONE 'UTC')::date FROM txb.saga_days_over(before) AS d
+                   WHERE (d.first AT TIME ZONE 'UTC')::date = ANY (days));
     FOREACH day IN ARRAY days LOOP
       FOREACH part IN ARRAY ARRAY['saga', 'saga_event', 'saga_end'] LOOP
         EXECUTE format('DROP TABLE IF EXISTS txb.%I', part || '_d' || to_char(day, 'YYYYMMDD'));
@@ -124,9 +132,10 @@ BEGIN
   SELECT count(*), (array_agg(w.saga_id ORDER BY w.at))[1], min(w.at) INTO stuck, stuck_first, stuck_since
     FROM (SELECT v.saga_id, max(v.at) AS at FROM txb.saga_event AS v
            WHERE v.event = 'stuck'
+             -- A step stays stuck until something happens to itself, whatever its neighbours and the timer do meanwhile.
              AND NOT EXISTS (SELECT FROM txb.saga_event AS l
                               WHERE l.saga_id = v.saga_id AND l.started_at = v.started_at AND l.n > v.n
-                                AND l.event NOT IN ('ignored', 'stuck'))
+                                AND l.step = v.step AND l.event <> 'ignored')
            GROUP BY v.saga_id) AS w;
   SELECT count(*) INTO strays FROM txb.saga_stray;
 END

@@ -7,8 +7,9 @@
 --   txb.commands_enter(headers jsonb[]) returns boolean[]
 --       takes those steps to the end of the transaction that are new; true: the handler is to be called, and its ok told to
 --       txb.commands_leave; false: the command is one for txb.command_enter, when its turn comes
---   txb.commands_leave(messages txb.message[], outputs jsonb[]) returns void
---       records and answers commands that were entered so, and whose handlers said ok
+--   txb.commands_leave(messages txb.message[], deliveries text[], outputs jsonb[]) returns void
+--       records and answers commands that were entered so, and whose handlers said ok. An answer's id follows from its
+--       command's delivery (W14), with the ordinal 0, which nothing else has
 --
 -- Handlers run in one subtransaction for many, until one of them refuses: what they did is undone then, and from there on
 -- each has its own, as in txb.command_apply. A handler may so be called twice for a command, and its first call leaves
@@ -51,7 +52,7 @@ BEGIN
   -- do follows from it.
   WITH command AS MATERIALIZED (
     SELECT u.nth, u.h ? 'txb-saga' AS of_saga, u.h ->> 'txb-saga-operation' AS operation,
-           txb.saga_time(u.h) AS started_at, (u.h ->> 'txb-saga')::uuid AS saga_id, u.h ->> 'txb-saga-step' AS step
+           CASE WHEN u.h ? 'txb-saga' THEN txb.saga_time(u.h) END AS started_at, (u.h ->> 'txb-saga')::uuid AS saga_id, u.h ->> 'txb-saga-step' AS step
       FROM unnest(headers) WITH ORDINALITY AS u (h, nth)
   ), wanted AS MATERIALIZED (
     SELECT f.*
@@ -70,7 +71,7 @@ BEGIN
   -- As in txb.command_enter: not before, since only now nobody drops a day any more.
   SELECT u.h ->> 'txb-saga' INTO problem
     FROM unnest(headers) AS u (h)
-   WHERE u.h ? 'txb-saga' AND txb.saga_time(u.h) < (SELECT o.at FROM txb.barrier_horizon AS o) LIMIT 1;
+   WHERE CASE WHEN u.h ? 'txb-saga' THEN txb.saga_time(u.h) END < (SELECT o.at FROM txb.barrier_horizon AS o) LIMIT 1;
   IF problem IS NOT NULL THEN
     RAISE EXCEPTION 'saga % began before what the barrier remembers: whether this was done is not known', problem
       USING ERRCODE = 'TXB04', HINT = 'Look at the effects, then tell the coordinator: txbroker saga mark.';
@@ -82,7 +83,7 @@ COMMENT ON FUNCTION txb.commands_enter(jsonb[]) IS
   'Takes the steps of commands that come for the first time to the end of the transaction; true: its handler is to be '
   'called. The others are left to txb.command_enter. TXB04: a saga is older than the barrier';
 
-CREATE FUNCTION txb.commands_leave(messages txb.message[], outputs jsonb[]) RETURNS void
+CREATE FUNCTION txb.commands_leave(messages txb.message[], deliveries text[], outputs jsonb[]) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, txb, pg_temp SET jit = off
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
@@ -101,7 +102,7 @@ BEGIN
   UPDATE txb.barrier AS b
      SET state = 'ok', output = d.output
     FROM (SELECT (u.headers ->> 'txb-saga')::uuid AS saga_id, u.headers ->> 'txb-saga-step' AS step,
-                 txb.saga_time(u.headers) AS started_at, u.output
+                 CASE WHEN u.headers ? 'txb-saga' THEN txb.saga_time(u.headers) END AS started_at, u.output
             FROM unnest(messages, outputs) AS u (source, id, topic, partition, "offset", key, type, "time", payload, content_type, headers, attempt, output)
            WHERE u.headers ? 'txb-saga' OFFSET 0) AS d
    WHERE b.saga_id = d.saga_id AND b.step = d.step AND b.started_at = d.started_at AND b.state = 'never';
@@ -110,8 +111,8 @@ BEGIN
     RAISE EXCEPTION 'txb.commands_leave: a step was not entered in this transaction' USING ERRCODE = '55000';
   END IF;
   PERFORM txb.publish_many(array_agg(a.topic), array_agg(a.key), array_agg('txb.reply'::text), array_agg(a.payload),
-                           array_agg('application/json'::text), array_agg(a.headers))
-     FROM (SELECT u.headers ->> 'txb-reply-to' AS topic,
+                           array_agg('application/json'::text), array_agg(a.headers), array_agg(a.id))
+     FROM (SELECT txb.uuid_v7_derive(u.id, left(u.delivery, -37), u.id, 0) AS id, u.headers ->> 'txb-reply-to' AS topic,
                   -- A foreign key may be longer than ours; its answer goes without.
                   CASE WHEN u.headers ? 'txb-saga' THEN u.headers ->> 'txb-saga'
                        WHEN octet_length(txb.key_text(u.key)) <= 1024 THEN txb.key_text(u.key) END AS key,
@@ -122,12 +123,13 @@ BEGIN
                     'txb-saga-step', u.headers -> 'txb-saga-step', 'txb-saga-operation', u.headers -> 'txb-saga-operation',
                     'txb-saga-sending', u.headers -> 'txb-saga-sending', 'txb-request', u.headers -> 'txb-request',
                     'txb-command-id', u.id, 'txb-command-topic', u.topic)) AS headers
-             FROM unnest(messages, outputs)
-                  AS u (source, id, topic, partition, "offset", key, type, "time", payload, content_type, headers, attempt, output)
+             FROM unnest(messages, outputs, deliveries)
+                  AS u (source, id, topic, partition, "offset", key, type, "time", payload, content_type, headers, attempt,
+                        output, delivery)
            OFFSET 0) AS a;
 END
 $$;
-COMMENT ON FUNCTION txb.commands_leave(txb.message[], jsonb[]) IS
+COMMENT ON FUNCTION txb.commands_leave(txb.message[], text[], jsonb[]) IS
   'Records at the barrier, and answers, commands that txb.commands_enter let run and whose handlers said ok';
 
 -- The text that calls a handler for each of the messages $1, in their order, with the deliveries $2.
@@ -223,7 +225,7 @@ BEGIN
           PERFORM txb.not_ok(m."offset", one);
         END IF;
       END LOOP;
-      PERFORM txb.commands_leave(part, ARRAY(SELECT s.output FROM pg_catalog.unnest(said) AS s));
+      PERFORM txb.commands_leave(part, deliveries[first : past - 1], ARRAY(SELECT s.output FROM pg_catalog.unnest(said) AS s));
       first := past;
     EXCEPTION WHEN SQLSTATE 'TXB06' THEN
       refused := true; -- each for itself from here on
@@ -241,7 +243,7 @@ GRANT EXECUTE ON FUNCTION
   txb.commands_call_text(text, boolean),
   txb.command_run(txb.message, text, text),
   txb.commands_enter(jsonb[]),
-  txb.commands_leave(txb.message[], jsonb[])
+  txb.commands_leave(txb.message[], text[], jsonb[])
 TO txb_worker;
 
 RESET ROLE;

@@ -142,8 +142,30 @@ def test_a_handler_may_not_say_what_an_action_gave(db):
 def test_a_step_that_was_not_entered_cannot_be_left(db):
     with refused("55000", "was not entered"):
         db.session("worker").do(
-            "SELECT txb.commands_leave(ARRAY[ROW(NULL, %s, 't', NULL, NULL, NULL, NULL, NULL, NULL, NULL, %s::jsonb, NULL)::txb.message], '{NULL}')",
-            v7(), json.dumps(headers_of("action")))
+            "SELECT txb.commands_leave(ARRAY[ROW(NULL, %s, 't', NULL, NULL, NULL, NULL, NULL, NULL, NULL, %s::jsonb, NULL)::txb.message],"
+            " '{g/00000000-0000-7000-8000-00000000000a}', '{NULL}')", v7(), json.dumps(headers_of("action")))
+
+
+def test_the_id_of_an_answer_follows_from_its_command_alone(db):
+    """W14: what was published and then lost is published again as the same, however the batches are cut then."""
+    def ids(session, batch):
+        session.do(APPLY, "public.does", False, [one[0] for one in batch], [one[1][0] for one in batch], [one[1][1] for one in batch])
+        found = session.do("SELECT headers ->> 'txb-command-id', id::text FROM txb.outbox ORDER BY seq")
+        session.do("ROLLBACK")
+        session.do("BEGIN")
+        return dict(found)
+
+    root = db.root
+    root.do("BEGIN")
+    batch = [(v7(), command(n)) for n in range(70)]
+    together, alone = ids(root, batch), ids(root, batch[69:])
+    assert len(set(together.values())) == 70 and alone == {batch[69][0]: together[batch[69][0]]}
+
+
+def test_a_request_with_a_header_of_sagas_is_no_saga_s(db):
+    plain = {name: None for name in ("saga", "saga_step", "saga_sending")}
+    handle(db.session("worker"), [('{"say": "ok"}', json.dumps(headers_of(None, request="r1", saga_started="soon", **plain)))])
+    assert states(db) == {} and effects(db) == 1
 
 
 def test_a_batch_goes_by_the_indexes(db):

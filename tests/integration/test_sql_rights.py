@@ -431,7 +431,7 @@ STATEMENTS = [
         ],
     ),
     ("SELECT txb.commands_enter(ARRAY['{\"txb-reply-to\": \"r\"}'::jsonb])", WORKER, []),
-    (f"SELECT txb.commands_leave(ARRAY[{TO_LEAVE}], '{{NULL}}')", WORKER, [ENTERED]),
+    (f"SELECT txb.commands_leave(ARRAY[{TO_LEAVE}], ARRAY['g/' || {UUID}], '{{NULL}}')", WORKER, [ENTERED]),
     (
         f"SELECT txb.command_run({TO_LEAVE}, txb.commands_call_text('public.handler', false), 'g/' || {UUID})",
         WORKER,

@@ -32,11 +32,11 @@ def saga(db, day, ended=None, key=None):
     return made
 
 
-def event(db, made, n, what, at=None):
+def event(db, made, n, what, at=None, step=None):
     at = at or db.root.one("SELECT started_at::text FROM txb.saga WHERE id = %s", made)
     db.session("worker").do(
-        "SELECT txb.saga_append(%s::uuid[], ARRAY[%s]::timestamptz[], %s, '{now}', %s, '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', "
-        "'{NULL}', '{NULL}', '{NULL}', '{NULL}')", [made], at, [n], [what])
+        "SELECT txb.saga_append(%s::uuid[], ARRAY[%s]::timestamptz[], %s, '{now}', %s, %s, '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', "
+        "'{NULL}', '{NULL}', '{NULL}', '{NULL}')", [made], at, [n], [what], [step])
 
 
 def left(db):
@@ -121,8 +121,32 @@ def test_what_is_under_way_and_what_waits_for_a_person_is_counted(db):
     assert worker.do("SELECT * FROM txb.sagas_seen()") == [(0, 0, None, None, 0)]
     first, second, third = saga(db, 0), saga(db, -1), saga(db, 0)
     saga(db, 0, "0 days")
-    for made, events in [(first, ["stuck", "ignored"]), (second, ["stuck", "retry"]), (third, ["stuck", "retry", "stuck", "stuck"])]:
+    stuck = {first: ["a stuck", "timer", "ignored", "b effect"], second: ["a stuck", "b begin", "a retry"], third: ["b stuck", "b retry", "b stuck"]}
+    for made, events in stuck.items():
         for n, what in enumerate(events):
-            event(db, made, n + 2, what)
-    under_way, stuck, oldest, _, strays = worker.do("SELECT under_way, stuck, stuck_first::text, stuck_since, strays FROM txb.sagas_seen()")[0]
-    assert (under_way, stuck, oldest, strays) == (3, 2, first, 0)
+            step, name = what.split() if " " in what else (None, what)
+            event(db, made, n + 2, name, step=step)
+    under_way, count, oldest, _, strays = worker.do("SELECT under_way, stuck, stuck_first::text, stuck_since, strays FROM txb.sagas_seen()")[0]
+    assert (under_way, count, oldest, strays) == (3, 2, first, 0)
+
+
+def test_a_saga_that_begins_in_a_day_while_it_is_dropped_stays(db):
+    """A start that came late, in a batch that commits while the locks are waited for."""
+    saga(db, -20, "19 days")
+    batch, dropper = db.session("worker", transaction=True), db.session("worker")
+    at = db.root.one("SELECT (date_trunc('day', now(), 'UTC') - interval '20 days' + interval '13 hours')::text")
+    batch.do("SELECT txb.saga_begin(ARRAY[txb.uuid_v7()], ARRAY[%s]::timestamptz[], '{order}', '{NULL}', '{NULL}', '{\"{}\"}', '{NULL}', '{NULL}', '{NULL}')", at)
+    db.root.do("ALTER FUNCTION txb.saga_partition_drop(interval) SET lock_timeout = '60s'")
+    running = dropper.start(DROP, "10 days")
+    db.wait_until_waiting(dropper)
+    batch.do("COMMIT")
+    running.finish()
+    assert db.root.do(COUNTS)[0][:3] == (2, 1, 1)
+
+
+def test_who_looks_while_another_one_drops_leaves_it_to_that(db):
+    saga(db, -20, "19 days")
+    first, second = db.session("worker", transaction=True), db.session("worker")
+    assert first.one(DROP, "10 days") > 0
+    assert second.one(DROP, "10 days") == 0
+    first.do("COMMIT")

@@ -1,5 +1,8 @@
 """What sagas within each other lock (S6, S7): one root holds it for all of them, nobody within waits, and nothing is left behind."""
 
+import json
+import uuid
+
 from txbtest import process
 
 ACCOUNT = ["account:{input.account}"]
@@ -72,3 +75,16 @@ def test_an_inner_one_does_not_wait_for_others(travels):
         gate.cursor().execute("ROLLBACK")
     travel.wants[holder] = ["hotel"]
     check(travel, saga, "compensated", [])
+
+
+def test_who_is_refused_holds_nothing_however_often_it_comes(travels):
+    travel = travels()
+    name = deployed(travel, "strict", [travel.step("flight")], locks=ACCOUNT)
+    travel.start("run")
+    saga = str(uuid.uuid4())
+    for goal in (1, 2):
+        travel.postgres.query(travel.agency, "SELECT txb.publish(%s, %s, 'txb.saga.start', %s::jsonb, %s::jsonb)", (
+            travel.topic, saga, json.dumps({"name": name, "input": {"account": 1, "amount": 0}}), json.dumps({"txb-saga": saga, "txb-saga-started": "1700000000000000"})))
+        process.wait_for(lambda goal=goal: travel.query("SELECT sum(applied) FROM txb.consumer_offset WHERE topic = %s", travel.topic)[0][0] == goal,
+                         travel.logs_text, 60, alive=travel.alive)
+    assert travel.result(saga)["state"] == "refused" and locks(travel) == []

@@ -45,6 +45,26 @@ def test_status_and_doctor_show_what_waits_for_a_person(travels):
     assert shown(travel, "status")[0]["sagas"][0]["under_way"] == 0
 
 
+def test_who_waits_for_a_person_is_shown_whatever_its_timer_and_its_neighbours_do(travels):
+    """The timer of what was refused at last comes behind its being stuck; a neighbour's compensation ends behind it, too."""
+    travel = travels(group={"retry": {"attempts_max": 1, "first_ms": 20, "cap_ms": 50}})
+    brief = {"timeout": "400ms", "retry": {"attempts": 1, "first": "20ms", "cap": "20ms"}}
+    travel.deployed("trip", [travel.step("flight", after=[], **brief), travel.step("hotel", after=[]), travel.step("payment", "pivot", after=["flight", "hotel"])])
+    travel.start("run")
+    with travel.postgres.session(travel.databases["hotel"]) as gate:
+        saga, = travel.begin(1, lambda n: {"refuse": "payment", "stick": {"flight": 1000}})
+        travel.wait_event([saga], "payment: refused")
+        gate.cursor().execute("BEGIN; LOCK TABLE travel.account IN ACCESS EXCLUSIVE MODE")
+        travel.wait_event([saga], "flight: stuck")
+        travel.wait_event([saga], "timer")
+        gate.cursor().execute("ROLLBACK")
+    travel.wait_event([saga], "hotel: compensated")
+    assert shown(travel, "status")[0]["sagas"][0]["stuck"] == 1
+    code, document, _ = travel.saga("list", "--state", "stuck")
+    assert code == 0 and [row["saga"] for row in document["sagas"]] == [str(saga)] and document["sagas"][0]["reason"].startswith("flight: ")
+    assert travel.saga("list", "--count")[1]["stuck"] == 1
+
+
 @pytest.mark.parametrize("ended", [True, False])
 def test_a_coordinator_drops_old_days_whose_sagas_have_ended(travels, ended):
     travel = travels(group=TWO_DAYS)

@@ -173,6 +173,7 @@ static void replays_to_the_same(void) {
   }
   cr_assert(again.state.state == saga.state.state && again.n == saga.n && again.ended == saga.ended);
   cr_assert(again.ends == saga.ends && again.undo_asked == saga.undo_asked && again.undo_sending == saga.undo_sending);
+  cr_assert_eq(again.settle_sending, saga.settle_sending);
   cr_assert(again.timer_us == saga.timer_us && txb_slice_equal(again.output, saga.output));
   cr_assert((again.reason == NULL) == (saga.reason == NULL) &&
             (saga.reason == NULL || strcmp(again.reason, saga.reason) == 0));
@@ -436,6 +437,17 @@ Test(saga_nested, one_that_would_be_tried_again_never_will_once_it_is_settled) {
   says("resolve", 2, "{\"answer\":\"never\",\"reason\":\"flight: refused\"}");
 }
 
+Test(saga_nested, one_that_would_be_tried_again_says_that_it_never_will_when_it_was_left_out_under_way) {
+  define(booking, true);
+  parent.operation = TXB_SAGA_OPERATION_FORWARD;
+  wants(TXB_SAGA_OPERATION_FORWARD, 1);
+  wants(TXB_SAGA_OPERATION_RESOLVE, 2);
+  says(NULL, 0, NULL);
+  answer("flight", "resolve", "never");
+  says("resolve", 2, "{\"answer\":\"never\",\"reason\":\"its parent asks to settle\"}");
+  replays_to_the_same();
+}
+
 Test(saga_nested, one_that_is_settled_turns_back_and_tells_its_end) {
   define(booking, true);
   wants(TXB_SAGA_OPERATION_ACTION, 1);
@@ -450,7 +462,7 @@ Test(saga_nested, one_that_is_settled_turns_back_and_tells_its_end) {
   answer("hotel", "resolve", "never");
   answer("flight", "compensation", "compensated");
   happened("hotel:never flight:compensated end");
-  says("action", 1, "{\"answer\":\"refused\",\"reason\":\"its parent asks to settle\"}");
+  says("resolve", 2, "{\"answer\":\"refused\",\"reason\":\"its parent asks to settle\"}");
   replays_to_the_same();
 }
 

@@ -1,5 +1,5 @@
 -- Sagas, the newest first: $1 of this name, $2 in this state, $3 with this key (null: any), $4 begun before, $5 how many,
--- $6 steps of this one.
+-- $6 steps of this one. A step stays stuck until something happens to itself, whatever its neighbours do meanwhile.
 SELECT pg_catalog.jsonb_build_object(
          'saga', s.id, 'name', s.name, 'version', s.version, 'key', s.key, 'state', s.state, 'started_at', s.started_at,
          'ended_at', s.ended_at, 'reason', s.reason,
@@ -10,8 +10,13 @@ SELECT pg_catalog.jsonb_build_object(
           FROM txb.saga AS g
           LEFT JOIN txb.saga_end AS e ON e.saga_id = g.id AND e.started_at = g.started_at
           LEFT JOIN LATERAL (SELECT v.event, pg_catalog.concat_ws(': ', v.step, v.reason) AS reason FROM txb.saga_event AS v
-                              WHERE e.state IS NULL AND v.saga_id = g.id AND v.started_at = g.started_at AND v.event <> 'ignored'
-                              ORDER BY v.n DESC LIMIT 1) AS l ON l.event IN ('stuck', 'waits')
+                              WHERE e.state IS NULL AND v.saga_id = g.id AND v.started_at = g.started_at
+                                AND v.event IN ('stuck', 'waits')
+                                AND NOT EXISTS (SELECT FROM txb.saga_event AS x
+                                                 WHERE x.saga_id = v.saga_id AND x.started_at = v.started_at AND x.n > v.n
+                                                   AND x.event NOT IN ('ignored', 'timer')
+                                                   AND (v.event = 'waits' OR x.step = v.step))
+                              ORDER BY v.event, v.n DESC LIMIT 1) AS l ON true
          WHERE ($1::text IS NULL OR g.name = $1) AND ($3::text IS NULL OR g.key = $3)
            AND ($4::text IS NULL OR g.started_at < $4::text::timestamptz)
            AND ($6::uuid IS NULL OR g.parent ->> 'saga' = $6::uuid::text

@@ -40,6 +40,11 @@ SELECT pg_catalog.jsonb_build_object(
       JOIN txb.saga AS c ON c.id = i.id::uuid AND c.started_at = s.started_at
       LEFT JOIN txb.saga_end AS f ON f.saga_id = c.id AND f.started_at = c.started_at
       LEFT JOIN LATERAL (SELECT v.event FROM txb.saga_event AS v
-                          WHERE f.state IS NULL AND v.saga_id = c.id AND v.started_at = c.started_at AND v.event <> 'ignored'
-                          ORDER BY v.n DESC LIMIT 1) AS l ON true) AS k ON true
+                          WHERE f.state IS NULL AND v.saga_id = c.id AND v.started_at = c.started_at
+                            AND v.event IN ('stuck', 'waits')
+                            AND NOT EXISTS (SELECT FROM txb.saga_event AS x
+                                             WHERE x.saga_id = v.saga_id AND x.started_at = v.started_at AND x.n > v.n
+                                               AND x.event NOT IN ('ignored', 'timer')
+                                               AND (v.event = 'waits' OR x.step = v.step))
+                          ORDER BY v.event, v.n DESC LIMIT 1) AS l ON true) AS k ON true
  WHERE s.id = $1
