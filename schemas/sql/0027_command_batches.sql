@@ -12,8 +12,8 @@
 --       command's delivery (W14), with the ordinal 0, which nothing else has
 --
 -- Handlers run in one subtransaction for many, until one of them refuses: what they did is undone then, and from there on
--- each has its own, as in txb.command_apply. A handler may so be called twice for a command, and its first call leaves
--- nothing.
+-- each has its own, as in txb.command_apply. A handler may so be called twice for a command that does not come alone, and
+-- its first call leaves nothing.
 
 SET LOCAL ROLE txb_owner;
 
@@ -219,7 +219,7 @@ BEGIN
       FOR i IN 1 .. pg_catalog.cardinality(part) LOOP
         one := said[i];
         IF one.outcome = 'refuse' THEN
-          RAISE EXCEPTION USING ERRCODE = 'TXB06', MESSAGE = 'one of them refuses';
+          RAISE EXCEPTION USING ERRCODE = 'TXB06', MESSAGE = coalesce(one.reason, 'no reason given');
         ELSIF one.outcome IS DISTINCT FROM 'ok' THEN
           m := part[i];
           PERFORM txb.not_ok(m."offset", one);
@@ -228,7 +228,13 @@ BEGIN
       PERFORM txb.commands_leave(part, deliveries[first : past - 1], ARRAY(SELECT s.output FROM pg_catalog.unnest(said) AS s));
       first := past;
     EXCEPTION WHEN SQLSTATE 'TXB06' THEN
-      refused := true; -- each for itself from here on
+      IF past - first = 1 THEN -- it is known who
+        PERFORM pg_catalog.set_config('txb.delivery', deliveries[first], true), pg_catalog.set_config('txb.ordinal', '0', true);
+        PERFORM txb.command_leave(part[1], 'refused', NULL, sqlerrm, true);
+        first := past;
+      ELSE
+        refused := true; -- each for itself from here on
+      END IF;
     END;
   END LOOP;
   RETURN total;

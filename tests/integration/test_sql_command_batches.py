@@ -73,6 +73,14 @@ def test_who_refuses_is_undone_alone(db, who, of_array):
     assert effects(db) == 149 and states(db)[saga(who)] == "refused"
 
 
+def test_who_comes_alone_and_refuses_is_asked_once(db):
+    """A sequence forgets nothing."""
+    db.root.do("CREATE SEQUENCE public.calls; GRANT USAGE ON public.calls TO PUBLIC; CREATE FUNCTION public.counts(m txb.message) RETURNS txb.outcome"
+               " LANGUAGE sql AS $$ SELECT txb.refuse('call ' || nextval('public.calls')) $$")
+    handle(db.session("worker"), [command(1)], "public.counts")
+    assert answers(db) == [(saga(1), "refused", "call 1")] and states(db) == {saga(1): "refused"}
+
+
 def test_what_goes_forward_and_refuses_is_not_recorded(db):
     handle(db.session("worker"), [command(1), command(2, "forward", "refuse"), command(3, "forward")])
     assert [(of, said) for of, said, _ in answers(db)] == [(saga(1), "ok"), (saga(2), "refused"), (saga(3), "ok")]
