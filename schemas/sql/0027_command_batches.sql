@@ -14,6 +14,9 @@
 -- Handlers run in one subtransaction for many, until one of them refuses: what they did is undone then, and from there on
 -- each has its own, as in txb.command_apply. A handler may so be called twice for a command that does not come alone, and
 -- its first call leaves nothing.
+--
+-- A crash before COMMIT leaves neither effects nor records nor answers of the batch, and its commands come again; after it:
+-- all of them.
 
 SET LOCAL ROLE txb_owner;
 
