@@ -2,7 +2,7 @@
 -- parameters as in worker_apply_message.sql. No new message: no call. The answers must be as many as the messages; each
 -- counts by its place. Commands come behind them, a call for each; where there are none, nothing is looked at for them.
 WITH fresh AS MATERIALIZED (
-  INSERT INTO txb.inbox (group_name, run, message_id) SELECT $1, $16::bigint, u.id FROM unnest($5::uuid[]) AS u (id)
+  INSERT INTO txb.inbox (group_name, run, message_id) SELECT $1, $16::bigint, u.id FROM unnest((SELECT $5::uuid[])) AS u (id)
   ON CONFLICT DO NOTHING RETURNING message_id
 ), batch AS MATERIALIZED (
   SELECT array_agg(ROW(m.source, m.id, $2, $3, m.message_offset, m.key, m.type, m.happened_at, m.payload, m.content_type,
@@ -11,10 +11,11 @@ WITH fresh AS MATERIALIZED (
     -- Sorted once, here: each aggregate would sort for itself.
     FROM (SELECT u.*
             FROM (SELECT a.*
-                    FROM unnest($6::uuid[], $7::bigint[], $8::text[], $9::bytea[], $10::text[], $11::timestamptz[],
-                                $12::bytea[], $13::text[], $14::jsonb[]) WITH ORDINALITY
+                    FROM unnest((SELECT $6::uuid[]), (SELECT $7::bigint[]), (SELECT $8::text[]), (SELECT $9::bytea[]),
+                                (SELECT $10::text[]), (SELECT $11::timestamptz[]), (SELECT $12::bytea[]),
+                                (SELECT $13::text[]), (SELECT $14::jsonb[])) WITH ORDINALITY
                          AS a (id, message_offset, source, key, type, happened_at, payload, content_type, headers, nth)
-                   CROSS JOIN generate_series(1, $15::int)
+                   CROSS JOIN generate_series(1, (SELECT $15::int))
                   OFFSET 0) AS u
             JOIN fresh AS f ON f.message_id = u.id
            WHERE NOT $17::boolean OR (u.headers ? 'txb-reply-to') IS NOT TRUE
@@ -28,10 +29,11 @@ WITH fresh AS MATERIALIZED (
          AS deliveries
     FROM (SELECT u.*
             FROM (SELECT a.*
-                    FROM unnest($6::uuid[], $7::bigint[], $8::text[], $9::bytea[], $10::text[], $11::timestamptz[],
-                                $12::bytea[], $13::text[], $14::jsonb[]) WITH ORDINALITY
+                    FROM unnest((SELECT $6::uuid[]), (SELECT $7::bigint[]), (SELECT $8::text[]), (SELECT $9::bytea[]),
+                                (SELECT $10::text[]), (SELECT $11::timestamptz[]), (SELECT $12::bytea[]),
+                                (SELECT $13::text[]), (SELECT $14::jsonb[])) WITH ORDINALITY
                          AS a (id, message_offset, source, key, type, happened_at, payload, content_type, headers, nth)
-                   CROSS JOIN generate_series(1, $15::int)
+                   CROSS JOIN generate_series(1, (SELECT $15::int))
                    WHERE $17::boolean
                   OFFSET 0) AS u
             JOIN fresh AS f ON f.message_id = u.id
