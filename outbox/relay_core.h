@@ -106,7 +106,7 @@ enum txb_relay_verdict {                   /* on a row that was read by a drain 
 struct txb_relay_row {
   int64_t seq;
   struct txb_slice key;      /* borrowed until the row is released; absent: no order */
-  struct txb_slice sent_key; /* likewise: of a copy whose `key` only stands for it; absent: `key` is sent */
+  struct txb_slice sent_key; /* likewise: of what has an order by another, or none; absent: `key` is sent */
   uint32_t topic;            /* small numbers given by the process, one a topic's name */
   uint32_t bytes;
   uint32_t row;   /* its place in what `owner` is; for the process */

@@ -186,6 +186,23 @@ static enum txb_rc take_state(struct txb_relay *r, const struct txb_pg_result *r
   return take_snapshot(r, txb_pg_text(result, 0, 3), err);
 }
 
+/* Commands of sagas and their answers, which have their saga's number for their key, have no order and hold nothing: a
+ * compensation would wait for ever behind its action that Kafka refuses (S1). The server prints a name and its text in
+ * one way only, and quotes within texts are escaped. */
+static bool is_keyed_by_its_saga(const struct txb_pg_result *result, int i, struct txb_slice key) {
+  static const char name[] = "\"txb-saga\": \"";
+  const size_t name_size = sizeof name - 1;
+  if (key.data == NULL || txb_pg_is_null(result, i, 7) || !txb_pg_is_null(result, i, 10))
+    return false;
+  struct txb_slice headers = txb_pg_jsonb(result, i, 7);
+  const char *found = memmem(headers.data, headers.size, name, name_size);
+  if (found == NULL)
+    return false;
+  const char *value = found + name_size;
+  size_t left = headers.size - (size_t)(value - (const char *)headers.data);
+  return left > key.size && memcmp(value, key.data, key.size) == 0 && value[key.size] == '"';
+}
+
 static enum txb_rc reserve_rows(struct txb_relay *r, int branch, size_t count, struct txb_error *err) {
   if (count <= r->rows_capacity[branch])
     return TXB_OK;
@@ -197,7 +214,7 @@ static enum txb_rc reserve_rows(struct txb_relay *r, int branch, size_t count, s
 }
 
 /* Columns of the reads: 0 seq, 1 id, 2 topic, 3 key, 4 type, 5 payload, 6 content_type, 7 headers, 8 created_at, 9
- * size, 10 origin, 11 the key that 3 only stands for; of what may have failed also 12 its number in txb.failed, 13 the
+ * size, 10 origin, 11 the key that is sent where it is not 3; of what may have failed also 12 its number in txb.failed, 13 the
  * verdict as enum txb_relay_verdict. */
 static enum txb_rc take_rows(struct txb_relay *r, int branch, const struct txb_pg_result *result,
                              struct txb_relay_read *read, struct txb_error *err) {
@@ -211,6 +228,10 @@ static enum txb_rc take_rows(struct txb_relay *r, int branch, const struct txb_p
     row->seq = txb_pg_int8(result, (int)i, 0);
     row->key = txb_pg_bytes(result, (int)i, 3);
     row->sent_key = txb_pg_bytes(result, (int)i, 11);
+    if (is_keyed_by_its_saga(result, (int)i, row->key)) {
+      row->sent_key = row->key;
+      row->key = (struct txb_slice){0};
+    }
     row->failed = failed ? txb_pg_int8(result, (int)i, 12) : 0;
     row->verdict = failed ? (enum txb_relay_verdict)txb_pg_int4(result, (int)i, 13) : TXB_VERDICT_NONE;
     /* The core takes what lies between two rows for dead or still to come: a plan that gave them otherwise must not

@@ -160,8 +160,6 @@ static enum txb_rc send_copy(struct txb_relay *r, struct txb_kafka_outgoing *mes
   txb_pg_uuid(result, (int)slot->row, 1, &id);
   txb_copy_headers_init(&headers);
   TXB_TRY(txb_copy_headers_make(&headers, &copy, err));
-  if (slot->sent_key.data != NULL)
-    message->key = slot->sent_key;
   message->headers = headers.items;
   message->header_count = headers.count;
   return txb_kafka_producer_send(r->producer, message, err);
@@ -170,8 +168,9 @@ static enum txb_rc send_copy(struct txb_relay *r, struct txb_kafka_outgoing *mes
 static enum txb_rc send_one(struct txb_relay *r, uint64_t ticket, const struct txb_slot *slot, struct txb_error *err) {
   const struct txb_pg_result *result = ((const struct txb_relay_result *)slot->owner)->result;
   TXB_CLEANUP(message_headers_fini) struct message_headers headers;
-  struct txb_kafka_outgoing message = {
-      .key = slot->key, .value = txb_pg_bytes(result, (int)slot->row, 5), .ticket = ticket};
+  struct txb_kafka_outgoing message = {.key = slot->sent_key.data != NULL ? slot->sent_key : slot->key,
+                                       .value = txb_pg_bytes(result, (int)slot->row, 5),
+                                       .ticket = ticket};
   headers.own = NULL;
   TXB_TRY(topic_handle(r, slot->topic, &message.topic, err));
   if (!txb_pg_is_null(result, (int)slot->row, 10))

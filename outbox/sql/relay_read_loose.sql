@@ -1,8 +1,8 @@
--- Intents without a key that failed and are to be sent again. Where neither the outbox nor the record has one, its
+-- Intents without an order that failed and are to be sent again. Where neither the outbox nor the record has one, its
 -- partition is being dropped this moment: a later snapshot finds it in the record. $1 after this number, $2 rows, $3
--- bytes, $4 source
+-- bytes, $4 source. What has its saga's number for its key goes to the saga's partition (0033_sagas_hold_nothing.sql).
 SELECT w.seq, w.id, w.topic, w.key, w.type, w.payload, w.content_type, w.headers, w.created_at, w.size,
-       w.origin, NULL::bytea AS kafka_key, w.failed, 1
+       w.origin, CASE WHEN w.origin IS NULL THEN convert_to(w.headers ->> 'txb-saga', 'UTF8') END AS kafka_key, w.failed, 1
   FROM (SELECT o.*, sum(o.size) OVER (ORDER BY o.seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
           FROM (SELECT f.seq, f.id, f.topic, NULL::text AS key, f.type, i.payload, f.content_type, f.headers,
                        f."time" AS created_at,

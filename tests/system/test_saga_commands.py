@@ -8,6 +8,7 @@ import pytest
 from txbtest import process
 from txbtest.program import FAILED, USAGE, command
 from txbtest.travel import Travel
+from txbtest.verify import read_topic
 
 NOBODY = "0190163d-8694-739b-aea5-966c26f8ad91"
 
@@ -52,6 +53,38 @@ def test_a_command_out_of_attempts_is_refused_and_holds_nothing_up(travel):
     other, = travel.begin(1, name=travel.deployed("trip"))  # a worker that is idle looks for decisions now and then only
     process.wait_for(lambda: travel.failed("flight") == [("resolved",)], lambda: f"{travel.failed('flight')}\n{travel.logs_text()}", 60, alive=travel.alive)
     travel.wait_ended([other])
+    travel.check()
+
+
+def test_a_command_that_kafka_refuses_holds_nothing_up(travel):
+    """S1 in the coordinator's outbox: the compensation of `out` goes through the topic, with the key, into which `back` did not fit."""
+    little = {"amount": "{input.amount}"}
+    out, back = travel.step("out", what="flight", input=little), travel.step("back", what="flight", input={**little, "note": "{input.note}"})
+    out["compensation"]["input"] = little
+    name = travel.deployed("heavy", [out, back, travel.step("payment", "pivot", input=little)])
+    travel.kafka.configure_topic(travel.topics["flight"], max_message_bytes=20_000)
+    try:
+        saga, = travel.begin(1, lambda n: {"note": "x" * 50_000}, name=name)
+        travel.wait_ended([saga])
+    finally:
+        travel.kafka.configure_topic(travel.topics["flight"], max_message_bytes=1_000_000)
+    assert [event for event in travel.events(saga) if not event.endswith("begin")] == [
+        "start", "out: effect", "back: time", "back: never", "out: compensated", "end"]
+    assert travel.query("SELECT reason FROM txb.saga_event WHERE saga_id = %s AND event = 'time'", saga) == [
+        ("given up after 1 attempts: Broker: Message size too large",)]
+    refused = "SELECT number, state, holds, key, type FROM txb.failed WHERE side = 'outbox'"
+    (number, *told), = travel.query(refused)
+    assert told == ["dead", False, None, "back.book"]
+    assert travel.query("SELECT FROM txb.relay_hold") == []
+    travel.check()
+    # A person has it published after all: into its saga's partition, and too late.
+    code, text, err = travel.cli("failed", "retry", str(number), "--yes", "--reason", "a test")
+    assert code == 0, text + err
+    process.wait_for(lambda: travel.query(refused)[0][1] == "resolved", lambda: f"{travel.query(refused)}\n{travel.logs_text()}", 60, alive=travel.alive)
+    of_saga = [record for record in read_topic(travel.kafka.brokers, travel.topics["flight"]) if record.key == str(saga).encode()]
+    assert len({record.partition for record in of_saga}) == 1
+    assert [record.headers["txb-saga-operation"] for record in of_saga if record.headers["txb-saga-step"] == b"back"] == [b"resolve", b"action"]
+    process.wait_for(lambda: travel.consumed("flight"), travel.logs_text, 60, alive=travel.alive)
     travel.check()
 
 
