@@ -38,6 +38,19 @@ def pytest_testnodedown(node):
         TALLY[name] += count
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """For several processes (pytest -n, --dist loadgroup): tests that share a fixture of their module stay together in one of them and come first, since they
+    take long as a whole; each of the others goes to the process that is free next. What is started by hand keeps its order."""
+    shared = {item: any(definition.scope == "module" for definitions in item._fixtureinfo.name2fixturedefs.values() for definition in definitions)
+              for item in items}
+    for item in items:
+        if shared[item]:
+            item.add_marker(pytest.mark.xdist_group(item.module.__name__))
+    if items and hasattr(items[0].config, "workerinput"):
+        items.sort(key=lambda item: not shared[item])  # a stable sort
+
+
 @pytest.fixture(scope="session")
 def seed():
     return SEED

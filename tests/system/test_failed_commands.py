@@ -13,7 +13,7 @@ import pytest
 from test_planted_objects import PLANTED
 from txbtest import process
 from txbtest.postgres import Postgres
-from txbtest.program import FAILED, POSTGRES_GONE, SAFETY, USAGE, binary, command
+from txbtest.program import FAILED, POSTGRES_GONE, SAFETY, USAGE, binary, command, create_installed
 
 SECRET = "s3cr3t-word"
 ESCAPES = "\x1b[31mred\x1b]0;title\x07\x9b2J\u202e\x7f"
@@ -35,8 +35,7 @@ class Desk:
 
     def __init__(self, server):
         self.server = server
-        self.database = server.create_database(f"desk_{next(NUMBERS)}")
-        assert command("-d", server.uri(self.database), "init")[0] == 0
+        self.database = create_installed(server, f"desk_{next(NUMBERS)}")
         self.uri = server.uri(self.database, "operator", SECRET)
         self.do("INSERT INTO txb.consumer_offset (group_name, topic, partition, next_offset, epoch) VALUES ('ledger', 'transfers', 0, 100, 1)")
 

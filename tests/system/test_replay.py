@@ -477,8 +477,7 @@ def test_jobs_of_two_servers_keep_their_own_pins(systems, postgres, mortal, kafk
     system.wait_published()
     twin = System(postgres, kafka, system.name, system.seed, target_postgres=mortal, accounts=40, create=False)
     try:
-        mortal.create_database(twin.bank.target)
-        twin.init(mortal, twin.bank.target)
+        twin.create_database(mortal, twin.bank.target)
         twin.create_users(mortal)
         twin.bank.create_target()
         prepare(twin)

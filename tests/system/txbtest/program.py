@@ -45,6 +45,16 @@ def command(*args, env=None, stdin=None, timeout_s=60):
     return done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
 
 
+def create_installed(server, database, settings=()):
+    """A database as `txbroker init` leaves a new one. settings: (name, value) of what decides how that is."""
+    def init(template):
+        code, out, err = command("init", "--database", server.uri(template), *[f"--set={name}={value}" for name, value in settings])
+        if code != 0:
+            raise RuntimeError(f"init of {template} ended with {code}:\n{out}{err}")
+
+    return server.create_like(database, tuple(settings), init)
+
+
 class Program:
     """One running txbroker. Its standard error is in `log`, for the tests and for the report of a failed one."""
 
@@ -130,19 +140,15 @@ class System:
 
     def create(self):
         for server, database in ((self.postgres, self.bank.source), (self.target_postgres, self.bank.target)):
-            server.create_database(database)
-            self.init(server, database)
+            self.create_database(server, database)
             self.create_users(server)
         self.bank.create_source()
         self.bank.create_target()
         for topic in self.bank.topics:
             self.kafka.create_topic(topic, self.partitions)
 
-    def init(self, server, database):
-        settings = {name: self.relay_settings.get(name, value) for name, value in PARTITIONS.items()}
-        code, out, err = command("init", "--database", server.uri(database), *[f"--set=relay.{name}={value}" for name, value in settings.items()])
-        if code != 0:
-            raise RuntimeError(f"init of {database} ended with {code}:\n{out}{err}")
+    def create_database(self, server, database):
+        create_installed(server, database, [(f"relay.{name}", self.relay_settings.get(name, value)) for name, value in PARTITIONS.items()])
 
     @staticmethod
     def create_users(server):

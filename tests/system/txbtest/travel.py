@@ -7,7 +7,7 @@ import os
 import psycopg2.extras
 
 from txbtest import process
-from txbtest.program import PARTITIONS, Program, System, command
+from txbtest.program import PARTITIONS, Program, System, command, create_installed
 
 WHATS = ("flight", "hotel", "payment")
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -56,10 +56,7 @@ class Travel:
             self.kafka.create_topic(topic, self.partitions)
 
     def create_database(self, database):
-        self.postgres.create_database(database)
-        code, out, err = command("init", "--database", self.postgres.uri(database), *[f"--set=relay.{n}={v}" for n, v in PARTITIONS.items()])
-        if code != 0:
-            raise RuntimeError(f"init of {database} ended with {code}:\n{out}{err}")
+        create_installed(self.postgres, database, [(f"relay.{name}", value) for name, value in PARTITIONS.items()])
 
     # -- configuration ---------------------------------------------------------------------------------------------
 
