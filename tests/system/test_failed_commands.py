@@ -34,7 +34,7 @@ class Desk:
     """A database with failed messages, and the commands on it."""
 
     def __init__(self, server):
-        self.server = server
+        self.server, self.clerk = server, None
         self.database = create_installed(server, f"desk_{next(NUMBERS)}")
         self.uri = server.uri(self.database, "operator", SECRET)
         self.do("INSERT INTO txb.consumer_offset (group_name, topic, partition, next_offset, epoch) VALUES ('ledger', 'transfers', 0, 100, 1)")
@@ -53,9 +53,12 @@ class Desk:
             "resolution": None if is_open else "applied", "next_attempt_at": "2999-01-01" if state == "retrying" else None,
         }
         columns = ", ".join(f'"{name}"' for name in row)
-        number = self.do(f"INSERT INTO txb.failed ({columns}, id, place) VALUES ({', '.join(['%s'] * len(row))}, txb.uuid_v7(), 0) RETURNING number",
-                         *row.values())[0][0]
-        self.do("UPDATE txb.failed SET place = number WHERE number = %s", number)
+        self.clerk = self.clerk or self.server.connect(self.database, autocommit=False)  # kept: hundreds are added by some, and each connection is a process
+        with self.clerk, self.clerk.cursor() as cursor:
+            cursor.execute(f"INSERT INTO txb.failed ({columns}, id, place) VALUES ({', '.join(['%s'] * len(row))}, txb.uuid_v7(), 0) RETURNING number",
+                           tuple(row.values()))
+            (number,) = cursor.fetchone()
+            cursor.execute("UPDATE txb.failed SET place = number WHERE number = %s", (number,))
         return number
 
     def run(self, *args, **more):
@@ -237,6 +240,7 @@ def test_of_several_databases_all_are_listed_and_a_number_belongs_to_one(server,
     assert code == 0 and "theirs" in out and f"txbroker --config {config} failed retry {theirs} --group audit" in out
     assert run("failed", "retry", str(theirs), "--group", "audit")[0] == 0 and other.states(theirs) == ["retrying"] and desk.states(mine) == ["dead"]
     assert run("audit", "list", "--group", "audit")[1].count("failed retry") == 1
+    desk.clerk.close()  # a database that somebody is in keeps its name
     server.query("postgres", f"ALTER DATABASE {desk.database} RENAME TO {desk.database}_gone")
     code, out, err = run("failed", "list", "--state", "any")
     assert code == USAGE and "theirs" in out and desk.database in err, "what is away hides nothing else"
