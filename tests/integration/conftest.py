@@ -19,8 +19,9 @@ NUMBERS = itertools.count(1)
 
 @pytest.fixture(scope="session")
 def server():
-    """Without autovacuum: its locks would make a statement that gives up soon give up for no reason of the test's, and its statistics other plans."""
-    with Postgres({"autovacuum": "off"}) as running:
+    """Without autovacuum: its locks would make a statement that gives up soon give up for no reason of the test's, and its statistics other plans. In memory:
+    most of the time went by with the files of a thousand databases, and what the disk keeps is shown by the system tests."""
+    with Postgres({"autovacuum": "off", "max_wal_size": "256MB"}, memory=True) as running:
         yield running
 
 

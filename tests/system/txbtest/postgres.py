@@ -61,12 +61,12 @@ class Postgres:
 
     superuser = "postgres"
 
-    def __init__(self, settings=None, start=True, port=None):
+    def __init__(self, settings=None, start=True, port=None, memory=False):
         process.sweep()
         self.user = process.unprivileged_user()
         self.bin = bindir()
         self.port = port or process.free_port()
-        self.temp = process.TempDir("pg", self.user)
+        self.temp = process.TempDir("pg", self.user, memory)
         self.data = os.path.join(self.temp.path, "data")
         self.log = os.path.join(self.temp.path, "log")
         self.settings = dict(SETTINGS, **(settings or {}))

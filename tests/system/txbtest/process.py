@@ -10,6 +10,7 @@ import glob
 import os
 import pwd
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ import threading
 import time
 
 PREFIX = "txbtest-"
+MEMORY, MEMORY_BYTES = "/dev/shm", 2 << 30  # a file system in memory, and what has to be free there
 PORTS = range(12000, 32000)  # below the ephemeral range: a client's socket must not take a server's port while that is restarted
 PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -149,9 +151,11 @@ class TempDir:
 
     live = []
 
-    def __init__(self, kind, user=None):
+    def __init__(self, kind, user=None, memory=False):
+        """memory: in memory where there is room, for what is no worse if a machine that loses its power loses it."""
         me = os.getpid()
-        self.path = tempfile.mkdtemp(prefix=f"{PREFIX}{kind}-{me}-{start_time(me)}-")
+        parent = MEMORY if memory and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free >= MEMORY_BYTES else None
+        self.path = tempfile.mkdtemp(prefix=f"{PREFIX}{kind}-{me}-{start_time(me)}-", dir=parent)
         os.chmod(self.path, 0o755)
         self.user = user
         if user is not None:
@@ -196,7 +200,7 @@ def _remove(path):
 
 def sweep():
     """Removes what test runs left that were killed."""
-    for path in glob.glob(os.path.join(tempfile.gettempdir(), f"{PREFIX}*-*-*-*")):
+    for path in (path for parent in (tempfile.gettempdir(), MEMORY) for path in glob.glob(os.path.join(parent, f"{PREFIX}*-*-*-*"))):
         parts = os.path.basename(path).split("-")
         if len(parts) < 5 or not parts[2].isdigit() or not os.access(path, os.W_OK):
             continue
