@@ -146,9 +146,10 @@ def test_a_cancelled_job_keeps_what_it_did_and_the_next_one_does_the_rest(world,
 
 def test_a_job_that_is_cancelled_under_its_worker_has_no_pin_any_more(world, groups):
     """Also where messages that have failed in it are tried on: they are in the group's database, and read nothing."""
-    group = groups()
+    group = groups(start="nowhere")
     pins = "SELECT count(*) FROM txb.outbox_pin WHERE what LIKE %s"
     group.publish([("bad", 0)] + [(f"k{n}", n) for n in range(1500)])
+    group.register()  # behind them: it is the job that meets what fails, and not live
     group.break_it(("bad", 0))
     worker = group.worker(retry={"first_ms": 20, "cap_ms": 100, "attempts_max": 1000})
     job = group.job(rate_max=20)

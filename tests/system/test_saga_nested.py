@@ -279,7 +279,8 @@ def stuck_child(travel):
     """A parent that is stuck because its child's hotel can't be cancelled."""
     brief = {"attempts": 2, "first": "20ms"}
     travel.deployed("stay", [travel.step("flight"), travel.step("hotel", retry=brief)], version=2)
-    name = deployed(travel, "tour", [inner("stay", timeout="300ms", retry=brief), travel.step("payment", "pivot")], version=2)
+    # Time enough for the child to book: turned back before its hotel, it would have nothing that can't be cancelled.
+    name = deployed(travel, "tour", [inner("stay", timeout="5s", retry=brief), travel.step("payment", "pivot")], version=2)
     saga, = travel.begin(1, lambda n: {"refuse": "payment", "stick": {"hotel": 1000}}, name=name)
     travel.wait_event([saga], "stay: stuck")
     return saga, only_child(travel, saga)
