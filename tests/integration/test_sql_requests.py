@@ -24,8 +24,8 @@ def ask(session, topic="rooms", kind="room.hold", body='{"nights": 2}', key=None
     return session.one(REQUEST, topic, kind, body, key, timeout, reply_to)
 
 
-def reply(session, request, body='{"answer": "ok", "output": {"room": 7}}', kind="txb.reply", partition=0, offset=1):
-    headers = {} if request is None else {"txb-request": str(request)}
+def reply(session, request, body='{"answer": "ok", "output": {"room": 7}}', kind="txb.reply", partition=0, offset=1, topic="rooms"):
+    headers = {"txb-command-topic": topic, **({} if request is None else {"txb-request": str(request)})}
     payload = body if isinstance(body, (bytes, type(None))) else body.encode()
     assert session.one(TAKE, V7, partition, offset, kind, payload, json.dumps(headers)) == "ok"
 
@@ -178,6 +178,16 @@ def test_what_is_no_reply_holds_nothing_up_and_is_counted(db, more):
     request = ask(db.session("app"))
     reply(db.session("worker"), **{"request": request, **more})
     assert result(db, request)[0] == "waiting" and ignored(db) == {(0, "unreadable"): 1}
+
+
+@pytest.mark.parametrize("topic", ["cars", "", None])
+def test_a_reply_from_another_topic_answers_nothing_and_is_counted(db, topic):
+    request, worker = ask(db.session("app")), db.session("worker")
+    reply(worker, request, topic=topic)
+    assert result(db, request)[0] == "waiting" and ignored(db) == {(0, "foreign"): 1}
+    reply(worker, request)
+    reply(worker, request, topic=topic)
+    assert result(db, request)[:2] == ("answered", "ok") and ignored(db) == {(0, "foreign"): 2}
 
 
 def test_who_was_told_that_it_is_expired_never_finds_it_answered(db):
