@@ -4,8 +4,8 @@ import json
 
 import pytest
 from commandstest import BAD, SAGA, answers, bad_headers, bring_to, effects, headers_of, recorded, send, started, with_handler
+from failedtest import OPEN, add, aside, failed, item, mark, settle
 from sqltest import V7
-from test_sql_failed import OPEN, add, aside, failed, item, mark, settle
 
 
 @pytest.fixture
