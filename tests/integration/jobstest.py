@@ -2,8 +2,8 @@
 
 import uuid
 
+from failedtest import item
 from sqltest import V7
-from test_sql_failed import item
 
 START = (
     "SELECT number, existed FROM txb.job_start(%(name)s, %(group_name)s, %(source)s, %(topics)s::text[], %(keys)s::bytea[], "

@@ -164,6 +164,10 @@ class Database:
         )
 
 
+def stored(db, partition=0):
+    return db.root.row("SELECT * FROM txb.consumer_offset WHERE partition = %s", partition)
+
+
 @contextlib.contextmanager
 def refused(sqlstate, *words):
     """The block must raise that SQLSTATE with all of these words in its message, detail or hint."""

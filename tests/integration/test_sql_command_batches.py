@@ -4,8 +4,8 @@ import json
 import uuid
 
 import pytest
+from commandstest import headers_of, with_handler
 from sqltest import refused
-from test_sql_commands import HANDLER, headers_of
 
 APPLY = """SELECT txb.commands_apply(array_agg(ROW('bank', u.id, 'pay', 3, u.n, NULL, 'pay.do', now(), convert_to(u.payload, 'UTF8'),
     'application/json', u.headers, 1)::txb.message ORDER BY u.n), array_agg('g/' || u.id::text ORDER BY u.n), %s, %s)
@@ -14,9 +14,7 @@ APPLY = """SELECT txb.commands_apply(array_agg(ROW('bank', u.id, 'pay', 3, u.n, 
 
 @pytest.fixture
 def db(bare):
-    bare.root.do("SELECT txb.partition_make(1000000, 1)")
-    bare.root.do(HANDLER)
-    return bare
+    return with_handler(bare)
 
 
 def saga(n):

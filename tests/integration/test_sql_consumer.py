@@ -1,15 +1,11 @@
 """The consumer's functions: fence, batch, stall, crash-poison, outcomes."""
 
 import pytest
-from sqltest import V7, refused
+from sqltest import V7, refused, stored
 
 OPEN = "SELECT txb.batch_open('g', 't', 0, %s, %s, %s, %s, %s, 1700000000000, 0)"
 TAKE = "SELECT epoch, next_offset FROM txb.offset_take('g', 't', 0, 'w2', gen_random_uuid(), 'c1')"
 CLOSE = "SELECT txb.batch_close('g', 't', 0, %s, %s)"
-
-
-def stored(db, partition=0):
-    return db.root.row("SELECT * FROM txb.consumer_offset WHERE partition = %s", partition)
 
 
 def batch(session, epoch, first, past, applied=None, duplicate=0):

@@ -3,9 +3,9 @@
 import uuid
 
 import pytest
+from failedtest import item
 from jobstest import ONE, RETRY_OPEN, TWO, Part, aside, claim, counters, failed, lanes, moved, register, start, start_kafka
 from sqltest import ROOT, V7, migrations, refused
-from test_sql_failed import item
 
 
 @pytest.fixture
