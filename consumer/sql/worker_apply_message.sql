@@ -31,7 +31,7 @@ WITH fresh AS MATERIALIZED (
            CROSS JOIN generate_series(1, (SELECT $15::int))
           OFFSET 0) AS u
     JOIN fresh AS f ON f.message_id = u.id
-   WHERE NOT $17::boolean OR (u.headers ? 'txb-reply-to') IS NOT TRUE
+   WHERE NOT (SELECT $17::boolean) OR (u.headers ? 'txb-reply-to') IS NOT TRUE
    ORDER BY u.nth
 ), command AS MATERIALIZED (
   SELECT array_agg(ROW(m.source, m.id, $2, $3, m.message_offset, m.key, m.type, m.happened_at, m.payload, m.content_type,
@@ -45,7 +45,7 @@ WITH fresh AS MATERIALIZED (
                                 (SELECT $13::text[]), (SELECT $14::jsonb[])) WITH ORDINALITY
                          AS a (id, message_offset, source, key, type, happened_at, payload, content_type, headers, nth)
                    CROSS JOIN generate_series(1, (SELECT $15::int))
-                   WHERE $17::boolean
+                   WHERE (SELECT $17::boolean)
                   OFFSET 0) AS u
             JOIN fresh AS f ON f.message_id = u.id
            WHERE u.headers ? 'txb-reply-to'

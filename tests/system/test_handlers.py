@@ -86,6 +86,29 @@ def test_a_batch_handler_that_answers_too_few_outcomes_applies_nothing(systems, 
     assert report, report
 
 
+@pytest.mark.parametrize("per,form,apply", [("message", "(m txb.message) RETURNS", "RETURN bank.apply(m)"),
+                                            ("batch", "(m txb.message[]) RETURNS SETOF", "RETURN QUERY SELECT * FROM bank.apply_batch(m)")])
+def test_batches_share_a_plan(per, form, apply, systems, postgres, kafka):
+    """The server plans a statement for its parameters five times, then keeps the plan for all of them if it looks as cheap."""
+    system = systems(postgres, kafka, worker={"batch_messages": 1})
+    postgres.query(system.bank.target, f"""
+        CREATE TABLE bank.plans (anew bigint, kept bigint); GRANT ALL ON bank.plans TO PUBLIC;
+        CREATE FUNCTION bank.looking{form} txb.outcome LANGUAGE plpgsql AS $$
+        BEGIN
+          INSERT INTO bank.plans SELECT custom_plans, generic_plans FROM pg_prepared_statements WHERE statement LIKE '%looking%';
+          {apply};
+        END $$""")
+    system.relay()
+    system.worker(worker={"handler": {"kind": "sql", "function": "bank.looking", "per": per}})
+    for account in range(1, 21):
+        system.bank.transfer(account)
+    system.wait_rest()
+    (anew, kept), = postgres.query(system.bank.target, "SELECT max(anew), max(kept) FROM bank.plans")
+    assert anew == 5 and kept > 0
+    report = system.verify()
+    assert report, report
+
+
 def test_a_handler_that_changes_its_session_changes_it_for_nobody_else(systems, postgres, kafka):
     """W11: neither for what runs behind it in its transaction, nor for the next message."""
     system = systems(postgres, kafka, worker={"batch_messages": 1})
