@@ -187,6 +187,7 @@ static enum txb_rc run(struct txb_coordinator *c, struct txb_pg *pg, const struc
   for (size_t n = 0; n < c->case_count; n++)
     if (c->cases[n].instance.last_entry > 0)
       txb_saga_instance_settle(&c->cases[n].instance, &c->ledger);
+  TXB_TRY(txb_coordinator_check_outputs(c, pg, err));
   TXB_TRY(txb_coordinator_store(c, pg, messages, err));
   txb_failpoint("coordinator.after_store");
   return TXB_OK;

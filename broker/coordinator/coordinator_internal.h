@@ -124,6 +124,10 @@ enum txb_rc txb_coordinator_lock(struct txb_coordinator *c, struct txb_pg *pg, s
 /* Gives back those of the sagas that have just ended: one more statement of what stores the batch. */
 enum txb_rc txb_coordinator_send_unlock(struct txb_coordinator *c, struct txb_pg *pg,
                                         struct txb_error *err) TXB_MUST_CHECK;
+/* ---- outputs.c: what sagas gave, by the schema of their definitions ---- */
+/* For those of the batch that ended: what breaks its schema is taken back, and the reason says so. */
+enum txb_rc txb_coordinator_check_outputs(struct txb_coordinator *c, struct txb_pg *pg,
+                                          struct txb_error *err) TXB_MUST_CHECK;
 /* ---- store.c: what came of it ---- */
 enum txb_rc txb_coordinator_store(struct txb_coordinator *c, struct txb_pg *pg,
                                   const struct txb_engine_message *messages, struct txb_error *err) TXB_MUST_CHECK;

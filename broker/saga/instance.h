@@ -71,7 +71,8 @@ struct txb_saga_said {
   enum txb_saga_operation_kind operation;
   int32_t sending;
   const char *answer;       /* static */
-  struct txb_slice payload; /* JSON text */
+  struct txb_slice output;  /* JSON text: what the whole gave; absent: nothing */
+  struct txb_slice payload; /* JSON text: all of it */
 };
 
 /* What a batch leads to. Zeroed is empty, but for the arena. */
@@ -218,6 +219,11 @@ struct txb_saga_decision {
 enum txb_rc txb_saga_instance_on_decision(struct txb_saga_instance *instance, const struct txb_saga_decision *decision,
                                           const struct txb_saga_moment *moment, struct txb_saga_ledger *ledger,
                                           struct txb_error *err) TXB_MUST_CHECK;
+
+/* What an end of this batch gave (its entry in the ledger) breaks the schema of its definition: whoever was told it is told why
+ * there is none instead. TXB_FATAL: no memory. */
+enum txb_rc txb_saga_take_back_output(struct txb_saga_ledger *ledger, size_t entry, const char *problem,
+                                      struct txb_error *err) TXB_MUST_CHECK;
 
 /* After the last message of a batch: sets timer_us in its last entry to what is due first, if that is earlier than what it
  * is set to. */

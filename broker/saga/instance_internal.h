@@ -42,6 +42,9 @@ bool txb_saga_nested_undo(struct txb_saga_instance *instance, int32_t sending, s
 /* It has ended, and tells its parent. TXB_FATAL: no memory. */
 enum txb_rc txb_saga_say_end(const struct txb_saga_instance *instance, struct txb_saga_ledger *ledger,
                              struct txb_error *err) TXB_MUST_CHECK;
+/* The text of what is said, of its answer, its output and the reason. TXB_FATAL: no memory. */
+enum txb_rc txb_saga_said_make(struct txb_saga_said *said, const char *reason, struct txb_saga_ledger *ledger,
+                               struct txb_error *err) TXB_MUST_CHECK;
 
 /* ---- instance_context.c ---- */
 /* instance->context, if it is not there. TXB_REFUSED: something of it can't be read; TXB_FATAL: no memory. */

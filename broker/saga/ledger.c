@@ -103,3 +103,25 @@ enum txb_rc txb_saga_keep_json(struct txb_saga_ledger *ledger, const json_t *val
     *out = txb_slice_of(kept, size);
   return rc;
 }
+
+enum txb_rc txb_saga_take_back_output(struct txb_saga_ledger *l, size_t entry, const char *problem,
+                                      struct txb_error *err) {
+  struct txb_saga_entry *e = &l->entries[entry];
+  struct txb_saga_instance *i = e->instance;
+  const char *text = e->output.data; /* one text: the end's, the saga's, and what its parent is told */
+  char reason[600];
+  snprintf(reason, sizeof reason, "completed, but its output breaks output_schema: %.400s", problem);
+  TXB_TRY(txb_saga_keep_text(l, reason, &e->reason, err));
+  e->output = txb_slice_of(NULL, 0);
+  if (i->output.data == text) {
+    i->output = e->output;
+    i->reason = e->reason;
+  }
+  for (size_t n = 0; n < l->said_count; n++) {
+    if (l->said[n].output.data != text)
+      continue;
+    l->said[n].output = e->output;
+    TXB_TRY(txb_saga_said_make(&l->said[n], e->reason, l, err));
+  }
+  return TXB_OK;
+}

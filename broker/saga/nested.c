@@ -155,19 +155,14 @@ bool txb_saga_nested_is_from(const struct txb_saga_instance *i, int rule, const 
 
 /* ---- what a child says ----------------------------------------------------------------------------------------- */
 
-static enum txb_rc add_said(struct txb_saga_ledger *l, const struct txb_saga_said *said, struct txb_slice output,
-                            const char *reason, struct txb_error *err) {
+enum txb_rc txb_saga_said_make(struct txb_saga_said *said, const char *reason, struct txb_saga_ledger *l,
+                               struct txb_error *err) {
   struct txb_buffer b TXB_CLEANUP(txb_buffer_fini);
   txb_buffer_init(&b);
-  if (l->said_count == l->said_room) {
-    size_t room = l->said_room == 0 ? 16 : 2 * l->said_room;
-    TXB_TRY(txb_regrow_array(&l->said, room, sizeof *l->said, err));
-    l->said_room = room;
-  }
   txb_buffer_addf(&b, "{\"answer\":\"%s\"", said->answer);
-  if (output.data != NULL) {
+  if (said->output.data != NULL) {
     txb_buffer_add_text(&b, ",\"output\":");
-    txb_buffer_add(&b, output.data, output.size);
+    txb_buffer_add(&b, said->output.data, said->output.size);
   }
   if (reason != NULL) {
     txb_buffer_add_text(&b, ",\"reason\":");
@@ -175,8 +170,18 @@ static enum txb_rc add_said(struct txb_saga_ledger *l, const struct txb_saga_sai
   }
   txb_buffer_add_text(&b, "}");
   TXB_TRY(txb_buffer_check(&b, err));
+  return txb_saga_keep_bytes(l, txb_slice_of(b.data, b.size), &said->payload, err);
+}
+
+static enum txb_rc add_said(struct txb_saga_ledger *l, const struct txb_saga_said *said, const char *reason,
+                            struct txb_error *err) {
+  if (l->said_count == l->said_room) {
+    size_t room = l->said_room == 0 ? 16 : 2 * l->said_room;
+    TXB_TRY(txb_regrow_array(&l->said, room, sizeof *l->said, err));
+    l->said_room = room;
+  }
   l->said[l->said_count] = *said;
-  TXB_TRY(txb_saga_keep_bytes(l, txb_slice_of(b.data, b.size), &l->said[l->said_count].payload, err));
+  TXB_TRY(txb_saga_said_make(&l->said[l->said_count], reason, l, err));
   l->said_count++;
   return TXB_OK;
 }
@@ -207,7 +212,9 @@ static enum txb_rc say(const struct txb_saga_instance *i, enum txb_saga_operatio
     said.answer = i->undo_asked ? "compensated" : no_effect(i, operation);
   if (of_undo && completed)
     reason = "it is completed, and has a step that can't be undone";
-  return add_said(ledger, &said, completed && !of_undo ? i->output : txb_slice_of(NULL, 0), reason, err);
+  if (completed && !of_undo)
+    said.output = i->output;
+  return add_said(ledger, &said, reason, err);
 }
 
 enum txb_rc txb_saga_say_end(const struct txb_saga_instance *i, struct txb_saga_ledger *ledger, struct txb_error *err) {
@@ -228,7 +235,7 @@ enum txb_rc txb_saga_say_never(const struct txb_saga_instance *i, const struct t
   else
     said.answer =
         asked->operation == TXB_SAGA_OPERATION_RESOLVE && unheard_of ? "never" : no_effect(i, asked->operation);
-  return add_said(ledger, &said, txb_slice_of(NULL, 0), reason, err);
+  return add_said(ledger, &said, reason, err);
 }
 
 /* ---- what a child is told ------------------------------------------------------------------------------------ */

@@ -123,6 +123,7 @@ CALLS = {
     "saga_load": WORKER,
     "saga_partition_drop": WORKER,
     "saga_lock": WORKER,
+    "saga_output_problems": WORKER,
     "saga_partition_make": WORKER,
     "saga_reopen": WORKER,
     "saga_result": APP | WORKER | ADMIN,
@@ -514,6 +515,7 @@ STATEMENTS = [
     ("UPDATE txb.reply_topic SET topic = 'x'", set(), []),
     ("UPDATE txb.reply_ignored SET count = 0", set(), []),
     ("SELECT txb.json_schema_problem('true', '1', 'input')", set(), []),
+    ("SELECT * FROM txb.saga_output_problems('{}', '{}')", WORKER, []),
     (
         "SELECT txb.ok(), txb.ok('{}'), txb.refuse('x'), txb.retry(interval '1 s', 'x'), txb.dead('x')",
         APP | WORKER | ADMIN,

@@ -32,9 +32,9 @@ def tour(travel):
     return deployed(travel, "tour", [inner("stay"), travel.step("payment", "pivot")], OUTPUT)
 
 
-def deployed(travel, name, steps, output=None, version=1):
+def deployed(travel, name, steps, output=None, version=1, **more):
     """Deploys; steps: its own."""
-    code, _, err = travel.deploy({**travel.definition(name=name, version=version), "steps": steps, "output": output or {}})
+    code, _, err = travel.deploy({**travel.definition(name=name, version=version), "steps": steps, "output": output or {}, **more})
     assert code == 0, err
     return name
 
@@ -84,6 +84,18 @@ def test_a_step_that_is_a_saga_gives_what_that_gave(travel):
     row, = travel.query("SELECT c.parent, c.version, c.started_at = p.started_at, c.started_by FROM txb.saga AS c, txb.saga AS p WHERE c.id = %s AND p.id = %s",
                         child, saga)
     assert row[0]["saga"] == row[0]["root"] == str(saga) and row[0]["step"] == "stay" and row[1:] == (1, True, "a message")
+    check(travel)
+
+
+def test_a_step_whose_output_breaks_its_schema_gives_nothing_and_has_happened(travel):
+    deployed(travel, "stay", [travel.step("flight"), travel.step("hotel")], {"room": "{steps.hotel.output.booking}"}, output_schema={"required": ["key"]})
+    saga, = travel.begin(1, name=deployed(travel, "tour", [inner("stay"), travel.step("payment", "pivot")], OUTPUT))
+    wait_all(travel, [saga])
+    child = only_child(travel, saga)
+    assert travel.result(child)["reason"] == "completed, but its output breaks output_schema: output.key is missing"
+    assert travel.result(child)["state"] == travel.result(saga)["state"] == "completed" and travel.result(child)["output"] is None
+    assert travel.result(saga)["output"]["stay"] is None, travel.result(saga)
+    assert travel.query("SELECT output, reason FROM txb.saga_event WHERE saga_id = %s AND event = 'effect' AND step = 'stay'", saga) == [(None, travel.result(child)["reason"])]
     check(travel)
 
 

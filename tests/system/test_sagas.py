@@ -1,6 +1,7 @@
 """Sagas on real servers: they complete, are refused and compensated, and nothing is left over. How steps follow each other, and how sagas are started."""
 
 import json
+import re
 import threading
 import uuid
 
@@ -256,6 +257,23 @@ def test_a_start_from_another_database_travels_and_its_end_is_told(service):
         assert record.key.decode() == ("k" if saga == repeated else str(saga))
         assert ("output" in body) == (expected[saga][0] == "completed")
     assert travel.query("SELECT count(*) FROM txb.saga") == [(len(ids),)]
+    travel.check()
+
+
+def test_an_output_that_breaks_its_schema_is_none_and_the_saga_says_why(service):
+    travel, start = service
+    broken, kept = ({"type": "object", "properties": {"flight": {"type": kind}}} for kind in ("array", "string"))
+    names = [travel.deployed(name, output={"flight": "no {steps.flight.output.booking}"}, output_schema=schema) for name, schema in (("odd", broken), ("even", kept))]
+    odd, even = (start(name) for name in names)
+    process.wait_for(lambda: travel.states([odd, even]) == {"completed": 2}, lambda: f"{travel.states()}\n{travel.logs_text()}", 60, alive=travel.alive)
+    result = travel.result(odd)
+    assert result["output"] is None and re.fullmatch('completed, but its output breaks output_schema: output.flight is "no [0-9]+", which is no array', result["reason"])
+    assert travel.result(even)["reason"] is None and set(travel.result(even)["output"]) == {"flight"}
+    ends = dict(travel.query("SELECT saga_id, output IS NULL AND reason = %s FROM txb.saga_event WHERE event = 'end'", result["reason"]))
+    assert ends == {odd: True, even: False}
+    process.wait_for(lambda: len(read_topic(travel.kafka.brokers, travel.told)) >= 2, "the ends to be told", 60, alive=travel.alive)
+    told = {uuid.UUID(record.headers["txb-saga"].decode()): json.loads(record.value) for record in read_topic(travel.kafka.brokers, travel.told)}
+    assert "output" not in told[odd] and told[odd]["reason"] == result["reason"] and "output" in told[even]
     travel.check()
 
 
