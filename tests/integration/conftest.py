@@ -11,6 +11,9 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(os.path.dirname(HERE), "system"))
 sys.path.insert(0, HERE)
 
+# What they assert is told with its values, as in a test.
+pytest.register_assert_rewrite("sqltest", "jobstest", "commandstest", "failedtest")
+
 from sqltest import Database, make_logins, migrate  # pylint: disable=wrong-import-position
 from txbtest.postgres import Postgres  # pylint: disable=wrong-import-position
 
