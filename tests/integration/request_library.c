@@ -47,12 +47,12 @@ static void ask(PGconn *conn, char id[37]) {
 
 static void reply(PGconn *conn, const char *id, const char *body) {
   const char *values[] = {id, body};
-  PGresult *r = PQexecParams(
-      conn,
-      "SELECT txb.take_reply(ROW('bank', txb.uuid_v7(), 'replies', 0, 1, NULL, 'txb.reply', now(),"
-      " convert_to($2, 'UTF8'), 'application/json',"
-      " jsonb_build_object('txb-request', $1::text, 'txb-command-topic', 'rooms'), 1)::txb.message)",
-      2, NULL, values, NULL, NULL, 0);
+  PGresult *r =
+      PQexecParams(conn,
+                   "SELECT txb.take_reply(ROW('bank', txb.uuid_v7(), 'replies', 0, 1, NULL, 'txb.reply', now(),"
+                   " convert_to($2, 'UTF8'), 'application/json',"
+                   " jsonb_build_object('txb-request', $1::text, 'txb-command-topic', 'rooms'), 1)::txb.message)",
+                   2, NULL, values, NULL, NULL, 0);
   cr_assert(PQresultStatus(r) == PGRES_TUPLES_OK, "%s", PQresultErrorMessage(r));
   PQclear(r);
 }

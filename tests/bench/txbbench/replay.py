@@ -206,10 +206,10 @@ def _pause(replay):
 
 def _check_effects(replay, rows):
     effects, distinct, swapped = (
-        replay.value("SELECT count(*) FROM bench.replayed"),
-        replay.value("SELECT count(DISTINCT n) FROM bench.replayed"),
+        replay.value("SELECT count(*) FROM bench.noted"),
+        replay.value("SELECT count(DISTINCT n) FROM bench.noted"),
         replay.value(
-            "SELECT count(*) FROM (SELECT n < lag(n) OVER (PARTITION BY key ORDER BY ord) AS back FROM bench.replayed) AS s WHERE back"
+            "SELECT count(*) FROM (SELECT n < lag(n) OVER (PARTITION BY key ORDER BY ord) AS back FROM bench.noted) AS s WHERE back"
         ),
     )
     if (effects, distinct, swapped) != (rows, rows, 0):

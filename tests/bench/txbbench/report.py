@@ -9,10 +9,11 @@ import statistics
 class Figure:
     """One line of the table: the samples of ours and, if there is one, of the bare loop beside it."""
 
-    def __init__(self, name, unit, samples, target=None, bare=None, most=None, note=""):
+    def __init__(self, name, unit, samples, target=None, bare=None, most=None, least_ratio=None, note=""):
         self.name, self.unit, self.samples, self.bare, self.note = name, unit, list(samples), list(bare or []), note
         self.target = target  # at least
-        self.most = most  # at most; a figure has one of the two or none
+        self.most = most  # at most
+        self.least_ratio = least_ratio  # to what is beside it; a figure has one of the three or none
 
     @property
     def median(self):
@@ -31,6 +32,8 @@ class Figure:
     def reached(self):
         if self.target is not None:
             return self.median >= self.target
+        if self.least_ratio is not None:
+            return self.ratio >= self.least_ratio
         return None if self.most is None else self.median <= self.most
 
     def as_object(self):
@@ -44,6 +47,7 @@ class Figure:
             "ratio": self.ratio,
             "at_least": self.target,
             "at_most": self.most,
+            "ratio_at_least": self.least_ratio,
             "reached": self.reached,
             "note": self.note,
         }
@@ -61,6 +65,8 @@ def number(value):
 def _goal(figure):
     if figure.target is not None:
         return f">= {number(figure.target)}"
+    if figure.least_ratio is not None:
+        return f"ratio {number(figure.least_ratio)}"
     return f"<= {number(figure.most)}" if figure.most is not None else "-"
 
 
