@@ -96,6 +96,19 @@ BEGIN
 END
 $$;
 
+-- One in a thousand, each of a key of its own.
+CREATE FUNCTION bench.apply_few_bad(m txb.message) RETURNS txb.outcome LANGUAGE plpgsql AS $$
+DECLARE
+  n bigint := convert_from(m.key, 'UTF8')::bigint;
+BEGIN
+  IF n % 1000 = 7 THEN
+    RAISE EXCEPTION 'account % is closed', n;
+  END IF;
+  UPDATE bench.account SET balance = balance + 1 WHERE id = n % 10000;
+  RETURN txb.ok();
+END
+$$;
+
 -- What the bare loops need.
 CREATE SCHEMA bare;
 CREATE TABLE bare.inbox (message_id uuid PRIMARY KEY);

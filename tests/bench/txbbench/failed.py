@@ -12,6 +12,7 @@ from txbbench.report import Figure
 KEYS = 1000
 BAD = 50_000  # which one is the only bad one; its key is 0
 BAD_PERCENT = 5
+FEW = 1000
 LOOKS = 100
 
 
@@ -156,10 +157,13 @@ def _many_bad(place, options):
     bad = messages * BAD_PERCENT // 100
     topic = fill_topic(place, messages, messages)
     template = place.migrated(place.fresh("target"))
-    rates, beside, listing, retried = [], [], [], []
+    rates, few, beside, listing, retried = [], [], [], [], []
     for _ in range(options.runs):
         rate, database = _consume(place, template, topic, messages, "bench.apply_none_bad", 0)
         beside.append(rate)
+        place.postgres.drop_database(database)
+        rate, database = _consume(place, template, topic, messages, "bench.apply_few_bad", messages // FEW)
+        few.append(rate)
         place.postgres.drop_database(database)
         rate, database = _consume(place, template, topic, messages, "bench.apply_some_bad", bad)
         rates.append(rate)
@@ -169,6 +173,10 @@ def _many_bad(place, options):
     place.postgres.drop_database(template)
     place.kafka.delete_topic(topic)
     return [
+        Figure(
+            f"worker, one in {FEW:,} failing", "messages/s", few, bare=beside,
+            note=f"{messages:,} messages, each of a key of its own, so that nearly every batch has one that fails; beside: another handler that fails for none",
+        ),
         Figure(
             f"worker, {BAD_PERCENT} % failing in three ways", "messages/s", rates, bare=beside,
             note=f"{messages:,} messages, each of a key of its own; beside: another handler that fails for none",
