@@ -81,7 +81,7 @@ static enum txb_rc tell(const struct txb_cli *cli, json_t *event, const char *id
   } else {
     struct txb_buffer line;
     txb_buffer_init(&line);
-    txb_saga_view_event(event, &line);
+    txb_saga_view_event(event, NULL, &line);
     txb_buffer_add_text(&line, "\n");
     txb_print_buffer(&line);
     txb_buffer_fini(&line);

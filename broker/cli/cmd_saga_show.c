@@ -26,7 +26,7 @@ static void tell_new(const struct txb_cli *cli, const struct txb_saga_shown *sho
       txb_failed_print_json(cli, event);
     } else if (cli->output == TXB_OUTPUT_TEXT) {
       txb_buffer_init(&line);
-      txb_saga_view_event(event, &line);
+      txb_saga_view_event(event, n > 0 ? json_array_get(shown->events, n - 1) : NULL, &line);
       txb_buffer_add_text(&line, "\n");
       txb_print_buffer(&line);
       txb_buffer_fini(&line);

@@ -3,6 +3,7 @@
  *   saga_options.c     the options, for the table, and JSON that comes with them
  *   saga_store.c       what the coordinator's database is asked
  *   saga_nested.c      steps that are sagas
+ *   saga_replay.c      its states and times, which follow from its events
  *   saga_view.c        one saga for people: its timeline, its drawing with states
  *   cmd_saga_deploy.c, cmd_saga_start.c (and wait), cmd_saga_list.c, cmd_saga_show.c, cmd_saga_decide.c, cmd_saga_locks.c,
  *   cmd_saga_states.c
@@ -56,13 +57,18 @@ enum txb_rc txb_saga_check_nested(struct txb_pg *pg, const char *file_name, stru
 enum txb_rc txb_saga_pin(struct txb_saga_definition *definition, struct txb_slice pins,
                          struct txb_error *err) TXB_MUST_CHECK;
 
-/* ---- one saga for people (saga_view.c) ---- */
-/* Adds "state" where it has not ended, and "steps", by replaying its events. */
+/* ---- what follows from its events (saga_replay.c) ---- */
+/* Adds "state" where it has not ended, "steps" with how often something was sent for them and how long that took, and
+ * "next_timer"; to events "took_ms" where they are a step's outcome, "timer_ms" where they set the timer (since the start),
+ * "late_ms" where it came. By replaying them. */
 enum txb_rc txb_saga_view_states(struct txb_saga_shown *shown, struct txb_error *err) TXB_MUST_CHECK;
+
+/* ---- one saga for people (saga_view.c) ---- */
 enum txb_rc txb_saga_view_print(const struct txb_cli *cli, const struct txb_saga_shown *shown,
                                 struct txb_error *err) TXB_MUST_CHECK;
-/* One line for an event. */
-void txb_saga_view_event(const json_t *event, struct txb_buffer *out);
+/* An event in one line, or two: the message's id has its own where it does not fit. before: the event told before it, NULL: none;
+ * the id of a message that has been told is not repeated. */
+void txb_saga_view_event(const json_t *event, const json_t *before, struct txb_buffer *out);
 
 int txb_cmd_saga_deploy(struct txb_cli *cli);
 int txb_cmd_saga_start(struct txb_cli *cli);

@@ -668,20 +668,25 @@ static bool can_turn_back(const struct txb_saga_instance *i) {
   return txb_saga_turn_back(&i->definition->rules, &tried, NULL, &ignored);
 }
 
-static int64_t first_due(const struct txb_saga_instance *i) {
+int64_t txb_saga_instance_due(const struct txb_saga_instance *i, int *rule_out) {
   int64_t first = 0;
+  *rule_out = -1;
   for (int rule = 0; rule < i->definition->rules.count; rule++)
-    if (waits(i->state.steps[rule].state) && i->due_us[rule] != 0 && (first == 0 || i->due_us[rule] < first))
+    if (waits(i->state.steps[rule].state) && i->due_us[rule] != 0 && (first == 0 || i->due_us[rule] < first)) {
       first = i->due_us[rule];
+      *rule_out = rule;
+    }
   if (i->deadline_us <= i->fired_us || (first != 0 && first <= i->deadline_us) || !can_turn_back(i))
     return first;
+  *rule_out = -1;
   return i->deadline_us;
 }
 
 void txb_saga_instance_settle(struct txb_saga_instance *instance, struct txb_saga_ledger *ledger) {
   if (instance->last_entry == 0 || instance->ended)
     return;
-  int64_t due = first_due(instance);
+  int rule;
+  int64_t due = txb_saga_instance_due(instance, &rule);
   if (due == 0 || (instance->timer_us != 0 && instance->timer_us <= due))
     return;
   ledger->entries[instance->last_entry - 1].timer_us = instance->timer_us = due;

@@ -229,6 +229,10 @@ enum txb_rc txb_saga_take_back_output(struct txb_saga_ledger *ledger, size_t ent
  * is set to. */
 void txb_saga_instance_settle(struct txb_saga_instance *instance, struct txb_saga_ledger *ledger);
 
+/* What is due first, whether the timer is set to it or will be; 0: nothing. rule_out: whose answer or pause, -1: the saga's
+ * deadline. */
+int64_t txb_saga_instance_due(const struct txb_saga_instance *instance, int *rule_out);
+
 /* The rule that a step's name in a message or an entry means; -1: none. */
 int txb_saga_rule_of(const struct txb_saga_definition *definition, struct txb_slice step);
 void txb_saga_rule_text(const struct txb_saga_definition *definition, int rule, char out[TXB_SAGA_STEP_TEXT_SIZE]);
