@@ -8,6 +8,7 @@ install(TARGETS txbroker RUNTIME DESTINATION "${CMAKE_INSTALL_BINDIR}")
 install(TARGETS txbroker_shared txbroker_static EXPORT txbrokerTargets
   LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}" ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}")
 install(DIRECTORY include/txbroker DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}" FILES_MATCHING PATTERN "*.h")
+install(FILES schemas/json/saga.schema.json DESTINATION "${CMAKE_INSTALL_DATADIR}/txbroker")
 install(EXPORT txbrokerTargets NAMESPACE txbroker:: DESTINATION "${txb_cmake_dir}")
 
 configure_package_config_file(cmake/txbrokerConfig.cmake.in "${PROJECT_BINARY_DIR}/txbrokerConfig.cmake"

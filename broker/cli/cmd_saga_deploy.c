@@ -7,35 +7,14 @@
 #include "broker/saga/drawing.h"
 #include "broker/saga/nested.h"
 #include "cli_sql.h"
-#include "common/kafka_inspect.h"
 
 static const struct txb_pg_statement deploy_statement = {"cli_saga_deploy", txb_text_cli_saga_deploy};
 
-#define REFUSE(err, ...) TXB_FAIL_FROM((err), TXB_REFUSED, TXB_ORIGIN_USAGE, __VA_ARGS__)
-#define CONNECT_MS       10000
-
-/* Commands to a topic that nobody made would wait for ever. Without brokers nobody can be asked. */
-static enum txb_rc check_topics(const struct txb_cli *cli, const struct txb_saga_definition *d, struct txb_error *err) {
-  struct txb_kafka_inspect *kafka = NULL;
-  struct txb_kafka_cluster cluster = txb_cli_cluster(cli, "txbroker-deploy");
-  if (cli->settings.kafka.brokers == NULL) {
-    txb_say("without brokers (--brokers, kafka.brokers) whether its topics are there was not looked at");
-    return TXB_OK;
-  }
-  TXB_TRY(txb_kafka_inspect_open(&cluster, CONNECT_MS, &kafka, err));
-  enum txb_rc rc = TXB_OK;
-  for (int i = 0; rc == TXB_OK && i < d->count; i++) {
-    int partitions = 0;
-    if (d->steps[i].topic == NULL)
-      continue;
-    rc = txb_kafka_inspect_partitions(kafka, d->steps[i].topic, &partitions, err);
-    if (rc == TXB_OK && partitions < 0)
-      rc = REFUSE(err, "steps[%d].topic: there is no topic %s at %s; create it, or correct the definition", i,
-                  d->steps[i].topic, cli->settings.kafka.brokers);
-  }
-  txb_kafka_inspect_close(kafka);
-  return rc;
-}
+struct deployment {
+  struct txb_json_document document;
+  struct txb_saga_definition *definition;
+  bool dry, is_new, looked_at_all;
+};
 
 /* As the configuration says; NULL: it does not, and the coordinator will. */
 static const char *coordinator_topic(const struct txb_cli *cli) {
@@ -73,59 +52,83 @@ static enum txb_rc keep_with(struct txb_cli *cli, struct txb_pg *pg, const struc
   return rc;
 }
 
-static enum txb_rc keep(struct txb_cli *cli, const char *file_name, struct txb_saga_definition *d,
-                        struct txb_slice text, bool *new_out, struct txb_error *err) {
+/* Without brokers nobody can be asked. */
+static enum txb_rc check_topics(const struct txb_cli *cli, struct deployment *d, struct txb_error *err) {
+  if (cli->settings.kafka.brokers != NULL)
+    return txb_saga_check_topics(cli, &d->document, d->definition, err);
+  d->looked_at_all = false;
+  txb_say("without brokers (--brokers, kafka.brokers) whether its topics are there was not looked at");
+  return TXB_OK;
+}
+
+static enum txb_rc check_and_keep(struct txb_cli *cli, struct txb_pg *pg, struct deployment *d, struct txb_error *err) {
+  TXB_TRY(txb_saga_check_database(pg, &d->document, d->definition, coordinator_topic(cli), err));
+  TXB_TRY(txb_saga_check_nested(pg, d->document.name, d->document.text, d->definition, err));
+  return d->dry ? TXB_OK : keep_with(cli, pg, d->definition, d->document.text, &d->is_new, err);
+}
+
+/* A dry run does with what it is given, and says what it could not look at. */
+static enum txb_rc keep(struct txb_cli *cli, struct deployment *d, struct txb_error *err) {
   struct txb_pg *pg = NULL;
+  struct txb_error ignored;
+  const char *uri;
+  if (d->dry && txb_saga_database(cli, &uri, &ignored) != TXB_OK) {
+    d->looked_at_all = false;
+    txb_say("without the coordinator's database (--database URI) its input and output schemas, whether a topic is the "
+            "coordinator's own, and whether sagas that are steps are deployed, and fit, was not looked at");
+    return TXB_OK;
+  }
   TXB_TRY(txb_saga_connect(cli, -1, &pg, err));
-  enum txb_rc rc = txb_saga_check_nested(pg, file_name, text, d, err);
-  if (rc == TXB_OK)
-    rc = keep_with(cli, pg, d, text, new_out, err);
+  enum txb_rc rc = check_and_keep(cli, pg, d, err);
   txb_pg_close(pg);
   return rc;
 }
 
-static enum txb_rc print(const struct txb_cli *cli, const struct txb_saga_definition *d, bool dry, bool is_new,
-                         struct txb_error *err) {
+static const char *outcome(const struct deployment *d) {
+  if (d->dry)
+    return d->looked_at_all ? "it can be deployed" : "nothing stands against it, as far as it was looked at";
+  return d->is_new ? "deployed: starts take this version from now on, if it is the highest"
+                   : "it was deployed already, word for word";
+}
+
+static enum txb_rc print(const struct txb_cli *cli, const struct deployment *d, struct txb_error *err) {
   struct txb_buffer b TXB_CLEANUP(txb_buffer_fini);
   enum txb_saga_drawing how = TXB_SAGA_DRAWING_TEXT;
   const char *format = txb_args_text(&cli->args, "format");
   txb_buffer_init(&b);
   if (cli->output != TXB_OUTPUT_TEXT) {
-    json_t *document = json_pack("{s:s, s:i, s:i, s:b, s:b}", "name", d->name, "version", (int)d->version, "steps",
-                                 d->count, "deployed", !dry, "new", is_new);
+    json_t *document = json_pack("{s:s, s:i, s:i, s:b, s:b, s:b}", "name", d->definition->name, "version",
+                                 (int)d->definition->version, "steps", d->definition->count, "deployed", !d->dry, "new",
+                                 d->is_new, "looked_at_all", d->looked_at_all);
     txb_failed_print_json(cli, document);
     json_decref(document);
     return TXB_OK;
   }
   if (format != NULL)
     (void)txb_saga_drawing_of(format, &how);
-  TXB_TRY(txb_saga_draw(d, how, NULL, &b, err));
+  TXB_TRY(txb_saga_draw(d->definition, how, NULL, &b, err));
   TXB_TRY(txb_buffer_check(&b, err));
   txb_print_buffer(&b);
   if (how == TXB_SAGA_DRAWING_TEXT)
-    txb_print("\n%s\n", dry      ? "it can be deployed"
-                        : is_new ? "deployed: starts take this version from now on, if it is the highest"
-                                 : "it was deployed already, word for word");
+    txb_print("\n%s\n", outcome(d));
   return TXB_OK;
 }
 
 static enum txb_rc deploy(struct txb_cli *cli, struct txb_error *err) {
   struct txb_buffer text TXB_CLEANUP(txb_buffer_fini);
-  struct txb_saga_definition *d = NULL;
   const char *path = cli->args.operands[0];
-  bool dry = txb_args_has(&cli->args, "dry-run"), is_new = false;
+  struct deployment d = {.dry = txb_args_has(&cli->args, "dry-run"), .looked_at_all = true};
   txb_buffer_init(&text);
   TXB_TRY(txb_input_read(path, TXB_SAGA_DEFINITION_SIZE_MAX, &text, err));
-  const char *file_name = strcmp(path, "-") == 0 ? "standard input" : path;
-  TXB_TRY(txb_saga_definition_parse(file_name, txb_slice_of(text.data, text.size), &d, err));
-  enum txb_rc rc = dry ? TXB_OK : check_topics(cli, d, err);
-  if (dry && txb_saga_has_nested(d))
-    txb_say("with --dry-run whether the sagas in it are deployed, and fit, was not looked at");
-  if (rc == TXB_OK && !dry)
-    rc = keep(cli, file_name, d, txb_slice_of(text.data, text.size), &is_new, err);
+  d.document =
+      (struct txb_json_document){strcmp(path, "-") == 0 ? "standard input" : path, txb_slice_of(text.data, text.size)};
+  TXB_TRY(txb_saga_definition_parse_new(d.document.name, d.document.text, &d.definition, err));
+  enum txb_rc rc = check_topics(cli, &d, err);
   if (rc == TXB_OK)
-    rc = print(cli, d, dry, is_new, err);
-  txb_saga_definition_free(d);
+    rc = keep(cli, &d, err);
+  if (rc == TXB_OK)
+    rc = print(cli, &d, err);
+  txb_saga_definition_free(d.definition);
   return rc;
 }
 

@@ -123,7 +123,8 @@ static const struct txb_option demo_options[] = {
 const struct txb_family txb_families[] = {
     {"failed", "failed messages: list, show, retry, edit, discard, copy, jobs, resume, cancel, states"},
     {"replay", "replay jobs: plan, start, list, show, pause, resume, cancel, rate, states"},
-    {"saga", "distributed transactions: deploy, start, wait, list, show, retry, edit, skip, mark, cancel, states"},
+    {"saga",
+     "distributed transactions: deploy, start, wait, list, show, retry, edit, skip, mark, cancel, locks, states"},
     {"audit", "who decided what"},
     {NULL, NULL},
 };
@@ -437,10 +438,12 @@ const struct txb_command txb_commands[] = {
      .summary = "check a saga's definition, draw it, and keep it",
      .options = txb_saga_deploy_options,
      .run = txb_cmd_saga_deploy,
-     .details = "Refuses what can't be run safely, and says the line and why: a cycle, a step that can be compensated "
-                "behind one that can't, an input that reads what may not be there, a topic that does not exist, a "
-                "step that is a saga which is not deployed, or can't be undone where it has to be. A version is "
-                "deployed once; running sagas stay on the version that they began with. FILE may be -.",
+     .details =
+         "Refuses what can't be run safely, and says the line and why: a cycle, a step that can be compensated "
+         "behind one that can't, an input that reads what may not be there, a topic that does not exist or is the "
+         "coordinator's own, a schema with what is not checked, a step that is a saga which is not deployed, or "
+         "can't be undone where it has to be. With --dry-run what there is no server for is said. A version is "
+         "deployed once; running sagas stay on the version that they began with. FILE may be -.",
      .examples = "  txbroker saga deploy trip.json --dry-run\n"
                  "  txbroker --config txbroker.json saga deploy trip.json\n"},
     {.name = "saga start",

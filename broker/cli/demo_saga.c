@@ -100,7 +100,7 @@ static enum txb_rc deploy(const struct trips *t, struct txb_error *err) {
   txb_pg_add_text(&params, txb_slice_text(NULL));
   txb_pg_add_text(&params, txb_slice_text(t->topic[AGENCY]));
   txb_pg_add_text(&params, txb_slice_text("demo"));
-  enum txb_rc rc = txb_saga_definition_parse("trip.json", txb_slice_text(text), &read, err);
+  enum txb_rc rc = txb_saga_definition_parse_new("trip.json", txb_slice_text(text), &read, err);
   if (rc == TXB_OK)
     rc = txb_pg_query(t->db[AGENCY]->pg, &deploy_statement, &params, NULL, err);
   txb_pg_params_fini(&params);

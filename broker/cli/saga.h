@@ -2,6 +2,7 @@
  *
  *   saga_options.c     the options, for the table, and JSON that comes with them
  *   saga_store.c       what the coordinator's database is asked
+ *   saga_check.c       what a definition needs of servers
  *   saga_nested.c      steps that are sagas
  *   saga_replay.c      its states and times, which follow from its events
  *   saga_view.c        one saga for people: its timeline, its drawing with states
@@ -13,6 +14,7 @@
 
 #include "broker/cli/failed.h"
 #include "broker/saga/instance.h"
+#include "common/json_place.h"
 
 extern const struct txb_option txb_saga_deploy_options[], txb_saga_start_options[], txb_saga_wait_options[],
     txb_saga_list_options[], txb_saga_show_options[], txb_saga_retry_options[], txb_saga_mark_options[],
@@ -48,6 +50,19 @@ struct txb_saga_shown {
 enum txb_rc txb_saga_show(struct txb_pg *pg, const struct txb_uuid *id, struct txb_saga_shown *out,
                           struct txb_error *err) TXB_MUST_CHECK;
 void txb_saga_shown_fini(struct txb_saga_shown *shown);
+
+/* ---- what a definition needs of servers (saga_check.c) ---- */
+/* TXB_REFUSED (usage): file, line and place, then what is wrong with it. */
+enum txb_rc txb_saga_refuse_at(const struct txb_json_document *document, const struct txb_json_step *path, size_t depth,
+                               struct txb_error *err, const char *fmt, ...) TXB_PRINTF(5, 6);
+/* Whether its topics are there; there must be brokers. TXB_REFUSED (usage): one is not. */
+enum txb_rc txb_saga_check_topics(const struct txb_cli *cli, const struct txb_json_document *document,
+                                  const struct txb_saga_definition *definition, struct txb_error *err) TXB_MUST_CHECK;
+/* Whether the coordinator's database can check its schemas, and no topic is the coordinator's own. coordinator_topic: as the
+ * configuration has it; NULL: it has none. TXB_REFUSED (usage). */
+enum txb_rc txb_saga_check_database(struct txb_pg *pg, const struct txb_json_document *document,
+                                    const struct txb_saga_definition *definition, const char *coordinator_topic,
+                                    struct txb_error *err) TXB_MUST_CHECK;
 
 /* ---- steps that are sagas (saga_nested.c) ---- */
 /* Whether they are deployed and fit, and fills in their versions. TXB_REFUSED (usage): by file and line, with what to do. */

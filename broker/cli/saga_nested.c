@@ -21,27 +21,18 @@ static enum txb_rc ask(struct txb_pg *pg, const char *name, int32_t version, str
   return txb_failed_ask(pg, &statement, &params, "txb_admin", out, err);
 }
 
-/* The place of a step's saga in the file, with its line. */
-static enum txb_rc refuse(const struct txb_json_document *document, int step, struct txb_error *err, const char *fmt,
-                          ...) TXB_PRINTF(4, 5);
-static enum txb_rc refuse(const struct txb_json_document *document, int step, struct txb_error *err, const char *fmt,
-                          ...) {
-  const struct txb_json_step path[] = {{.key = "steps"}, {.index = (size_t)step}, {.key = "saga"}};
-  char where[TXB_JSON_WHERE_SIZE], text[400];
-  va_list args;
-  va_start(args, fmt);
-  (void)vsnprintf(text, sizeof text, fmt, args);
-  va_end(args);
-  txb_json_describe(document, path, TXB_ARRAY_SIZE(path), where);
-  return TXB_FAIL_FROM(err, TXB_REFUSED, TXB_ORIGIN_USAGE, "%s: %s", where, text);
-}
+/* With the place of a step's saga in the file, and its line. */
+#define REFUSE(document, step, err, ...)                                                                               \
+  txb_saga_refuse_at((document),                                                                                       \
+                     (const struct txb_json_step[]){{.key = "steps"}, {.index = (size_t)(step)}, {.key = "saga"}}, 3,  \
+                     (err), __VA_ARGS__)
 
 /* What can be undone as a whole has only steps that can. Of sagas within it that was looked at when it was deployed. */
 static enum txb_rc check_kinds(const struct txb_json_document *document, int step,
                                const struct txb_saga_definition *inner, struct txb_error *err) {
   for (int i = 0; i < inner->count; i++)
     if (inner->steps[i].kind != TXB_SAGA_STEP_COMPENSATABLE)
-      return refuse(document, step, err,
+      return REFUSE(document, step, err,
                     "step %s of saga %s (version %" PRId32
                     ") is %s, and can't be undone for good; a compensatable step "
                     "needs a saga of compensatable steps only: make this step the pivot or retriable, or name another",
@@ -53,7 +44,7 @@ static enum txb_rc check_found(const struct txb_json_document *document, const s
                                const struct txb_pg_result *r, struct txb_error *err) {
   struct txb_saga_definition *inner = NULL;
   if (txb_pg_int4(r, 0, 2) >= TXB_SAGA_DEPTH_MAX)
-    return refuse(document, step, err,
+    return REFUSE(document, step, err,
                   "more than %d sagas would lie within each other; give the steps of one of them to the saga around it",
                   TXB_SAGA_DEPTH_MAX);
   if (d->steps[step].kind != TXB_SAGA_STEP_COMPENSATABLE)
@@ -70,11 +61,11 @@ static enum txb_rc check_step(struct txb_pg *pg, const struct txb_json_document 
   struct txb_saga_step_definition *s = &d->steps[step];
   TXB_TRY(ask(pg, s->nested, s->nested_version, &r, err));
   if (txb_pg_rows(r) == 0 && s->nested_version > 0)
-    return refuse(document, step, err,
+    return REFUSE(document, step, err,
                   "version %" PRId32 " of saga %s is not deployed; deploy it first, or name another version",
                   s->nested_version, s->nested);
   if (txb_pg_rows(r) == 0)
-    return refuse(document, step, err, "saga %s is not deployed; deploy it first, or correct its name", s->nested);
+    return REFUSE(document, step, err, "saga %s is not deployed; deploy it first, or correct its name", s->nested);
   TXB_TRY(check_found(document, d, step, r, err));
   s->nested_version = txb_pg_int4(r, 0, 0);
   return TXB_OK;

@@ -16,7 +16,9 @@ const struct txb_option txb_saga_deploy_options[] = {
      .value = "FORMAT",
      .choices = "text|dot|mermaid",
      .help = "How the plan is drawn (default text)."},
-    {.name = "dry-run", .help = "Only checks the file and draws it; connects to nothing."},
+    {.name = "dry-run",
+     .help =
+         "Keeps nothing: checks the file and draws it. Asks brokers and database if they are given, as without it."},
     END,
 };
 

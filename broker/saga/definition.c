@@ -69,9 +69,9 @@ void txb_saga_leave(struct txb_saga_reader *r) {
 
 /* ---- the whole --------------------------------------------------------------------------------------------- */
 
-static enum txb_rc read_all(const char *file_name, struct txb_slice text, struct txb_saga_definition *d,
+static enum txb_rc read_all(const char *file_name, struct txb_slice text, bool is_new, struct txb_saga_definition *d,
                             struct txb_error *err) {
-  struct txb_saga_reader r = {.document = {file_name, text}, .definition = d};
+  struct txb_saga_reader r = {.document = {file_name, text}, .definition = d, .is_new = is_new};
   TXB_TRY(txb_json_parse(&r.document, &d->root, err));
   txb_saga_read_definition(&r);
   txb_saga_read_graph(&r);
@@ -83,20 +83,30 @@ static enum txb_rc read_all(const char *file_name, struct txb_slice text, struct
   return TXB_REFUSED;
 }
 
-enum txb_rc txb_saga_definition_parse(const char *file_name, struct txb_slice text, struct txb_saga_definition **out,
-                                      struct txb_error *err) {
+static enum txb_rc parse(const char *file_name, struct txb_slice text, bool is_new, struct txb_saga_definition **out,
+                         struct txb_error *err) {
   if (text.size > TXB_SAGA_DEFINITION_SIZE_MAX)
     return TXB_FAIL_FROM(err, TXB_REFUSED, TXB_ORIGIN_USAGE,
                          "%s: %zu bytes are more than a saga's definition can have (%d)", file_name, text.size,
                          TXB_SAGA_DEFINITION_SIZE_MAX);
   void *memory;
   TXB_TRY(txb_alloc(sizeof(struct txb_saga_definition), &memory, err));
-  enum txb_rc rc = read_all(file_name, text, memory, err);
+  enum txb_rc rc = read_all(file_name, text, is_new, memory, err);
   if (rc == TXB_OK)
     *out = memory;
   else
     txb_saga_definition_free(memory);
   return rc;
+}
+
+enum txb_rc txb_saga_definition_parse(const char *file_name, struct txb_slice text, struct txb_saga_definition **out,
+                                      struct txb_error *err) {
+  return parse(file_name, text, false, out, err);
+}
+
+enum txb_rc txb_saga_definition_parse_new(const char *file_name, struct txb_slice text,
+                                          struct txb_saga_definition **out, struct txb_error *err) {
+  return parse(file_name, text, true, out, err);
 }
 
 void txb_saga_definition_free(struct txb_saga_definition *definition) {

@@ -92,6 +92,11 @@ struct txb_saga_definition {
  * TXB_FATAL: no memory. */
 enum txb_rc txb_saga_definition_parse(const char *file_name, struct txb_slice text, struct txb_saga_definition **out,
                                       struct txb_error *err) TXB_MUST_CHECK;
+/* The same for one that is yet to be deployed, of which more is asked: what is sent when there is no way back (compensation,
+ * cancel, confirm, a retriable step) must not read what the saga may have begun without, for then it could never be sent. One that
+ * was deployed before that was asked stays readable, since instances may run on it. */
+enum txb_rc txb_saga_definition_parse_new(const char *file_name, struct txb_slice text,
+                                          struct txb_saga_definition **out, struct txb_error *err) TXB_MUST_CHECK;
 void txb_saga_definition_free(struct txb_saga_definition *definition); /* NULL is fine */
 
 /* The number of the step of that name, -1: there is none. */

@@ -215,10 +215,47 @@ static enum txb_rc refuse_unknown(const struct use *use, const struct txb_saga_r
                   (const char *)ref->path.data, name, nearest_step(use->r, name, hint));
 }
 
+/* Past the pivot, and on the way back, a command that can't be made leaves the saga stuck: nothing else can be done in its place.
+ * Any other step is refused then, and the saga turns back. */
+static bool must_be_made(const struct use *use) {
+  switch (use->of) {
+  case UNDO:
+  case CONFIRM:
+    return true;
+  case ACTION:
+    return use->r->definition->steps[use->step].kind == TXB_SAGA_STEP_RETRIABLE;
+  case OUTPUT:
+  case LOCK:
+    break;
+  }
+  return false;
+}
+
+/* What a saga has from its start: whether it is sure to be there. */
+static enum txb_rc check_start(const struct use *use, const struct txb_saga_reference *ref, struct txb_error *err) {
+  char why[TXB_SAGA_WHY_SIZE];
+  if (!use->r->is_new || ref->optional || ref->tested || !must_be_made(use))
+    return TXB_OK;
+  int size = txb_saga_path_shown(ref);
+  const char *path = (const char *)ref->path.data;
+  if (ref->root == TXB_SAGA_FROM_INPUT && !txb_saga_input_has(use->r->definition->input, ref, why))
+    return TXB_FAIL(
+        err, TXB_REFUSED,
+        "%.*s may be absent (%s), and the saga would be stuck here, where it can't go back; make it required "
+        "in the schema of the input, or write %.*s?",
+        size, path, why, size, path);
+  if (ref->root == TXB_SAGA_FROM_SAGA && txb_slice_equal(ref->path, txb_slice_text("saga.key")))
+    return TXB_FAIL(
+        err, TXB_REFUSED,
+        "saga.key may be absent (a saga may be started without one), and the saga would be stuck here, where "
+        "it can't go back; write saga.key?");
+  return TXB_OK;
+}
+
 static enum txb_rc check_reference(void *arg, const struct txb_saga_reference *ref, struct txb_error *err) {
   const struct use *use = arg;
   if (ref->root != TXB_SAGA_FROM_STEP)
-    return TXB_OK;
+    return check_start(use, ref, err);
   if (use->of == LOCK)
     return TXB_FAIL(err, TXB_REFUSED, "%.*s: locks are taken at the start, before any step; read input or saga",
                     txb_saga_path_shown(ref), (const char *)ref->path.data);

@@ -3,9 +3,13 @@
 #define TXB_BROKER_SAGA_DEFINITION_INTERNAL_H
 
 #include "broker/saga/definition.h"
+#include "broker/saga/expression.h"
 #include "common/json_place.h"
 
-enum { TXB_SAGA_PATH_MAX = 60 };
+enum {
+  TXB_SAGA_PATH_MAX = 60,
+  TXB_SAGA_WHY_SIZE = 200,
+};
 
 /* Goes through a definition and keeps the problem that stands first in the file. */
 struct txb_saga_reader {
@@ -16,6 +20,7 @@ struct txb_saga_reader {
   struct txb_saga_step_definition *step; /* at hand */
   struct txb_saga_operation *operation;  /* at hand */
   uint64_t kinds_known;                  /* bit n: the kind of step n could be read */
+  bool is_new;                           /* it is yet to be deployed: see txb_saga_definition_parse_new */
   bool names_broken;                     /* not all steps' names can be read: whether there is a step isn't known */
   bool graph_broken;                     /* the steps' names, kinds or order can't be read */
   int problems;
@@ -38,5 +43,8 @@ void txb_saga_read_definition(struct txb_saga_reader *r);
 void txb_saga_read_graph(struct txb_saga_reader *r);
 /* What templates and conditions read. */
 void txb_saga_read_references(struct txb_saga_reader *r);
+/* Whether every input that the schema (NULL: there is none) lets pass holds what a path into the input leads to; false: `why` says
+ * what is lacking. */
+bool txb_saga_input_has(const json_t *schema, const struct txb_saga_reference *reference, char why[TXB_SAGA_WHY_SIZE]);
 
 #endif

@@ -29,6 +29,7 @@
 enum {
   TXB_SAGA_CONDITION_SIZE_MAX = 4000, /* bytes */
   TXB_SAGA_CONDITION_DEPTH_MAX = 32,  /* parentheses and nots within each other */
+  TXB_SAGA_WORD_SIZE_MAX = 200,       /* bytes of a field's name */
 };
 
 enum txb_saga_root {
@@ -43,6 +44,7 @@ struct txb_saga_reference {
   struct txb_slice path; /* as written, without the "?" */
   struct txb_slice step; /* whose output, else absent */
   bool optional;         /* with "?" */
+  bool tested;           /* alone in a condition, which may be about whether it is there at all */
 };
 /* Told of each reference in the order of the text; what it returns other than TXB_OK ends the check. */
 typedef enum txb_rc (*txb_saga_visit)(void *arg, const struct txb_saga_reference *reference, struct txb_error *err);

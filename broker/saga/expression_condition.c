@@ -104,11 +104,16 @@ static enum txb_rc take_path(struct parser *p, bool decides, struct operand *out
         p, txb_saga_is_word(*p->at) ? problem : "a path, a number, a 'text', true, false, null, not or '(' is wanted");
   p->at = end;
   out->is_path = true;
-  if (p->visit != NULL)
-    TXB_TRY(p->visit(p->arg, &out->reference, p->err));
   if (decides)
     out->value = json_incref(txb_saga_path_follow(&out->reference, p->context));
   return TXB_OK;
+}
+
+static enum txb_rc tell(const struct parser *p, struct operand *o, bool tested) {
+  if (!o->is_path || p->visit == NULL)
+    return TXB_OK;
+  o->reference.tested = tested;
+  return p->visit(p->arg, &o->reference, p->err);
 }
 
 static enum txb_rc take_operand(struct parser *p, bool decides, struct operand *out) {
@@ -231,6 +236,8 @@ static enum txb_rc decide_alone(const struct parser *p, const struct operand *o,
 static enum txb_rc compare_with(struct parser *p, struct operand *left, enum comparison how, bool decides, bool *out) {
   struct operand right;
   enum txb_rc rc = take_operand(p, decides, &right);
+  if (rc == TXB_OK)
+    rc = tell(p, &right, false);
   if (rc == TXB_OK && decides)
     rc = settle(p, left);
   if (rc == TXB_OK && decides)
@@ -254,7 +261,9 @@ static enum txb_rc single(struct parser *p, bool decides, bool *out) {
   enum txb_rc rc = take_operand(p, decides, &left);
   if (rc == TXB_OK) {
     enum comparison how = take_operator(p);
-    rc = how == NONE ? decide_alone(p, &left, decides, out) : compare_with(p, &left, how, decides, out);
+    rc = tell(p, &left, how == NONE);
+    if (rc == TXB_OK)
+      rc = how == NONE ? decide_alone(p, &left, decides, out) : compare_with(p, &left, how, decides, out);
   }
   json_decref(left.value);
   return rc;

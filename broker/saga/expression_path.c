@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-enum { INDEX_DIGITS_MAX = 9, WORD_SIZE_MAX = 200, PATH_SHOWN_MAX = 100 };
+enum { INDEX_DIGITS_MAX = 9, WORD_SIZE_MAX = TXB_SAGA_WORD_SIZE_MAX, PATH_SHOWN_MAX = 100 };
 
 static bool is_digit(char c) {
   return c >= '0' && c <= '9';

@@ -121,6 +121,38 @@ def test_a_schema_that_would_not_be_checked_or_cannot_be_is_not_deployed(db):
     assert db.root.one("SELECT count(*) FROM txb.saga_definition") == 0
 
 
+OWN = "is the coordinator's own topic"
+
+
+def test_a_definition_with_the_coordinator_s_own_topic_is_not_deployed(db):
+    """Commands and ends in there belong to no saga."""
+    steps = json.dumps({"steps": [{"topic": "flights"}, {"topic": "coordinator"}]})
+    ends = json.dumps({"steps": [{"topic": "flights"}], "reply_topic": "coordinator"})
+    with refused("22023", f"saga order: steps[1].topic: coordinator {OWN}", "Name the topic that the participant's group reads."):
+        deploy(db, body=steps)
+    with refused("22023", f"saga order: reply_topic: coordinator {OWN}", "Name a topic that whoever waits for the end reads"):
+        deploy(db, body=ends)
+    assert db.root.one("SELECT count(*) FROM txb.saga_definition") == 0
+    # Its own word counts as well as that of whoever deploys.
+    db.session("worker").do("SELECT txb.saga_coordinator_set('coordinator')")
+    for topic in (None, "another"):
+        with refused("22023", OWN):
+            deploy(db, body=steps, topic=topic)
+    # What is there stays there.
+    db.session("worker").do("SELECT txb.saga_coordinator_set('elsewhere')")
+    assert deploy(db, body=steps, topic=None) is True
+    db.session("worker").do("SELECT txb.saga_coordinator_set('coordinator')")
+    assert deploy(db, body=steps, topic=None) is False
+
+
+def test_what_stands_against_a_definition_can_be_asked_before(db):
+    ask, admin = "SELECT problem FROM txb.saga_problem(%s::jsonb, %s)", db.session("admin")
+    assert admin.one(ask, BODY, "coordinator") is None
+    assert admin.one(ask, json.dumps({"output_schema": {"type": "text"}}), None) == "output_schema.type can't be \"text\""
+    assert OWN in admin.one(ask, json.dumps({"steps": [{"topic": "sagas"}]}), "sagas")
+    assert admin.one(ask, json.dumps({"steps": [{"topic": "sagas"}]}), None) is None
+
+
 @pytest.mark.parametrize("more", [{"deadline_ms": 0}, {"deadline_ms": 1 << 62}, {"reply_topic": "a b"}, {"name": "Order"}])
 def test_what_a_definition_says_for_its_instances_is_checked(db, more):
     with refused("23514"):

@@ -3,6 +3,7 @@
 TXB_BUILD names the build directory that is installed from, TXB_CC the compiler.
 """
 
+import json
 import os
 import re
 import shutil
@@ -58,6 +59,8 @@ def test_everything_is_installed(installed, libdir):
         assert (installed / name).is_file(), name
     for name in ["man/man1/txbroker.1", "bash-completion/completions/txbroker", "zsh/site-functions/_txbroker", "fish/vendor_completions.d/txbroker.fish"]:
         assert (installed / "share" / name).stat().st_size > 100, name
+    schema = json.loads((installed / "share/txbroker/saga.schema.json").read_text())
+    assert schema["$id"] == "urn:txbroker:schema:saga:1"
     for name in ["libtxbroker.so", "libtxbroker.so.0", "libtxbroker.a", "pkgconfig/txbroker.pc", "cmake/txbroker/txbrokerConfig.cmake"]:
         assert (libdir / name).exists(), name
 

@@ -375,6 +375,13 @@ UNSAFE = {
     "no topic": (without(0, "topic"), "topic is missing"),
     "a topic that is no name": (changed(topic="a b"), "steps[0].topic: the name of a topic"),
     "a topic that is not there": (changed(topic="nowhere.at.all"), "steps[0].topic: there is no topic nowhere.at.all at"),
+    "a topic for its end that is not there": (whole(reply_topic="nowhere.at.all"), "reply_topic: there is no topic nowhere.at.all at"),
+    "a topic that is the coordinator's": (lambda d: d["steps"][0].update(topic=d["steps"][0]["topic"].replace(".flight", ".sagas")),
+                                          "sagas is the coordinator's own topic, where a command reaches no participant"),
+    "an end told to the coordinator": (lambda d: d.update(reply_topic=d["steps"][0]["topic"].replace(".flight", ".sagas")),
+                                       "sagas is the coordinator's own topic, where the end of a saga reaches nobody"),
+    "a compensation that may lack what it reads": (changed(compensation={"type": "flight.cancel", "input": {"n": "{input.seat}"}}),
+                                                   "steps[0].compensation.input.n: input.seat may be absent (its schema does not require input.seat)"),
     "two of a name": (changed(name="hotel"), "is already named hotel"),
     "two pivots": (lambda d: d["steps"].append({**d["steps"][2], "name": "tip"}), "is a second pivot: there is one point of no return"),
     "compensatable behind the pivot": (swapped, "can't be compensated, and does not come after all steps that can"),
@@ -411,6 +418,42 @@ def test_a_definition_that_can_t_be_run_safely_is_not_deployed(what, travel):
     code, document, err = travel.deploy(definition)
     assert (code, document) == (USAGE, None) and UNSAFE[what][1] in one_line(err), f"exit {code}\n{err}"
     assert travel.query("SELECT 1 FROM txb.saga_definition WHERE name = 'unsafe'") == []
+
+
+AT_LINES = {
+    "input.properties.seat.type can't be \"strang\"": whole(input={"type": "object", "properties": {"a.b": {"type": "string"}, "seat": {"type": "strang"}}}),
+    "input.properties.a.b.type can't be \"strang\"": whole(input={"type": "object", "properties": {"a": {"type": "string"}, "a.b": {"type": "strang"}}}),
+    "output_schema.items.oneOf is not checked here": whole(output_schema={"items": {"oneOf": []}}),
+    "input.pattern can't be \"(\"": whole(input={"pattern": "("}),
+    "steps[0].topic: there is no topic nowhere.at.all": changed(topic="nowhere.at.all"),
+    "reply_topic: there is no topic nowhere.at.all": whole(reply_topic="nowhere.at.all"),
+    "steps[0].topic: {sagas} is the coordinator's own topic": lambda d: d["steps"][0].update(topic=d["steps"][0]["topic"].replace(".flight", ".sagas")),
+}
+
+
+@pytest.mark.parametrize("text", AT_LINES)
+def test_what_only_servers_know_is_told_by_line_by_a_dry_run_too(text, travel):
+    definition = travel.definition(name="unsafe")
+    AT_LINES[text](definition)
+    text, body = text.replace("{sagas}", travel.topic), json.dumps(definition, indent=1)
+    lines = [n for n, line in enumerate(body.split("\n"), 1) if any(word in line for word in ('"strang"', '"oneOf"', '"("', "nowhere.at.all", f'"{travel.topic}"'))]
+    assert len(lines) == 1, body
+    for more in ([], ["--dry-run"]):
+        code, out, err = travel.cli("saga", "deploy", *more, "-", stdin=body.encode())
+        assert (code, out) == (USAGE, "") and f"standard input:{lines[0]}: {text}" in one_line(err), f"exit {code}\n{err}"
+
+
+def test_a_dry_run_says_what_it_did_not_look_at(travel):
+    body = json.dumps(travel.definition(name="dry")).encode()
+    code, out, err = command("saga", "deploy", "-", "--dry-run", stdin=body)
+    assert code == 0 and out.endswith("\nnothing stands against it, as far as it was looked at\n"), out + err
+    assert "without brokers (--brokers, kafka.brokers) whether its topics are there was not looked at" in err
+    assert "without the coordinator's database (--database URI) its input and output schemas" in err
+    code, out, err = travel.cli("saga", "deploy", "-", "--dry-run", stdin=body)
+    assert (code, err) == (0, "") and out.endswith("\nit can be deployed\n"), out + err
+    code, document, err = travel.saga("deploy", "-", "--dry-run", stdin=body)
+    assert code == 0 and (document["deployed"], document["looked_at_all"]) == (False, True), err
+    assert travel.query("SELECT 1 FROM txb.saga_definition WHERE name = 'dry'") == []
 
 
 def test_a_version_is_deployed_once(travel):

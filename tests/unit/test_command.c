@@ -105,6 +105,22 @@ Test(command, values_are_held_to_what_the_table_says) {
             n == 10);
 }
 
+/* A word of a list "..., verb, ...". */
+static bool lists(const char *summary, const char *verb) {
+  const char *at = strstr(summary, verb);
+  size_t size = strlen(verb);
+  while (at != NULL && (at == summary || at[-1] != ' ' || strchr(", ", at[size]) == NULL))
+    at = strstr(at + 1, verb);
+  return at != NULL;
+}
+
+Test(command, a_family_s_line_names_its_verbs) {
+  for (const struct txb_family *f = txb_families; f->name != NULL; f++)
+    for (const struct txb_command *c = txb_commands; c->name != NULL && strchr(f->summary, ':') != NULL; c++)
+      if (txb_command_is_of(c, f->name))
+        cr_assert(lists(f->summary, txb_command_second(c)), "the line of %s does not name %s", f->name, c->name);
+}
+
 Test(command, the_tables_are_sound) {
   for (const struct txb_family *f = txb_families; f->name != NULL; f++) {
     size_t count = 0, leaders = 0;

@@ -455,6 +455,112 @@ Test(saga_definition, too_deep_a_template_is_refused) {
   refuses_with("\"for\": \"", deep, "nested too deep; a definition has at most 60 levels");
 }
 
+/* ---- what is asked of new ones only ---------------------------------------------------------------- */
+
+/* A saga of the schema, with {REFERENCE} in the compensation of its first step. */
+static const char *undone_with(const char *schema, const char *reference) {
+  static char text[2000];
+  (void)snprintf(text, sizeof text,
+                 "{\"name\": \"a\", \"version\": 1,\n%s%s%s"
+                 "\"steps\": [{\"name\": \"x\", \"topic\": \"t\", \"type\": \"y\", \"kind\": \"compensatable\",\n"
+                 "\"compensation\": {\"type\": \"z\", \"input\": {\"of\": \"{%s}\"}}}]}",
+                 schema != NULL ? "\"input\": " : "", schema != NULL ? schema : "", schema != NULL ? ",\n" : "",
+                 reference);
+  return text;
+}
+
+static enum txb_rc parse_new(const char *text) {
+  err.message[0] = '\0';
+  return txb_saga_definition_parse_new("trip.json", txb_slice_text(text), &d, &err);
+}
+
+static void certain(const char *schema, const char *reference) {
+  cr_assert(parse_new(undone_with(schema, reference)) == TXB_OK, "%s", err.message);
+  txb_saga_definition_free(d);
+  d = NULL;
+}
+
+/* And it can be read all the same where it was deployed before. */
+static void uncertain(const char *schema, const char *reference, const char *message) {
+  cr_assert(parse_new(undone_with(schema, reference)) == TXB_REFUSED, "accepted: %s of %s", reference, schema);
+  cr_assert(err.origin == TXB_ORIGIN_USAGE && d == NULL);
+  cr_assert(strstr(err.message, message) != NULL, "\"%s\" does not hold \"%s\"", err.message, message);
+  accepts(undone_with(schema, reference));
+}
+
+#define OBJECT(required, more) "{\"type\": \"object\", \"required\": [" required "]" more "}"
+
+Test(saga_definition, a_compensation_reads_only_what_every_input_has) {
+  static const char seat[] = OBJECT("\"seat\"", ", \"properties\": {\"seat\": {\"type\": \"object\","
+                                                " \"required\": [\"row\"]}}");
+  static const char rows[] = OBJECT("\"rows\"", ", \"properties\": {\"rows\": {\"type\": [\"array\"], \"minItems\": 2,"
+                                                " \"items\": " OBJECT("\"n\"", "") "}}");
+  certain(seat, "input");
+  certain(seat, "input.seat");
+  certain(seat, "input.seat.row");
+  certain(seat, "input.seat.gate?");
+  certain(rows, "input.rows[1].n");
+  certain(NULL, "input");
+  certain(NULL, "input.seat?");
+  certain(NULL, "saga.id");
+  certain(NULL, "saga.key?");
+  certain(OBJECT("\"a\"", ", \"additionalProperties\": " OBJECT("\"b\"", "")), "input.a.b");
+  uncertain(OBJECT("", ", \"properties\": {\"seat\": {}}"), "input.seat",
+            "trip.json:4: steps[0].compensation.input.of: input.seat may be absent (its schema does not require "
+            "input.seat), and the saga would be stuck here, where it can't go back; make it required in the schema of "
+            "the input, or write input.seat?");
+  uncertain(NULL, "input.seat",
+            "trip.json:3: steps[0].compensation.input.of: input.seat may be absent (the definition has no schema");
+  uncertain(seat, "input.seat.gate", "(its schema does not require input.seat.gate)");
+  uncertain(seat, "input.seat.row.n", "(its schema does not say \"type\": \"object\" of input.seat.row)");
+  uncertain(seat, "input[0]", "(its schema does not say \"type\": \"array\" of input)");
+  uncertain(rows, "input.rows[2]", "(its schema has no minItems that makes sure of input.rows[2])");
+  uncertain(rows, "input.rows[0].m", "(its schema does not require input.rows[0].m)");
+  /* Any other kind of input would do, too. */
+  uncertain("{\"required\": [\"seat\"]}", "input.seat", "(its schema does not say \"type\": \"object\" of input)");
+  uncertain("{\"type\": [\"object\", \"null\"], \"required\": [\"seat\"]}", "input.seat", "does not say \"type\"");
+  uncertain(seat, "saga.key", "saga.key may be absent (a saga may be started without one)");
+}
+
+static void new_one_is(const char *text, const char *message) {
+  enum txb_rc rc = parse_new(text);
+  if (message == NULL)
+    cr_assert(rc == TXB_OK, "%s", err.message);
+  else
+    cr_assert(rc == TXB_REFUSED && strstr(err.message, message) != NULL, "\"%s\" does not hold \"%s\"", err.message,
+              message);
+  txb_saga_definition_free(d);
+  d = NULL;
+}
+
+/* The trip, whose input need hold nothing, with a template elsewhere than in flight's compensation. */
+static const char *reading(const char *old, const char *new) {
+  static char text[sizeof trip + 1000];
+  (void)snprintf(text, sizeof text, "%s", with(old, new));
+  char *who = strstr(text, "{input.who}");
+  memmove(who + strlen("{input}"), who + strlen("{input.who}"), strlen(who + strlen("{input.who}")) + 1);
+  memcpy(who, "{input}", strlen("{input}"));
+  return text;
+}
+
+Test(saga_definition, what_is_sent_when_there_is_no_way_back_reads_only_what_every_input_has) {
+  new_one_is(reading("\"release\"", "\"release\", \"input\": \"{input.x}\""),
+             "trip.json:19: steps[1].cancel.input: input.x may be absent");
+  new_one_is(reading("{steps.hotel.output.room}", "{steps.hotel.output.room} {input.x}"),
+             "trip.json:18: steps[1].confirm.input: input.x may be absent");
+  new_one_is(reading("\"kind\": \"retriable\",\n", "\"kind\": \"retriable\", \"input\": [\"{input.x}\"],\n"),
+             "trip.json:23: steps[3].input[0]: input.x may be absent");
+  new_one_is(reading("input.paper and", "input.paper == 1 and"),
+             "trip.json:24: steps[3].when: input.paper may be absent");
+  new_one_is(reading("input.paper and", "1 == input.paper and"),
+             "trip.json:24: steps[3].when: input.paper may be absent");
+  /* Alone in a condition it is what the condition is about. */
+  new_one_is(reading("\"pay\"", "\"pay\""), NULL);
+  /* What is refused before the pivot turns the saga back. */
+  new_one_is(reading("\"trip {saga.id}\"", "\"{input.x} {saga.key}\""), NULL);
+  new_one_is(reading("\"after\": [],", "\"after\": [], \"input\": \"{input.x}\", \"when\": \"input.y > 1\","), NULL);
+}
+
 /* ---- one problem at a time ---------------------------------------------------------------------- */
 
 Test(saga_definition, the_first_problem_in_the_file_is_told) {
