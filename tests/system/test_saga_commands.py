@@ -230,7 +230,7 @@ def test_an_edited_payload_is_what_takes_effect_and_is_not_in_the_audit(travel):
     travel.wait_ended([saga])
     assert travel.result(saga)["state"] == "completed" and letters(travel, saga) == [(5,)]
     assert travel.query("SELECT filter, reason FROM txb.audit WHERE action = 'saga edit' AND filter ->> 'saga' = %s", str(saga)) == [
-        ({"saga": str(saga), "step": "letter", "event": at, "payload": "edited"}, "a wrong address")]
+        ({"saga": str(saga), "step": "letter", "event": at, "payload": "edited", "message": document["event"]["message_id"]}, "a wrong address")]
     code, out, _ = travel.cli("saga", "show", str(saga))
     assert code == 0 and 'letter: edit {"to":null,"amount":5} -> forward letter' in out and ": a wrong address, says postgres" in out, out
     travel.wants[saga] = ["flight", "payment", "letter"]
@@ -253,7 +253,14 @@ def test_an_edited_compensation_is_sent_so_again_and_again_until_it_succeeds(tra
 
 
 def unchanged(travel, saga):
-    return travel.query("SELECT (SELECT count(*) FROM txb.saga_event WHERE saga_id = %s), (SELECT count(*) FROM txb.audit), (SELECT count(*) FROM txb.outbox)", saga)
+    return travel.query("SELECT (SELECT count(*) FROM txb.saga_event WHERE saga_id = %s), (SELECT count(*) FROM txb.outbox), (SELECT count(*) FROM txb.scheduled)", saga)
+
+
+def audited(travel):
+    """The rows of the audit, in order, as `audit list` gives them."""
+    code, out, err = travel.cli("audit", "list", "--limit", "10000", "-o", "json")
+    assert code == 0, err
+    return json.loads(out)["audit"][::-1]
 
 
 def test_decisions_that_are_late_stale_or_out_of_place_change_nothing(travel):
@@ -289,18 +296,22 @@ def test_decisions_that_are_late_stale_or_out_of_place_change_nothing(travel):
             (["mark", saga, "hotel", *why], USAGE, "--done"),
             (["mark", saga, "hotel", "--done", "--undone", *why], USAGE, "--undone"),
             (["retry", saga, "hotel", "--at", "never", *why], USAGE, "--at")]:
-        before = unchanged(travel, saga)
+        before, kept = unchanged(travel, saga), audited(travel)
         found, document, err = travel.saga(*map(str, args), stdin=b"{}" if "-" in args else None)
         assert (found, document) == (code, None) and text in one_line(err), f"{args}: exit {found}\n{err}"
         assert unchanged(travel, saga) == before, args
+        # What names a saga is kept, with the line that the person was told.
+        assert [(row["filter"]["saga"], row["matched"], row["changed"], row["reason"], f"txbroker: {row['refused']}\n") for row in audited(travel)[len(kept):]] == (
+            [(str(args[1]), 1, 0, "a test", err)] if code == FAILED else []), args
     for payload, text in [(b"", "the payload is empty"), (b'{"a": 1', "the payload is no JSON: line 1, column 7"), (b"not json", "the payload is no JSON"),
                           (b'"\\u0000"', "\\u0000"), (b'"%s"' % (1_000_000 * b"x"), "1000000"), (b'"%s"' % (990_000 * b"x"), "the payload has 990002 bytes, at most 983616"),
                           (b"0.12345678901234567890123", "which has too many digits: give it as a text")]:
-        before = unchanged(travel, saga)
+        before = unchanged(travel, saga), audited(travel)
         found, document, err = travel.saga("edit", str(saga), "hotel", "--payload-file", "-", *why, stdin=payload)
         assert (found, document) == (USAGE, None) and text in one_line(err), f"{payload[:40]}: exit {found}\n{err}"
-        assert unchanged(travel, saga) == before, payload[:40]
-    # These the coordinator refuses, which is an event.
+        assert (unchanged(travel, saga), audited(travel)) == before, payload[:40]
+    # These the coordinator refuses, which is an event; the audit says that it was asked, and by which message.
+    kept = len(audited(travel))
     for args, text in [(["retry", saga, "flight"], "the decision retry does not fit a step that is done"),
                        (["mark", saga, "hotel", "--done"], "the decision mark_done does not fit a step that is stuck_compensation"),
                        (["retry", saga, "cruise"], "the decision retry is about cruise: there is no such step"),
@@ -311,6 +322,10 @@ def test_decisions_that_are_late_stale_or_out_of_place_change_nothing(travel):
         code, _, err = travel.cli("saga", *map(str, args), *why, stdin=b"{}" if "-" in args else None)
         assert code == FAILED and one_line(err) == f"txbroker: refused: {text}\n", err
     assert travel.events(saga)[at:] == ["flight: ignored", "hotel: ignored", "ignored", "flight: ignored", "flight: ignored", "ignored", "ignored"]
+    asked = audited(travel)[kept:]
+    assert {(row["matched"], row["changed"], row["refused"]) for row in asked} == {(1, 0, None)}
+    assert [row["filter"]["message"] for row in asked] == [str(message) for (message,) in travel.query(
+        "SELECT message_id FROM txb.saga_event WHERE saga_id = %s AND n > %s AND who LIKE 'postgres%%' ORDER BY n", saga, at)]
     mend(travel, saga)
     code, _, err = travel.saga("retry", str(saga), "hotel", *why)
     assert code == 0, err
