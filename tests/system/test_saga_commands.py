@@ -1,12 +1,13 @@
 """Commands of sagas that fail for good, what people decide about them, and what `txbroker saga` says to what it can't do."""
 
+import contextlib
 import json
 import uuid
 
 import pytest
 
 from txbtest import process
-from txbtest.program import FAILED, USAGE, command
+from txbtest.program import FAILED, USAGE, Program, command
 from txbtest.travel import Travel
 from txbtest.verify import read_topic
 
@@ -252,6 +253,16 @@ def test_an_edited_compensation_is_sent_so_again_and_again_until_it_succeeds(tra
     travel.check()
 
 
+@contextlib.contextmanager
+def following(travel, saga, *args):
+    """Somebody who follows a saga."""
+    watcher = Program(f"follow{len(args)}", ["-d", travel.postgres.uri(travel.agency), *args, "saga", "show", str(saga), "--follow"], travel.directory)
+    try:
+        yield watcher
+    finally:
+        watcher.kill9()
+
+
 def unchanged(travel, saga):
     return travel.query("SELECT (SELECT count(*) FROM txb.saga_event WHERE saga_id = %s), (SELECT count(*) FROM txb.outbox), (SELECT count(*) FROM txb.scheduled)", saga)
 
@@ -330,6 +341,35 @@ def test_decisions_that_are_late_stale_or_out_of_place_change_nothing(travel):
     code, _, err = travel.saga("retry", str(saga), "hotel", *why)
     assert code == 0, err
     travel.wait_ended([saga])
+    travel.check()
+
+
+def test_following_a_saga_tells_what_happens_as_it_happens_and_ends_with_it(travel):
+    name = travel.deployed("trip")
+    with travel.postgres.session(travel.databases["hotel"]) as gate:
+        gate.cursor().execute("BEGIN; LOCK TABLE travel.account IN ACCESS EXCLUSIVE MODE")
+        saga, = travel.begin(1, name=name)
+        with following(travel, saga, "-o", "jsonl") as machine, following(travel, saga) as person:
+            # While the hotel can't answer:
+            for watcher in (machine, person):
+                process.wait_for(lambda: watcher.text().count("\n") >= 4, lambda: watcher.text() + travel.open_text(), 60, alive=watcher.alive)
+            first = [json.loads(line) for line in machine.text().splitlines()]
+            assert [(event["n"], event["event"], event.get("step")) for event in first] == [
+                (1, "start", None), (2, "begin", "flight"), (3, "effect", "flight"), (4, "begin", "hotel")]
+            lines = person.text().splitlines()
+            assert len(lines) == 4 and all(words in line for words, line in zip(["start", "flight: begin", "flight: effect", "hotel: begin"], lines)), lines
+            assert travel.states([saga]) == {None: 1} and machine.running() and person.running()
+            gate.cursor().execute("ROLLBACK")
+            assert (machine.wait_exit(), person.wait_exit()) == (0, 0), machine.text() + person.text()
+            told = [json.loads(line) for line in machine.text().splitlines()]
+            assert [event["n"] for event in told] == list(range(1, len(told) + 1)) and told[-1]["event"] == "end"
+            assert [f"{event['step']}: {event['event']}" if "step" in event else event["event"] for event in told] == travel.events(saga)
+            # The rest of the events, and then the saga as it stands.
+            code, whole_saga, err = travel.cli("saga", "show", str(saga))
+            assert code == 0 and person.text().endswith(whole_saga), f"{person.text()}\n{err}"
+            told = person.text()[:-len(whole_saga)].splitlines()
+            assert told[:4] == lines and len(told) == len(travel.events(saga)) and "end" in told[-1], told
+    assert travel.result(saga)["state"] == "completed"
     travel.check()
 
 
