@@ -6,7 +6,8 @@
 static void print_text(const struct txb_cli *cli, const json_t *rows) {
   static const struct txb_column columns[] = {{"NUMBER", TXB_RIGHT},  {"WHEN (UTC)", TXB_LEFT}, {"ROLE", TXB_LEFT},
                                               {"PERSON", TXB_LEFT},   {"COMMAND", TXB_LEFT},    {"MEANT", TXB_RIGHT},
-                                              {"CHANGED", TXB_RIGHT}, {"FILTER", TXB_LEFT},     {"REASON", TXB_LEFT}};
+                                              {"CHANGED", TXB_RIGHT}, {"FILTER", TXB_LEFT},     {"REASON", TXB_LEFT},
+                                              {"REFUSED", TXB_LEFT}};
   struct txb_table table;
   json_t *row;
   size_t i;
@@ -24,6 +25,7 @@ static void print_text(const struct txb_cli *cli, const json_t *rows) {
     txb_failed_cell(&table, row, "changed", 0);
     txb_failed_cell(&table, row, "filter_text", 60);
     txb_failed_cell(&table, row, "reason", 80);
+    txb_failed_cell(&table, row, "refused", 120);
   }
   txb_table_print(&table, cli, 0);
   txb_table_fini(&table);

@@ -1,5 +1,5 @@
 /* saga retry, edit, skip, mark, cancel: a person's decision. One transaction: a message to the coordinator and a row of the audit, both
- * or none; what became of it is an event of the saga. */
+ * or none; what became of it is an event of the saga. What can't be any more is refused with that row alone. */
 #include <string.h>
 #include <unistd.h>
 
@@ -48,6 +48,8 @@ static enum txb_rc send(struct txb_pg *pg, const struct txb_uuid *id, const stru
   txb_pg_add_text(&params, txb_slice_text(txb_person()));
   txb_pg_add_text(&params, d->payload);
   TXB_TRY(txb_failed_ask(pg, &decide_statement, &params, "txb_admin", &r, err));
+  if (!txb_pg_is_null(r, 0, 1))
+    return TXB_FAIL(err, TXB_REFUSED, "%s", txb_pg_text(r, 0, 1));
   txb_pg_uuid(r, 0, 0, out);
   return TXB_OK;
 }

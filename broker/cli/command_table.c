@@ -553,8 +553,11 @@ const struct txb_command txb_commands[] = {
      .summary = "list who decided what about messages, the newest first",
      .options = txb_audit_list_options,
      .run = txb_cmd_audit_list,
-     .details = "One row for each transaction of a decision: when, database role and system user, command, filter, how "
-                "many messages it meant and changed, why.",
+     .details =
+         "One row for each transaction of a decision: when, database role and system user, command, filter, how "
+         "many messages it meant and changed, why; and why a saga's was refused. What is only asked for, of a job "
+         "about failed messages or of a saga's coordinator, has changed nothing yet: failed jobs and saga show say "
+         "what became of it.",
      .examples = "  txbroker --config txbroker.json audit list -o jsonl\n"},
     {.name = "completion",
      .operands = "bash|zsh|fish",

@@ -442,19 +442,29 @@ def test_only_timers_are_dropped(db):
 
 # ---- decisions ------------------------------------------------------------------------------------------------------
 
-DECIDE = "SELECT txb.saga_decide(%s, %s, %s, %s, %s, 'hal')"
+DECIDE = "SELECT * FROM txb.saga_decide(%s, %s, %s, %s, %s, 'hal')"
+
+
+def audited(db):
+    """The rows of the audit that are about sagas, in order."""
+    rows = db.root.do("SELECT to_jsonb(a) FROM txb.audit AS a WHERE action <> 'saga deploy' ORDER BY number")
+    return [row for (row,) in rows]
 
 
 def test_a_decision_is_a_message_to_the_coordinator_and_is_kept(db):
     deploy(db)
     begin(db.session("worker"))
     append(db.session("worker"), 1)
-    db.session("admin").do(DECIDE, ID, "retry", "pay", 1, "bank is back")
+    ((decided, refused_why),) = db.session("admin").do(DECIDE, ID, "retry", "pay", 1, "bank is back")
     ((topic, key, kind, payload, headers),) = published(db)
     assert (topic, key, kind, headers["txb-saga"]) == ("coordinator", ID, "txb.saga.decision", ID)
     assert payload == {"decision": "retry", "step": "pay", "seen": 1, "reason": "bank is back", "who": "login_admin (hal)"}
-    row = db.root.row("SELECT role, person, action, reason FROM txb.audit WHERE action <> 'saga deploy'")
-    assert row == {"role": "login_admin", "person": "hal", "action": "saga retry", "reason": "bank is back"}
+    row = audited(db)[0]
+    assert (row["role"], row["person"], row["action"], row["reason"]) == ("login_admin", "hal", "saga retry", "bank is back")
+    # The coordinator has only been asked.
+    assert (row["matched"], row["changed"], row["refused"]) == (1, 0, None)
+    message = db.root.one("SELECT id::text FROM txb.outbox WHERE type = 'txb.saga.decision'")
+    assert (str(decided), refused_why) == (message, None) and row["filter"] == {"saga": ID, "step": "pay", "event": 1, "message": message}
 
 
 def test_a_decision_that_cannot_be_is_refused(db):
@@ -473,14 +483,31 @@ def test_a_decision_that_cannot_be_is_refused(db):
         ("22023", "retry needs the name of a step", (ID, "retry", None, 1, "why")),
         ("22023", "cancel is about the whole saga", (ID, "cancel", "pay", 1, "why")),
         ("22023", "there is no saga", (ID[:-1] + "9", "cancel", None, None, "why")),
-        ("55000", "it is at event 1, not at 0", (ID, "cancel", None, 0, "why")),
     ]:
         with refused(sqlstate, words):
             admin.do(DECIDE, *args)
+    assert published(db) == [] and audited(db) == []
+
+
+def test_a_decision_that_comes_too_late_is_refused_and_kept(db):
+    """With a value: an error would take the row of the audit along."""
+    deploy(db)
+    worker, admin = db.session("worker"), db.session("admin")
+    begin(worker)
+    append(worker, 1)
+    edit = "SELECT * FROM txb.saga_decide(%s, 'edit', 'pay', 0, 'why', 'hal', '{\"to\": \"Bob\"}')"
+    told = admin.do(DECIDE, ID, "cancel", None, 0, "why") + admin.do(edit, ID)
     finish(worker, "compensated")
-    with refused("55000", "has ended at", "it is compensated"):
-        admin.do(DECIDE, ID, "cancel", None, 1, "why")
-    assert published(db) == [] and db.root.one("SELECT count(*) FROM txb.audit WHERE action <> 'saga deploy'") == 0
+    for at in (1, 0, None):
+        told += admin.do(DECIDE, ID, "skip", "pay", at, "why")
+    stale = f"saga {ID} has gone on since: it is at event 1, not at 0; look at it again: txbroker saga show"
+    assert told[:2] == [(None, stale), (None, stale)]
+    assert all(message is None and why.startswith(f"saga {ID} has ended at ") and why.endswith(": it is compensated") for message, why in told[2:])
+    assert [(row["role"], row["person"], row["action"], row["matched"], row["changed"], row["reason"], row["refused"]) for row in audited(db)] == [
+        ("login_admin", "hal", f"saga {decision}", 1, 0, "why", why) for decision, (_, why) in zip(["cancel", "edit"] + 3 * ["skip"], told)]
+    assert [row["filter"] for row in audited(db)] == [{"saga": ID, "event": 0}, {"saga": ID, "step": "pay", "event": 0, "payload": "edited"},
+                                                      *({"saga": ID, "step": "pay", "event": at} for at in (1, 0, 1))]
+    assert published(db) == [] and db.root.one("SELECT count(*) FROM txb.saga_event") == 1
 
 
 EDIT = "SELECT txb.saga_decide(%s, 'edit', 'pay', 1, 'a wrong address', 'hal', %s::jsonb)"
@@ -494,11 +521,10 @@ def test_an_edit_brings_its_payload_as_it_is_and_the_audit_says_only_that(db, pa
     db.session("admin").do(EDIT, ID, json.dumps(payload))
     ((_, _, _, decision, _),) = published(db)
     assert decision["decision"] == "edit" and "payload" in decision and decision["payload"] == payload
-    assert db.root.row("SELECT action, filter, reason FROM txb.audit WHERE action <> 'saga deploy'") == {
-        "action": "saga edit",
-        "filter": {"saga": ID, "step": "pay", "event": 1, "payload": "edited"},
-        "reason": "a wrong address",
-    }
+    (row,) = audited(db)
+    assert (row["action"], row["reason"]) == ("saga edit", "a wrong address")
+    del row["filter"]["message"]
+    assert row["filter"] == {"saga": ID, "step": "pay", "event": 1, "payload": "edited"}
 
 
 def test_a_payload_that_cannot_be_is_refused(db):
@@ -512,7 +538,7 @@ def test_a_payload_that_cannot_be_is_refused(db):
         admin.do(EDIT, ID, '{"n": [0.1234567890123456789012345]}')
     with refused("22023", "retry takes no payload"):
         admin.do("SELECT txb.saga_decide(%s, 'retry', 'pay', 1, 'why', 'hal', '{}')", ID)
-    assert published(db) == [] and db.root.one("SELECT count(*) FROM txb.audit WHERE action <> 'saga deploy'") == 0
+    assert published(db) == [] and audited(db) == []
     admin.do(EDIT, ID, json.dumps(983614 * "x"))
 
 

@@ -617,7 +617,7 @@ def test_the_audit_is_listed_page_by_page(desk):
     desk.ok("failed", "retry", str(number), "--reason", "mended")
     desk.ok("failed", "discard", str(number), "--reason", "after all")
     text = desk.ok("audit", "list")
-    assert re.search(r"operator .* failed discard +1 +1 .* after all\n.* failed retry +1 +1 .* mended\n", text)
+    assert re.search(r"operator .* failed discard +1 +1 .* after all +-\n.* failed retry +1 +1 .* mended +-\n", text)
     lines = [json.loads(line) for line in desk.ok("-o", "jsonl", "audit", "list", "--limit", "1").splitlines()]
     assert [line["action"] for line in lines] == ["failed discard"]
     assert "after all" not in desk.ok("audit", "list", "--after", str(lines[0]["number"]))

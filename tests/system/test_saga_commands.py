@@ -1,12 +1,13 @@
 """Commands of sagas that fail for good, what people decide about them, and what `txbroker saga` says to what it can't do."""
 
+import contextlib
 import json
 import uuid
 
 import pytest
 
 from txbtest import process
-from txbtest.program import FAILED, USAGE, command
+from txbtest.program import FAILED, USAGE, Program, command
 from txbtest.travel import Travel
 from txbtest.verify import read_topic
 
@@ -230,7 +231,7 @@ def test_an_edited_payload_is_what_takes_effect_and_is_not_in_the_audit(travel):
     travel.wait_ended([saga])
     assert travel.result(saga)["state"] == "completed" and letters(travel, saga) == [(5,)]
     assert travel.query("SELECT filter, reason FROM txb.audit WHERE action = 'saga edit' AND filter ->> 'saga' = %s", str(saga)) == [
-        ({"saga": str(saga), "step": "letter", "event": at, "payload": "edited"}, "a wrong address")]
+        ({"saga": str(saga), "step": "letter", "event": at, "payload": "edited", "message": document["event"]["message_id"]}, "a wrong address")]
     code, out, _ = travel.cli("saga", "show", str(saga))
     assert code == 0 and 'letter: edit {"to":null,"amount":5} -> forward letter' in out and ": a wrong address, says postgres" in out, out
     travel.wants[saga] = ["flight", "payment", "letter"]
@@ -252,8 +253,25 @@ def test_an_edited_compensation_is_sent_so_again_and_again_until_it_succeeds(tra
     travel.check()
 
 
+@contextlib.contextmanager
+def following(travel, saga, *args):
+    """Somebody who follows a saga."""
+    watcher = Program(f"follow{len(args)}", ["-d", travel.postgres.uri(travel.agency), *args, "saga", "show", str(saga), "--follow"], travel.directory)
+    try:
+        yield watcher
+    finally:
+        watcher.kill9()
+
+
 def unchanged(travel, saga):
-    return travel.query("SELECT (SELECT count(*) FROM txb.saga_event WHERE saga_id = %s), (SELECT count(*) FROM txb.audit), (SELECT count(*) FROM txb.outbox)", saga)
+    return travel.query("SELECT (SELECT count(*) FROM txb.saga_event WHERE saga_id = %s), (SELECT count(*) FROM txb.outbox), (SELECT count(*) FROM txb.scheduled)", saga)
+
+
+def audited(travel):
+    """The rows of the audit, in order, as `audit list` gives them."""
+    code, out, err = travel.cli("audit", "list", "--limit", "10000", "-o", "json")
+    assert code == 0, err
+    return json.loads(out)["audit"][::-1]
 
 
 def test_decisions_that_are_late_stale_or_out_of_place_change_nothing(travel):
@@ -289,18 +307,22 @@ def test_decisions_that_are_late_stale_or_out_of_place_change_nothing(travel):
             (["mark", saga, "hotel", *why], USAGE, "--done"),
             (["mark", saga, "hotel", "--done", "--undone", *why], USAGE, "--undone"),
             (["retry", saga, "hotel", "--at", "never", *why], USAGE, "--at")]:
-        before = unchanged(travel, saga)
+        before, kept = unchanged(travel, saga), audited(travel)
         found, document, err = travel.saga(*map(str, args), stdin=b"{}" if "-" in args else None)
         assert (found, document) == (code, None) and text in one_line(err), f"{args}: exit {found}\n{err}"
         assert unchanged(travel, saga) == before, args
+        # What names a saga is kept, with the line that the person was told.
+        assert [(row["filter"]["saga"], row["matched"], row["changed"], row["reason"], f"txbroker: {row['refused']}\n") for row in audited(travel)[len(kept):]] == (
+            [(str(args[1]), 1, 0, "a test", err)] if code == FAILED else []), args
     for payload, text in [(b"", "the payload is empty"), (b'{"a": 1', "the payload is no JSON: line 1, column 7"), (b"not json", "the payload is no JSON"),
                           (b'"\\u0000"', "\\u0000"), (b'"%s"' % (1_000_000 * b"x"), "1000000"), (b'"%s"' % (990_000 * b"x"), "the payload has 990002 bytes, at most 983616"),
                           (b"0.12345678901234567890123", "which has too many digits: give it as a text")]:
-        before = unchanged(travel, saga)
+        before = unchanged(travel, saga), audited(travel)
         found, document, err = travel.saga("edit", str(saga), "hotel", "--payload-file", "-", *why, stdin=payload)
         assert (found, document) == (USAGE, None) and text in one_line(err), f"{payload[:40]}: exit {found}\n{err}"
-        assert unchanged(travel, saga) == before, payload[:40]
-    # These the coordinator refuses, which is an event.
+        assert (unchanged(travel, saga), audited(travel)) == before, payload[:40]
+    # These the coordinator refuses, which is an event; the audit says that it was asked, and by which message.
+    kept = len(audited(travel))
     for args, text in [(["retry", saga, "flight"], "the decision retry does not fit a step that is done"),
                        (["mark", saga, "hotel", "--done"], "the decision mark_done does not fit a step that is stuck_compensation"),
                        (["retry", saga, "cruise"], "the decision retry is about cruise: there is no such step"),
@@ -311,10 +333,43 @@ def test_decisions_that_are_late_stale_or_out_of_place_change_nothing(travel):
         code, _, err = travel.cli("saga", *map(str, args), *why, stdin=b"{}" if "-" in args else None)
         assert code == FAILED and one_line(err) == f"txbroker: refused: {text}\n", err
     assert travel.events(saga)[at:] == ["flight: ignored", "hotel: ignored", "ignored", "flight: ignored", "flight: ignored", "ignored", "ignored"]
+    asked = audited(travel)[kept:]
+    assert {(row["matched"], row["changed"], row["refused"]) for row in asked} == {(1, 0, None)}
+    assert [row["filter"]["message"] for row in asked] == [str(message) for (message,) in travel.query(
+        "SELECT message_id FROM txb.saga_event WHERE saga_id = %s AND n > %s AND who LIKE 'postgres%%' ORDER BY n", saga, at)]
     mend(travel, saga)
     code, _, err = travel.saga("retry", str(saga), "hotel", *why)
     assert code == 0, err
     travel.wait_ended([saga])
+    travel.check()
+
+
+def test_following_a_saga_tells_what_happens_as_it_happens_and_ends_with_it(travel):
+    name = travel.deployed("trip")
+    with travel.postgres.session(travel.databases["hotel"]) as gate:
+        gate.cursor().execute("BEGIN; LOCK TABLE travel.account IN ACCESS EXCLUSIVE MODE")
+        saga, = travel.begin(1, name=name)
+        with following(travel, saga, "-o", "jsonl") as machine, following(travel, saga) as person:
+            # While the hotel can't answer:
+            for watcher in (machine, person):
+                process.wait_for(lambda: watcher.text().count("\n") >= 4, lambda: watcher.text() + travel.open_text(), 60, alive=watcher.alive)
+            first = [json.loads(line) for line in machine.text().splitlines()]
+            assert [(event["n"], event["event"], event.get("step")) for event in first] == [
+                (1, "start", None), (2, "begin", "flight"), (3, "effect", "flight"), (4, "begin", "hotel")]
+            lines = person.text().splitlines()
+            assert len(lines) == 4 and all(words in line for words, line in zip(["start", "flight: begin", "flight: effect", "hotel: begin"], lines)), lines
+            assert travel.states([saga]) == {None: 1} and machine.running() and person.running()
+            gate.cursor().execute("ROLLBACK")
+            assert (machine.wait_exit(), person.wait_exit()) == (0, 0), machine.text() + person.text()
+            told = [json.loads(line) for line in machine.text().splitlines()]
+            assert [event["n"] for event in told] == list(range(1, len(told) + 1)) and told[-1]["event"] == "end"
+            assert [f"{event['step']}: {event['event']}" if "step" in event else event["event"] for event in told] == travel.events(saga)
+            # The rest of the events, and then the saga as it stands.
+            code, whole_saga, err = travel.cli("saga", "show", str(saga))
+            assert code == 0 and person.text().endswith(whole_saga), f"{person.text()}\n{err}"
+            told = person.text()[:-len(whole_saga)].splitlines()
+            assert told[:4] == lines and len(told) == len(travel.events(saga)) and "end" in told[-1], told
+    assert travel.result(saga)["state"] == "completed"
     travel.check()
 
 
