@@ -19,8 +19,8 @@ CREATE TABLE bank.payment (
   amount bigint NOT NULL CHECK (amount > 0)
 );
 
--- Takes from one account and gives to another, if the first has enough; says whether it did. Both are locked before, in
--- the order of their names, as few deadlocks as possible are wanted; what the worker meets all the same it runs again.
+-- Takes from one account and gives to another, if the first has enough; says whether it did. Both are locked first, in the
+-- order of their names, so that two of them don't deadlock.
 CREATE FUNCTION bank.move(payer text, payee text, amount bigint) RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
   PERFORM FROM bank.account AS a WHERE a.name IN (payer, payee) ORDER BY a.name FOR UPDATE;
