@@ -17,7 +17,7 @@ IN_SQL = '"kind": "sql", "function": "booking.handle"'
 ORDER = {"customer": "ann", "item": "lamp", "count": 1, "slot": "monday", "address": "1 Mill Lane"}
 # What the tests put on top of the few things in the files, so that none of them takes away what another one needs.
 MORE = {
-    "stock": "UPDATE stock.item SET on_hand = 100 WHERE name = 'lamp'",
+    "stock": "UPDATE stock.item SET on_hand = 200 WHERE name = 'lamp'",
     "booking": "UPDATE booking.slot SET places = 1000 WHERE name = 'monday'; INSERT INTO booking.slot VALUES ('friday', 20)",
     "bank": "INSERT INTO bank.account VALUES ('cam', 40000), ('dot', 1000000)",
 }
