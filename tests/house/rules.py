@@ -117,7 +117,7 @@ def pure_cores(tree):
 def banned_calls(tree):
     """Calls that overflow, run a shell, parse without an error, or wait by time instead of for a condition."""
     pattern = re.compile(r"(?<![\w.>])(" + "|".join(BANNED_CALLS) + r")\s*\(")
-    for name in tree.c_files(*LAYERS, "include", "tests"):
+    for name in tree.c_files(*LAYERS, "include", "docs", "tests"):
         code = without_comments(tree.text(name), strings=False)
         for match in pattern.finditer(code):
             yield f"{name}:{line_of(code, match.start())}: {match.group(1)}() is banned"
@@ -196,7 +196,7 @@ def sizes(tree):
 
 def headings(tree):
     """A C file starts with what it is and which crash it survives."""
-    for name in tree.c_files(*LAYERS, "include", "tests"):
+    for name in tree.c_files(*LAYERS, "include", "docs", "tests"):
         if not tree.text(name).startswith(("/*", "//")):
             yield f"{name}:1: starts without a comment that says what it is"
 

@@ -13,11 +13,11 @@ _lock = threading.Lock()
 
 
 def build_plugin(source):
-    """Path of the shared object; built once a test run."""
+    """Path of the shared object; built once a test run. source: a file of this folder, or an absolute path."""
     with _lock:
         if source not in _built:
             directory = process.TempDir("plugin")
-            target = os.path.join(directory.path, os.path.splitext(source)[0] + ".so")
+            target = os.path.join(directory.path, os.path.splitext(os.path.basename(source))[0] + ".so")
             flags = shlex.split(process.run(["pkg-config", "--cflags", "--libs", "libpq"]))
             process.run([os.environ.get("CC", "cc"), "-std=c11", "-D_GNU_SOURCE", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-o", target,
                          os.path.join(HERE, source), "-I", os.path.join(ROOT, "include"), *flags])
