@@ -8,7 +8,7 @@ static int change(struct txb_cli *cli, enum txb_failed_verb verb, const json_t *
   struct txb_error err;
   struct txb_failed_choice choice = {.may_be_job = true, .to_topic = to_topic, .code = TXB_EXIT_DONE};
   bool go = false;
-  enum txb_rc rc = txb_failed_choose(cli, txb_failed_words_of(verb)->verb, states, &choice, &go, &err);
+  enum txb_rc rc = txb_failed_choose(cli, verb, states, &choice, &go, &err);
   int code = choice.code;
   if (rc == TXB_OK && go) {
     struct txb_failed_decision d = {.verb = verb,

@@ -239,7 +239,7 @@ int txb_cmd_failed_edit(struct txb_cli *cli) {
   json_t *changes = rc == TXB_OK && !wish.editor ? changes_of(&wish) : NULL;
   struct txb_failed_choice choice = {.may_be_job = !wish.editor, .changes = changes, .code = TXB_EXIT_DONE};
   if (rc == TXB_OK)
-    rc = txb_failed_choose(cli, txb_failed_words_of(TXB_FAILED_EDIT)->verb, states, &choice, &go, &err);
+    rc = txb_failed_choose(cli, TXB_FAILED_EDIT, states, &choice, &go, &err);
   int code = choice.code;
   if (rc == TXB_OK && go)
     rc = edit(cli, &choice, &wish, &code, &err);

@@ -139,9 +139,9 @@ struct txb_failed_choice {
   const char *to_topic;  /* of a copy; else NULL */
   const json_t *changes; /* of an edit without an editor: what the server checks on a dry run; else NULL */
 };
-/* Finds the messages of the command line; with --dry-run shows them, and asks before it goes on with more than one.
- * `states`: what a filter without --state means. *go_out false: it is done, with choice->code. */
-enum txb_rc txb_failed_choose(struct txb_cli *cli, const char *verb, const json_t *states,
+/* Finds the messages of the command line; with --dry-run shows what would be done with them, and asks before it goes on
+ * with more than one. `states`: what a filter without --state means. *go_out false: it is done, with choice->code. */
+enum txb_rc txb_failed_choose(struct txb_cli *cli, enum txb_failed_verb verb, const json_t *states,
                               struct txb_failed_choice *choice, bool *go_out, struct txb_error *err) TXB_MUST_CHECK;
 void txb_failed_choice_fini(struct txb_failed_choice *choice);
 /* What a verb is called, what it did to one message, and to many: "retry", "is due now", "retried". */

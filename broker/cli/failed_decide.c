@@ -7,6 +7,7 @@
 #include "broker/cli/failed.h"
 #include "broker/cli/safe_text.h"
 #include "common/memory.h"
+#include "consumer/failed_core.h"
 
 #define REFUSE(err, ...) TXB_FAIL_FROM((err), TXB_REFUSED, TXB_ORIGIN_USAGE, __VA_ARGS__)
 #define SHOWN            10
@@ -16,38 +17,145 @@ struct meant {
   int64_t total;
 };
 
-static void print_meant(const struct txb_cli *cli, const char *verb, const char *to_topic, const struct meant *meant,
-                        const json_t *first) {
-  if (cli->output != TXB_OUTPUT_TEXT) {
-    json_t *document = json_pack("{s:b, s:s, s:I, s:O, s:O}", "dry_run", 1, "action", verb, "matched",
-                                 (json_int_t)meant->total, "states", meant->states, "first", first);
-    if (to_topic != NULL)
-      (void)json_object_set_new(document, "to_topic", json_string(to_topic));
-    txb_failed_print_json(cli, document);
-    json_decref(document);
-    return;
-  }
-  struct txb_buffer states;
-  txb_buffer_init(&states);
-  txb_failed_states_text(meant->states, &states);
-  txb_print("would %s %" PRId64 " message%s: %s\n\n", verb, meant->total, meant->total == 1 ? "" : "s",
-            txb_buffer_text(&states));
-  txb_buffer_fini(&states);
-  txb_failed_print_table(cli, first, 0);
-  if (meant->total > (int64_t)json_array_size(first))
-    txb_print("... and %" PRId64 " more\n", meant->total - (int64_t)json_array_size(first));
+/* ---- a dry run -------------------------------------------------------------------------------------------- */
+
+/* Of what is meant: what would be done, and what can't be, by state. */
+struct plan {
+  const char *verb;
+  json_t *would, *refused; /* {"dead": 3, ...} */
+  json_t *first;           /* of what would be done */
+};
+
+/* An intent of the publishing side is the relay's until it is dead (txb.outbox_decide); what else there is follows the table.
+ * What is special to one message (an edit that it can't take, a retry that was asked for already) shows only when it is
+ * decided on. */
+static bool can_be(enum txb_failed_verb verb, bool outbox, enum txb_failed_state state) {
+  static const enum txb_failed_event events[] = {
+      [TXB_FAILED_RETRY] = TXB_FAILED_ON_RETRY,
+      [TXB_FAILED_DISCARD] = TXB_FAILED_ON_DISCARD,
+      [TXB_FAILED_EDIT] = TXB_FAILED_ON_EDIT,
+      [TXB_FAILED_COPY] = TXB_FAILED_ON_COPIED,
+  };
+  if (outbox && verb != TXB_FAILED_COPY && state != TXB_FAILED_DEAD)
+    return false;
+  return txb_failed_may(state, events[verb]);
 }
 
-static enum txb_rc dry_run(const struct txb_cli *cli, const char *verb, const struct txb_failed_choice *choice,
-                           const struct meant *meant, struct txb_error *err) {
-  json_t *first;
-  if (choice->changes != NULL)
-    TXB_TRY(txb_failed_check_changes(choice->pg, choice->changes, err));
-  TXB_TRY(txb_failed_find(choice->pg, choice->filter, 0, SHOWN, &first, err));
-  print_meant(cli, verb, choice->to_topic, meant, first);
-  json_decref(first);
-  return TXB_OK;
+static void count_in(json_t *states, const char *state, json_int_t messages) {
+  (void)json_object_set_new(states, state, json_integer(json_integer_value(json_object_get(states, state)) + messages));
 }
+
+static json_int_t sum(const json_t *states) {
+  const char *state;
+  json_t *count;
+  json_int_t result = 0;
+  json_object_foreach((json_t *)(uintptr_t)states, state, count) {
+    result += json_integer_value(count);
+  }
+  return result;
+}
+
+/* Both are in the order of their numbers. */
+static void merge_first(json_t *first, const json_t *more) {
+  const json_t *one;
+  size_t i, at = 0;
+  json_array_foreach(more, i, one) {
+    while (at < json_array_size(first) &&
+           txb_failed_integer(json_array_get(first, at), "number") < txb_failed_integer(one, "number"))
+      at++;
+    (void)json_array_insert(first, at, (json_t *)(uintptr_t)one);
+  }
+  while (json_array_size(first) > SHOWN)
+    (void)json_array_remove(first, SHOWN);
+}
+
+static enum txb_rc plan_side(enum txb_failed_verb verb, const struct txb_failed_choice *choice, bool outbox,
+                             struct plan *plan, struct txb_error *err) {
+  json_t *states = NULL, *more = NULL, *can = json_array(), *filter = json_copy(choice->filter);
+  int64_t total;
+  (void)json_object_set_new(filter, "side", json_string(outbox ? "outbox" : "consumer"));
+  enum txb_rc rc = txb_failed_states(choice->pg, filter, &states, &total, err);
+  for (int i = TXB_FAILED_RETRYING; rc == TXB_OK && i < TXB_FAILED_STATES; i++) {
+    enum txb_failed_state state = (enum txb_failed_state)i;
+    const char *name = txb_failed_state_name(state);
+    const json_t *count = json_object_get(states, name);
+    if (count == NULL)
+      continue;
+    bool would = can_be(verb, outbox, state);
+    count_in(would ? plan->would : plan->refused, name, json_integer_value(count));
+    if (would)
+      (void)json_array_append_new(can, json_string(name));
+  }
+  if (rc == TXB_OK && json_array_size(can) > 0) {
+    (void)json_object_set(filter, "state", can);
+    rc = txb_failed_find(choice->pg, filter, 0, SHOWN, &more, err);
+    if (rc == TXB_OK)
+      merge_first(plan->first, more);
+  }
+  json_decref(more);
+  json_decref(filter);
+  json_decref(can);
+  json_decref(states);
+  return rc;
+}
+
+static void print_plan_json(const struct txb_cli *cli, const struct plan *plan, const char *to_topic,
+                            const struct meant *meant) {
+  json_t *document = json_pack("{s:b, s:s, s:I, s:O, s:I, s:O, s:O}", "dry_run", 1, "action", plan->verb, "matched",
+                               (json_int_t)meant->total, "states", meant->states, "would", sum(plan->would), "refused",
+                               plan->refused, "first", plan->first);
+  if (to_topic != NULL)
+    (void)json_object_set_new(document, "to_topic", json_string(to_topic));
+  txb_failed_print_json(cli, document);
+  json_decref(document);
+}
+
+static void print_plan(const struct txb_cli *cli, const struct plan *plan) {
+  json_int_t would = sum(plan->would), refused = sum(plan->refused);
+  struct txb_buffer text;
+  txb_buffer_init(&text);
+  txb_buffer_addf(&text, "would %s %" JSON_INTEGER_FORMAT " message%s", plan->verb, would, would == 1 ? "" : "s");
+  if (would > 0)
+    txb_buffer_add_text(&text, ": ");
+  txb_failed_states_text(plan->would, &text);
+  if (refused > 0)
+    txb_buffer_addf(&text, "; %" JSON_INTEGER_FORMAT " can't be: ", refused);
+  txb_failed_states_text(plan->refused, &text);
+  txb_print("%s\n", txb_buffer_text(&text));
+  txb_buffer_fini(&text);
+  if (json_object_get(plan->refused, "held") != NULL)
+    txb_print("held: each follows when what it waits behind has ended; `txbroker failed show NUMBER` tells which\n");
+  if (json_object_get(plan->refused, "retrying") != NULL)
+    txb_print("retrying: a relay is publishing it\n");
+  if (would > 0) {
+    txb_print("\n");
+    txb_failed_print_table(cli, plan->first, 0);
+  }
+  if (would > (json_int_t)json_array_size(plan->first))
+    txb_print("... and %" JSON_INTEGER_FORMAT " more\n", would - (json_int_t)json_array_size(plan->first));
+}
+
+static enum txb_rc dry_run(const struct txb_cli *cli, enum txb_failed_verb verb, struct txb_failed_choice *choice,
+                           const struct meant *meant, struct txb_error *err) {
+  struct plan plan = {txb_failed_words_of(verb)->verb, json_object(), json_object(), json_array()};
+  enum txb_rc rc = choice->changes == NULL ? TXB_OK : txb_failed_check_changes(choice->pg, choice->changes, err);
+  if (rc == TXB_OK)
+    rc = plan_side(verb, choice, false, &plan, err);
+  if (rc == TXB_OK)
+    rc = plan_side(verb, choice, true, &plan, err);
+  if (rc == TXB_OK && cli->output == TXB_OUTPUT_TEXT)
+    print_plan(cli, &plan);
+  else if (rc == TXB_OK)
+    print_plan_json(cli, &plan, choice->to_topic, meant);
+  if (rc == TXB_OK && sum(plan.would) == 0)
+    choice->code = TXB_EXIT_FAILED; /* as the command itself when it can change none */
+  json_decref(plan.would);
+  json_decref(plan.refused);
+  json_decref(plan.first);
+  return rc;
+}
+
+/* ---- which are meant -------------------------------------------------------------------------------------- */
 
 /* A person answers on the terminal; without one, --yes must have been given. */
 static enum txb_rc ask(const char *verb, const struct meant *meant, bool *yes_out, struct txb_error *err) {
@@ -78,9 +186,10 @@ static bool is_for_a_job(const struct txb_args *args, int64_t total) {
   return txb_args_has(args, "detach") || (args->operand_count == 0 && total > TXB_FAILED_CHUNK);
 }
 
-static enum txb_rc choose(struct txb_cli *cli, const char *verb, struct txb_failed_choice *choice, struct meant *meant,
-                          bool *go, struct txb_error *err) {
+static enum txb_rc choose(struct txb_cli *cli, enum txb_failed_verb v, struct txb_failed_choice *choice,
+                          struct meant *meant, bool *go, struct txb_error *err) {
   const struct txb_args *args = &cli->args;
+  const char *verb = txb_failed_words_of(v)->verb;
   bool dry = txb_args_has(args, "dry-run"), numbers = args->operand_count > 0;
   TXB_TRY(txb_failed_states(choice->pg, choice->filter, &meant->states, &meant->total, err));
   if (meant->total == 0 && (dry || !numbers)) {
@@ -89,7 +198,7 @@ static enum txb_rc choose(struct txb_cli *cli, const char *verb, struct txb_fail
     return TXB_OK;
   }
   if (dry)
-    return dry_run(cli, verb, choice, meant, err);
+    return dry_run(cli, v, choice, meant, err);
   bool yes = true;
   if (meant->total > 1 && !txb_args_has(args, "yes"))
     TXB_TRY(ask(verb, meant, &yes, err));
@@ -105,7 +214,7 @@ static enum txb_rc choose(struct txb_cli *cli, const char *verb, struct txb_fail
   return TXB_OK;
 }
 
-enum txb_rc txb_failed_choose(struct txb_cli *cli, const char *verb, const json_t *states,
+enum txb_rc txb_failed_choose(struct txb_cli *cli, enum txb_failed_verb verb, const json_t *states,
                               struct txb_failed_choice *choice, bool *go_out, struct txb_error *err) {
   struct txb_targets targets = {NULL, 0};
   struct meant meant = {NULL, 0};

@@ -21,7 +21,7 @@
     {.name = "older-than", .value = "TIME", .help = "Those that failed first before this: 90s, 30min, 2h, 3d."},       \
     {.name = "newer-than", .value = "TIME", .help = "Those that failed first since then."}
 #define DECISION_OPTIONS                                                                                               \
-    {.name = "dry-run", .help = "Only shows what is meant: counts, and the first ten."},                               \
+    {.name = "dry-run", .help = "Only shows what would be done: counts, also of what can't be, and the first ten."},                               \
     {.name = "yes", .letter = 'y', .help = "Does not ask before it changes more than one message."}
 #define JOB_OPTIONS                                                                                                    \
     {.name = "detach",                                                                                                 \

@@ -310,7 +310,7 @@ def test_one_is_done_at_once_and_many_want_a_yes(desk):
 
 
 def test_a_group_of_errors_is_retried_and_nothing_else(desk):
-    closed = [desk.add(key=f"a{n}", error=f"account {n} is closed") for n in range(600)]
+    closed = [desk.add(key=f"a{n}", error=f"order ORD{n} of account {n} is closed") for n in range(600)]
     other = desk.add(key="b", error="balance is too low")
     group = desk.json("failed", "list", "--group-by", "error")["groups"][0]["error_group"]
     done = desk.json("failed", "retry", "--error-group", group, "--yes")
