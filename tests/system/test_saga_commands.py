@@ -78,6 +78,20 @@ def test_an_output_that_no_answer_can_carry_turns_the_saga_back_at_once(handler,
     travel.check()
 
 
+def test_a_command_that_a_plugin_s_barrier_does_not_take_is_the_message_s_failure(travels):
+    """As with a handler in SQL: it is set aside, and the process goes on."""
+    travel = travels(group={"retry": {"attempts_max": 2, "first_ms": 20, "cap_ms": 50}})
+    travel.handlers["payment"] = {"kind": "plugin", "path": build_plugin("travel_plugin.c")}
+    travel.deployed("trip")
+    travel.query("SELECT txb.publish(%s, 'k', 'payment.book', '{}', %s::jsonb)", travel.topics["payment"], json.dumps({"txb-reply-to": "r", "txb-saga": "no"}))
+    travel.start("run")
+    process.wait_for(lambda: travel.failed("payment") == [("dead",)], travel.logs_text, 60, alive=travel.alive)
+    (error,), = travel.failed("payment", "error")
+    assert "a command that can't be read: txb-saga is not a UUID" in error
+    travel.wait_ended(travel.begin(1))
+    travel.check()
+
+
 def test_a_command_that_kafka_refuses_holds_nothing_up(travel):
     """S1 in the coordinator's outbox: the compensation of `out` goes through the topic, with the key, into which `back` did not fit."""
     little = {"amount": "{input.amount}"}
