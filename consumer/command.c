@@ -3,6 +3,7 @@
  *
  *   command_enter | SAVEPOINT, the handler, RELEASE or ROLLBACK TO | command_leave
  *
+ * with a look at the output, if it gave one, before the RELEASE: one that no answer can carry is a refusal;
  * all on the delivery's transaction: a crash anywhere in it leaves neither effect nor record nor answer.
  */
 #include "common/fault.h"
@@ -14,6 +15,7 @@ static const struct txb_pg_statement enter = {"txb_worker_command_enter", txb_te
                                      savepoint = {"txb_worker_savepoint_command", "SAVEPOINT txb_command"},
                                      release = {"txb_worker_release_command", "RELEASE SAVEPOINT txb_command"},
                                      undo = {"txb_worker_undo_command", "ROLLBACK TO SAVEPOINT txb_command"},
+                                     problem = {"txb_worker_output_problem", txb_text_worker_output_problem},
                                      reset_role = {"txb_worker_reset_command", txb_text_worker_reset_role};
 
 static enum txb_rc run(txb_worker_t *w, const struct txb_pg_statement *statement, struct txb_error *err) {
@@ -67,8 +69,16 @@ enum txb_rc txb_worker_command_known(txb_worker_t *w, const struct txb_worker_it
 /* The handler may have become another role: what is ours must not depend on that one's rights. */
 enum txb_rc txb_worker_command_done(txb_worker_t *w, const struct txb_worker_item *item, struct txb_slice headers,
                                     struct txb_slice output, struct txb_error *err) {
-  TXB_TRY(run(w, &release, err));
+  TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *r = NULL;
   TXB_TRY(run(w, &reset_role, err));
+  if (output.data != NULL) {
+    txb_pg_params_clear(&w->params);
+    txb_pg_add_text(&w->params, output);
+    TXB_TRY(txb_pg_query(w->pg, &problem, &w->params, &r, err));
+    if (!txb_pg_is_null(r, 0, 0))
+      return txb_worker_command_refused(w, item, headers, txb_pg_bytes(r, 0, 0), err);
+  }
+  TXB_TRY(run(w, &release, err));
   return answer(w, item, headers, "ok", output, txb_slice_of(NULL, 0), true, err);
 }
 

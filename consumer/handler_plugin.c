@@ -284,8 +284,8 @@ static enum txb_rc try_command(txb_worker_t *w, const struct txb_worker_source *
   *out = (struct txb_worker_verdict){.at = -1};
   enum txb_rc rc = run_command(w, source, i, item, txb_slice_of(headers.data, headers.size), conn, out, err);
   bool theirs = rc == TXB_OK || (rc == TXB_POISON && out->at >= 0);
-  if (theirs || err->origin != TXB_ORIGIN_POSTGRES || w->spoilt || txb_worker_is_away(w, err) ||
-      PQstatus(conn) != CONNECTION_OK)
+  bool said = err->sqlstate[0] != '\0'; /* the origin tells less: most of what a server says has none */
+  if (theirs || !said || w->spoilt || txb_worker_is_away(w, err) || PQstatus(conn) != CONNECTION_OK)
     return rc;
   *out = (struct txb_worker_verdict){.at = (int32_t)i, .outcome = "error", .why = *err};
   return TXB_POISON;

@@ -486,7 +486,7 @@ void txb_worker_command_fini(struct txb_worker_command *command);
 /* It does not run. */
 enum txb_rc txb_worker_command_known(txb_worker_t *w, const struct txb_worker_item *item, struct txb_slice headers,
                                      const struct txb_worker_command *command, struct txb_error *err) TXB_MUST_CHECK;
-/* Its handler answered ok, and gave that (JSON text; absent: nothing). */
+/* Its handler answered ok, and gave that (JSON text; absent: nothing). What is too large for an answer is refused. */
 enum txb_rc txb_worker_command_done(txb_worker_t *w, const struct txb_worker_item *item, struct txb_slice headers,
                                     struct txb_slice output, struct txb_error *err) TXB_MUST_CHECK;
 /* Its handler refused: what it wrote is undone. */

@@ -93,6 +93,18 @@ def bring_to(session, state):
         send(session, "compensation")
 
 
+OUTPUT_SIZE_MAX = 999_963  # bytes of an output's JSON text, as the guide says
+
+
+def output_of(size):
+    """An output whose JSON text has so many bytes, and fewer characters."""
+    return {"é": "ü" * ((size - 10) // 2) + "x" * (size % 2)}
+
+
+def too_large(size):
+    return f"its output has {size} bytes, at most {OUTPUT_SIZE_MAX} are allowed"
+
+
 NULL = []  # stands for a JSON null
 BAD = [
     ("txb-reply-to", ""),

@@ -6,7 +6,8 @@ import threading
 import uuid
 
 import pytest
-from commandstest import APPLY, SAGA, answer, answers, bad_headers, bring_to, effects, headers_of, recorded, send, with_handler
+from commandstest import (APPLY, OUTPUT_SIZE_MAX, SAGA, answer, answers, bad_headers, bring_to, effects, headers_of, output_of, recorded, send,
+                          too_large, with_handler)
 from sqltest import V7, refused
 
 
@@ -117,6 +118,42 @@ def test_a_compensation_records_only_success_and_can_be_tried_again(db):
     send(worker, "compensation", output="undone")
     assert answer(db) == {"answer": "compensated", "output": "undone"}
     assert recorded(db) == ("compensated", {"id": 7}, None) and effects(db) == ["action", "compensation"]
+
+
+@pytest.mark.parametrize("operation,before,said,then", [
+    ("action", "none", "refused", ("refused", None, too_large(OUTPUT_SIZE_MAX + 1))),
+    ("forward", "none", "refused", None),
+    ("compensation", "ok", "failed", ("ok", {"id": 7}, None)),
+])
+def test_an_output_that_no_answer_can_carry_is_a_refusal(db, operation, before, said, then):
+    worker = db.session("worker")
+    bring_to(worker, before)
+    had = effects(db)
+    send(worker, operation, output=output_of(OUTPUT_SIZE_MAX + 1))
+    assert answer(db) == {"answer": said, "reason": too_large(OUTPUT_SIZE_MAX + 1)}
+    assert effects(db) == had and recorded(db) == then
+    send(worker, operation)
+    assert answer(db)["answer"] == {"action": "refused", "forward": "ok", "compensation": "compensated"}[operation], "an action's is for good"
+
+
+@pytest.mark.parametrize("operation,before,said", [("action", "none", "ok"), ("forward", "none", "ok"), ("compensation", "ok", "compensated")])
+def test_the_largest_output_is_answered_with_and_recorded(db, operation, before, said):
+    worker, largest = db.session("worker"), output_of(OUTPUT_SIZE_MAX)
+    bring_to(worker, before)
+    send(worker, operation, output=largest)
+    assert answer(db) == {"answer": said, "output": largest}
+    assert recorded(db)[1] == (largest if operation != "compensation" else {"id": 7})
+    send(worker, "action")
+    assert answer(db) == {"answer": said, **({"output": largest} if operation != "compensation" else {})}
+
+
+def test_an_output_is_measured_as_an_answer_carries_it(db):
+    """Seven bytes become a hundred thousand digits."""
+    db.root.do("CREATE FUNCTION public.counts(m txb.message) RETURNS txb.outcome LANGUAGE sql AS"
+               " $$ SELECT txb.ok(jsonb_agg('1e99999'::numeric)) FROM generate_series(1, 10) $$")
+    plain = {name: None for name in ("saga", "saga_started", "saga_step", "saga_sending")}
+    send(db.session("worker"), None, handler="public.counts", request="r1", **plain)
+    assert answer(db) == {"answer": "refused", "reason": too_large(10 * 100_000 + 9 * 2 + 2)}
 
 
 def test_what_goes_forward_and_is_to_be_left_out_is_settled_and_never_runs_any_more(db):
@@ -280,6 +317,10 @@ def test_what_is_not_of_a_saga_is_answered_each_time(db):
         (None, common),
     ]
     assert len(effects(db)) == 2 and recorded(db) is None
+    send(worker, None, output=output_of(1_200_000), request="r4", **plain)
+    assert answer(db) == {"answer": "refused", "reason": too_large(1_200_000)} and len(effects(db)) == 2
+    send(worker, None, output=output_of(OUTPUT_SIZE_MAX), request="r5", **plain)
+    assert answer(db) == {"answer": "ok", "output": output_of(OUTPUT_SIZE_MAX)}
 
 
 def test_the_handler_has_the_rights_of_the_worker_and_its_search_path(db):

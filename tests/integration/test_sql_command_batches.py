@@ -4,7 +4,7 @@ import json
 import uuid
 
 import pytest
-from commandstest import headers_of, with_handler
+from commandstest import OUTPUT_SIZE_MAX, headers_of, output_of, too_large, with_handler
 from sqltest import refused
 
 APPLY = """SELECT txb.commands_apply(array_agg(ROW('bank', u.id, 'pay', 3, u.n, NULL, 'pay.do', now(), convert_to(u.payload, 'UTF8'),
@@ -69,6 +69,32 @@ def test_who_refuses_is_undone_alone(db, who, of_array):
     assert [one[0] for one in found] == [saga(n) for n in range(150)]
     assert [one for one in found if one[1] != "ok"] == [(saga(who), "refused", "no money")]
     assert effects(db) == 149 and states(db)[saga(who)] == "refused"
+
+
+@pytest.mark.parametrize("of_array", [False, True])
+@pytest.mark.parametrize("who,count", [(0, 1), (0, 3), (2, 3), (66, 70)])
+def test_whose_output_is_too_large_is_refused_and_undone_alone(db, who, count, of_array):
+    batch = [command(n, output=output_of(OUTPUT_SIZE_MAX + 1) if n == who else n) for n in range(count)]
+    handle(db.session("worker"), batch, "public.does_all" if of_array else "public.does", of_array)
+    assert answers(db) == [(saga(n), "refused", too_large(OUTPUT_SIZE_MAX + 1)) if n == who else (saga(n), "ok", n) for n in range(count)]
+    assert states(db) == {saga(n): "refused" if n == who else "ok" for n in range(count)} and effects(db) == count - 1
+
+
+def test_too_large_outputs_of_every_kind_in_one_batch(db):
+    """Those behind the first are handled each for itself; a compensation and what goes forward are not refused for good."""
+    large, plain = output_of(1_200_000), {name: None for name in ("saga", "saga_started", "saga_step", "saga_sending")}
+    worker = db.session("worker")
+    handle(worker, [command(1, output=7), command(2, output=output_of(OUTPUT_SIZE_MAX))])
+    had = len(answers(db))
+    handle(worker, [command(1, "compensation", output=large), command(3, output=large), command(4, "forward", output=large), command(5),
+                    (json.dumps({"say": "ok", "output": large}), json.dumps(headers_of(None, request="r1", **plain))), command(4, "forward"),
+                    command(1, "compensation"), command(3)])
+    said = [payload for payload, in db.root.do("SELECT convert_from(payload, 'UTF8')::jsonb FROM txb.outbox ORDER BY seq")][had:]
+    why = {"reason": too_large(1_200_000)}
+    assert said == [{"answer": "failed", **why}, {"answer": "refused", **why}, {"answer": "refused", **why}, {"answer": "ok"}, {"answer": "refused", **why},
+                    {"answer": "ok"}, {"answer": "compensated"}, {"answer": "refused", **why}]
+    assert states(db) == {saga(1): "compensated", saga(2): "ok", saga(3): "refused", saga(4): "ok", saga(5): "ok"}
+    assert db.root.do("SELECT operation FROM public.effect ORDER BY n") == [("action",), ("action",), ("action",), ("forward",), ("compensation",)]
 
 
 def test_who_comes_alone_and_refuses_is_asked_once(db):

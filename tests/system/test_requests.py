@@ -116,7 +116,7 @@ def test_a_late_reply_is_ignored_and_counted(asking):
     # A reply to nobody's request, and one that comes once more as another message.
     asked = travel.ask([2])[2]
     travel.wait_replied()
-    headers = [json.dumps({"txb-request": str(one)}) for one in (uuid.uuid4(), asked)]
+    headers = [json.dumps({"txb-request": str(one), "txb-command-topic": travel.topics["flight"]}) for one in (uuid.uuid4(), asked)]
     for one in headers:
         travel.query("SELECT txb.publish(%s, 'k', 'txb.reply', '{\"answer\": \"refused\"}'::jsonb, %s::jsonb)", travel.replies, one)
     process.wait_for(lambda: travel.ignored() == {"late": 1, "unknown": 1, "repeated": 1}, travel.logs_text, 60, alive=travel.alive)

@@ -7,6 +7,7 @@ import uuid
 import pytest
 
 from txbtest import process
+from txbtest.plugin import build_plugin
 from txbtest.program import FAILED, USAGE, Program, command
 from txbtest.travel import Travel
 from txbtest.verify import read_topic
@@ -54,6 +55,41 @@ def test_a_command_out_of_attempts_is_refused_and_holds_nothing_up(travel):
     other, = travel.begin(1, name=travel.deployed("trip"))  # a worker that is idle looks for decisions now and then only
     process.wait_for(lambda: travel.failed("flight") == [("resolved",)], lambda: f"{travel.failed('flight')}\n{travel.logs_text()}", 60, alive=travel.alive)
     travel.wait_ended([other])
+    travel.check()
+
+
+@pytest.mark.parametrize("handler", ["sql", "plugin"])
+def test_an_output_that_no_answer_can_carry_turns_the_saga_back_at_once(handler, travels):
+    """At the first attempt: it is no error that is tried again. What the handler wrote is undone."""
+    travel = travels()
+    if handler == "plugin":
+        travel.handlers["payment"] = {"kind": "plugin", "path": build_plugin("travel_plugin.c")}
+    travel.deployed("trip")
+    travel.start("run")
+    saga, fits = travel.begin(2, lambda n: {"bulk": {"payment": 900_000 if n else 1_200_000}})
+    travel.wait_ended([saga, fits])
+    frame = len('{"bulk": "", "booking": 1}')
+    why = f"its output has {1_200_000 + frame} bytes, at most 999963 are allowed"
+    assert [event for event in travel.events(saga) if not event.endswith("begin")] == [
+        "start", "flight: effect", "hotel: effect", "payment: refused", "hotel: compensated", "flight: compensated", "end"]
+    assert travel.result(saga)["state"] == "compensated" and travel.result(saga)["reason"] == f"payment: {why}"
+    code, out, err = travel.cli("saga", "show", str(saga))
+    assert code == 0 and why in out, out + err
+    assert travel.failed("payment") == [] and travel.result(fits)["state"] == "completed"
+    travel.check()
+
+
+def test_a_command_that_a_plugin_s_barrier_does_not_take_is_the_message_s_failure(travels):
+    """As with a handler in SQL: it is set aside, and the process goes on."""
+    travel = travels(group={"retry": {"attempts_max": 2, "first_ms": 20, "cap_ms": 50}})
+    travel.handlers["payment"] = {"kind": "plugin", "path": build_plugin("travel_plugin.c")}
+    travel.deployed("trip")
+    travel.query("SELECT txb.publish(%s, 'k', 'payment.book', '{}', %s::jsonb)", travel.topics["payment"], json.dumps({"txb-reply-to": "r", "txb-saga": "no"}))
+    travel.start("run")
+    process.wait_for(lambda: travel.failed("payment") == [("dead",)], travel.logs_text, 60, alive=travel.alive)
+    (error,), = travel.failed("payment", "error")
+    assert "a command that can't be read: txb-saga is not a UUID" in error
+    travel.wait_ended(travel.begin(1))
     travel.check()
 
 

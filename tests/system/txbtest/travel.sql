@@ -39,7 +39,7 @@ $$;
 --   {"amount": n, "refuse": "WHAT", "no": {"WHAT": times}, "fail": {"WHAT": times}, "stick": {"WHAT": times}}
 --
 -- refuse: its booking says no. no: it says so to the first sendings of its command (a pause takes a number too). fail: the first attempts of a booking are
--- errors. echo: {"WHAT": number}, which is given back. stick: those of a cancel are. It is the worker that counts them, in transactions that survive.
+-- errors. echo: {"WHAT": number}, which is given back. bulk: {"WHAT": bytes}, so many more in its output. stick: those of a cancel are. It is the worker that counts them, in transactions that survive.
 CREATE FUNCTION travel.handle(m txb.message) RETURNS txb.outcome LANGUAGE plpgsql AS $$
 <<command>>
 DECLARE
@@ -66,6 +66,6 @@ BEGIN
   IF input ->> 'refuse' = what AND operation <> 'confirm' OR (m.headers ->> 'txb-saga-sending')::int <= (input -> 'no' ->> what)::int THEN
     RETURN txb.refuse('no ' || what || ' is left');
   END IF;
-  RETURN txb.ok(jsonb_strip_nulls(jsonb_build_object('booking', made, 'echo', (input -> 'echo' ->> what)::numeric)));
+  RETURN txb.ok(jsonb_strip_nulls(jsonb_build_object('booking', made, 'echo', (input -> 'echo' ->> what)::numeric, 'bulk', repeat('x', (input -> 'bulk' ->> what)::int))));
 END
 $$;

@@ -1,17 +1,19 @@
 /* The payment's participant as a plugin, for the tests of sagas: books and cancels as travel.handle does, by the functions of
- * travel.sql, refuses what it has written already, and gives the booking's number as its output. */
+ * travel.sql, refuses what it has written already, and gives the booking's number as its output, with as much more as it is
+ * told to. */
 #include <libpq-fe.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <txbroker/consumer.h>
 
-static char output[64];
+static char output[2000000];
 
 static const char sql_book[] =
     "WITH m AS (SELECT convert_from($1::bytea, 'UTF8')::jsonb AS input, $2::jsonb AS headers)"
     " SELECT travel.book((headers ->> 'txb-saga')::uuid, 'payment', (input ->> 'amount')::bigint, true),"
-    "  coalesce(input ->> 'refuse' = 'payment', false) FROM m";
+    "  coalesce(input ->> 'refuse' = 'payment', false),"
+    "  repeat('x', coalesce((input -> 'bulk' ->> 'payment')::int, 0)) FROM m";
 static const char sql_cancel[] = "SELECT travel.cancel(($2::jsonb -> 'txb-saga-output' ->> 'booking')::bigint), false"
                                  " WHERE octet_length($1::bytea) > 0";
 
@@ -31,7 +33,7 @@ static enum txb_outcome apply(PGconn *conn, const struct txb_message *message, s
     snprintf(answer->reason, sizeof answer->reason, "no payment is left");
     outcome = TXB_OUTCOME_REFUSE;
   } else if (books) {
-    snprintf(output, sizeof output, "{\"booking\": %.20s}", PQgetvalue(r, 0, 0));
+    snprintf(output, sizeof output, "{\"booking\": %.20s, \"bulk\": \"%s\"}", PQgetvalue(r, 0, 0), PQgetvalue(r, 0, 2));
     answer->output_json = output;
   }
   PQclear(r);
