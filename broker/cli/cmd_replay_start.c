@@ -179,12 +179,15 @@ static enum txb_rc start_lanes(const struct txb_cli *cli, struct both *both, con
 static enum txb_rc go_lanes(const struct txb_cli *cli, struct both *both, const struct txb_replay_wish *wish,
                             const struct txb_replay_range *times, struct txb_replay_lanes *lanes, int *code,
                             struct txb_error *err) {
-  bool yes;
+  bool yes, any;
   if (wish->dry_run)
     return txb_replay_topics_plan(cli, both->consumer, wish, times, lanes, err);
   TXB_TRY(txb_replay_topics_remembered(cli, both->consumer, wish, lanes, err));
   TXB_TRY(txb_replay_topics_warn(cli, both->consumer, wish, lanes, err));
   TXB_TRY(txb_replay_topics_firsts(cli, lanes, err));
+  TXB_TRY(txb_replay_topics_any(cli, wish, lanes, &any, err));
+  if (!any)
+    return txb_replay_nothing(wish, err);
   TXB_TRY(ask(wish, times, lanes, &yes, err));
   if (yes)
     return start_lanes(cli, both, wish, times, lanes, err);
@@ -228,6 +231,7 @@ static enum txb_rc go(const struct txb_cli *cli, struct both *both, const struct
   TXB_TRY(txb_replay_check_target(cli, wish, err));
   if (wish->dry_run)
     return txb_replay_plan(cli, both->consumer, both->source, wish, &range, err);
+  TXB_TRY(txb_replay_check_any(cli, both->source, wish, &range, err));
   TXB_TRY(txb_replay_range_remembered(both->consumer, both->source, wish, &range, err));
   TXB_TRY(txb_replay_range_warn(both->consumer, both->source, wish, &range, err));
   TXB_TRY(ask(wish, &range, NULL, &yes, err));

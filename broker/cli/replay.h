@@ -69,6 +69,10 @@ enum txb_rc txb_replay_range_times(struct txb_pg *pg, const struct txb_replay_wi
                                    struct txb_error *err) TXB_MUST_CHECK;
 /* Since when the inbox remembers; 0: since ever. */
 enum txb_rc txb_replay_horizon(struct txb_pg *consumer, int64_t *wall_us_out, struct txb_error *err) TXB_MUST_CHECK;
+/* When the first intent that is meant was written; 0: the range holds none. */
+enum txb_rc txb_replay_range_first(struct txb_pg *source, const struct txb_replay_wish *wish,
+                                   const struct txb_replay_range *range, int64_t *wall_us_out,
+                                   struct txb_error *err) TXB_MUST_CHECK;
 /* A plain replay leaves out what the inbox knows, so it must not begin before the inbox does: TXB_REFUSED (usage). */
 enum txb_rc txb_replay_range_remembered(struct txb_pg *consumer, struct txb_pg *source,
                                         const struct txb_replay_wish *wish, const struct txb_replay_range *range,
@@ -79,6 +83,8 @@ enum txb_rc txb_replay_range_warn(struct txb_pg *consumer, struct txb_pg *source
 void txb_replay_warn_old(int64_t horizon_us);
 void txb_replay_topics_param(struct txb_pg_params *params, const struct txb_replay_wish *wish);
 void txb_replay_number_param(struct txb_pg_params *params, bool has, int64_t number);
+/* Adds keys and types: empty arrays without any. */
+void txb_replay_filter_params(struct txb_pg_params *params, const struct txb_replay_wish *wish);
 /* Adds what every question about the range takes: $1 source, $2 $3 numbers, $4 topics, $5 keys, $6 types, $7 $8 times. Without keys
  * or types their arrays are empty. */
 void txb_replay_range_params(struct txb_pg_params *params, const struct txb_replay_wish *wish,
@@ -116,6 +122,10 @@ enum txb_rc txb_replay_topics_each(const struct txb_cli *cli, const struct txb_r
 /* Looks up the first message of each lane: the job notes it. */
 enum txb_rc txb_replay_topics_firsts(const struct txb_cli *cli, struct txb_replay_lanes *lanes,
                                      struct txb_error *err) TXB_MUST_CHECK;
+/* Whether they hold anything that is meant, after txb_replay_topics_firsts; what can't be looked at to its end may. */
+enum txb_rc txb_replay_topics_any(const struct txb_cli *cli, const struct txb_replay_wish *wish,
+                                  const struct txb_replay_lanes *lanes, bool *out,
+                                  struct txb_error *err) TXB_MUST_CHECK;
 /* Whether --key and --type mean it: bytes are compared, as lanes do. */
 bool txb_replay_is_meant(const struct txb_replay_wish *wish, const struct txb_record *record,
                          const struct txb_event *event);
@@ -135,10 +145,16 @@ enum txb_rc txb_replay_check_target(const struct txb_cli *cli, const struct txb_
 /* For --to-topic the range of an outbox must hold something of each --topic. TXB_REFUSED (usage). */
 enum txb_rc txb_replay_check_topics(struct txb_pg *source, const struct txb_replay_wish *wish,
                                     const struct txb_replay_range *range, struct txb_error *err) TXB_MUST_CHECK;
-/* Sets would_refuse, what `replay start` would say as things are, and remembers_since, of the inbox. */
+/* The range of an outbox must hold something that is meant, but for a group that goes on live. TXB_REFUSED (usage). */
+enum txb_rc txb_replay_check_any(const struct txb_cli *cli, struct txb_pg *source, const struct txb_replay_wish *wish,
+                                 const struct txb_replay_range *range, struct txb_error *err) TXB_MUST_CHECK;
+/* Says that it holds nothing that is meant, and which options may be mistyped. Always TXB_REFUSED (usage). */
+enum txb_rc txb_replay_nothing(const struct txb_replay_wish *wish, struct txb_error *err) TXB_MUST_CHECK;
+/* Sets would_refuse, what `replay start` would say as things are, and remembers_since, of the inbox. nothing: the range was
+ * looked at to its end, and holds nothing that is meant. */
 enum txb_rc txb_replay_refusal(const struct txb_cli *cli, struct txb_pg *consumer, struct txb_pg *source,
                                const struct txb_replay_wish *wish, const struct txb_replay_range *range,
-                               const struct txb_replay_lanes *lanes, json_t *document,
+                               const struct txb_replay_lanes *lanes, bool nothing, json_t *document,
                                struct txb_error *err) TXB_MUST_CHECK;
 void txb_replay_print_refusal(const json_t *document);
 void txb_replay_print_forgotten(const struct txb_replay_wish *wish, const json_t *document);

@@ -214,6 +214,11 @@ static void add_texts(struct txb_pg_params *params, const struct txb_replay_wish
   txb_pg_array_end(params);
 }
 
+void txb_replay_filter_params(struct txb_pg_params *params, const struct txb_replay_wish *wish) {
+  add_texts(params, wish, "key");
+  add_texts(params, wish, "type");
+}
+
 void txb_replay_number_param(struct txb_pg_params *params, bool has, int64_t number) {
   if (has)
     txb_pg_add_int8(params, number);
@@ -234,8 +239,7 @@ void txb_replay_range_params(struct txb_pg_params *params, const struct txb_repl
   txb_replay_number_param(params, !wish->kafka, range->seq_from);
   txb_replay_number_param(params, !wish->kafka, range->seq_to);
   txb_replay_topics_param(params, wish);
-  add_texts(params, wish, "key");
-  add_texts(params, wish, "type");
+  txb_replay_filter_params(params, wish);
   add_time(params, range->has_time_from, range->time_from_us);
   add_time(params, range->has_time_to, range->time_to_us);
 }
@@ -257,17 +261,22 @@ enum txb_rc txb_replay_horizon(struct txb_pg *consumer, int64_t *wall_us_out, st
   return one_time(consumer, &horizon_statement, &params, wall_us_out, err);
 }
 
+enum txb_rc txb_replay_range_first(struct txb_pg *source, const struct txb_replay_wish *wish,
+                                   const struct txb_replay_range *range, int64_t *wall_us_out, struct txb_error *err) {
+  struct txb_pg_params params;
+  txb_pg_params_init(&params);
+  txb_replay_range_params(&params, wish, range);
+  return one_time(source, &first_statement, &params, wall_us_out, err);
+}
+
 /* horizon 0: it begins with what the inbox remembers. */
 static enum txb_rc look_before(struct txb_pg *consumer, struct txb_pg *source, const struct txb_replay_wish *wish,
                                const struct txb_replay_range *range, int64_t *horizon, struct txb_error *err) {
-  struct txb_pg_params params;
   int64_t first;
   TXB_TRY(txb_replay_horizon(consumer, horizon, err));
   if (*horizon == 0)
     return TXB_OK;
-  txb_pg_params_init(&params);
-  txb_replay_range_params(&params, wish, range);
-  TXB_TRY(one_time(source, &first_statement, &params, &first, err));
+  TXB_TRY(txb_replay_range_first(source, wish, range, &first, err));
   if (first == 0 || first >= *horizon)
     *horizon = 0;
   return TXB_OK;

@@ -312,7 +312,7 @@ enum txb_rc txb_replay_topics_firsts(const struct txb_cli *cli, struct txb_repla
   return txb_replay_topics_each(cli, lanes, note_lane_first, lanes, err);
 }
 
-/* ---- what the inbox remembers ----------------------------------------------------------------------------- */
+/* ---- whether there is anything ---------------------------------------------------------------------------- */
 
 /* As the lanes compare: bytes, and a message without a key or type is not meant where some are named. */
 static bool is_named(const struct txb_replay_wish *wish, const char *option, struct txb_slice value) {
@@ -328,6 +328,43 @@ bool txb_replay_is_meant(const struct txb_replay_wish *wish, const struct txb_re
                          const struct txb_event *event) {
   return is_named(wish, "key", record->key) && is_named(wish, "type", event->type);
 }
+
+struct search {
+  const struct txb_replay_wish *wish;
+  size_t looked;
+  bool found, cut;
+};
+
+static enum txb_rc look_for_one(void *arg, size_t lane, const struct txb_record *record, bool *more,
+                                struct txb_error *err) {
+  struct search *s = arg;
+  struct txb_event event;
+  (void)lane;
+  (void)err;
+  if (!s->found) {
+    txb_event_parse(record, &event);
+    s->found = txb_replay_is_meant(s->wish, record, &event);
+  }
+  s->cut = s->cut || ++s->looked >= LOOK_MAX;
+  *more = !s->found && !s->cut;
+  return TXB_OK;
+}
+
+enum txb_rc txb_replay_topics_any(const struct txb_cli *cli, const struct txb_replay_wish *wish,
+                                  const struct txb_replay_lanes *lanes, bool *out, struct txb_error *err) {
+  bool filtered = txb_replay_wish_nth(wish, "key", 0) != NULL || txb_replay_wish_nth(wish, "type", 0) != NULL;
+  struct search search = {.wish = wish};
+  *out = false;
+  for (size_t i = 0; i < lanes->count; i++) /* offsets may have no message: of transactions, or compacted away */
+    *out = *out || lanes->items[i].first >= 0;
+  if (!*out || !filtered)
+    return TXB_OK;
+  TXB_TRY(txb_replay_topics_each(cli, lanes, look_for_one, &search, err));
+  *out = search.found || search.cut;
+  return TXB_OK;
+}
+
+/* ---- what the inbox remembers ----------------------------------------------------------------------------- */
 
 struct firsts {
   const struct txb_replay_wish *wish;

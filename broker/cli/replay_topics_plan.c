@@ -328,8 +328,10 @@ static void print_text(const struct look *l, const json_t *d) {
   txb_replay_print_refusal(d);
 }
 
-static enum txb_rc plan(struct look *l, json_t *document, struct txb_error *err) {
+static enum txb_rc plan(struct look *l, const struct txb_replay_range *times, json_t *document, struct txb_error *err) {
   TXB_TRY(look_around(l, err));
+  bool nothing = l->meant == 0 && !(factor_of(l) > 1.0);
+  TXB_TRY(txb_replay_refusal(l->cli, l->consumer, NULL, l->wish, times, l->lanes, nothing, document, err));
   TXB_TRY(add_counts(l, document, err));
   txb_replay_plan_estimate(l->wish, most_of(l), document);
   if (l->cli->output == TXB_OUTPUT_TEXT)
@@ -344,13 +346,11 @@ enum txb_rc txb_replay_topics_plan(const struct txb_cli *cli, struct txb_pg *con
                                    const struct txb_replay_lanes *lanes, struct txb_error *err) {
   struct look l = {.cli = cli, .wish = wish, .lanes = lanes, .consumer = consumer, .first_ms = -1, .last_ms = -1};
   json_t *document = txb_replay_plan_document(wish, times);
-  enum txb_rc rc = txb_replay_refusal(cli, consumer, NULL, wish, times, lanes, document, err);
   l.held = json_object();
   l.topics = json_object();
   l.types = json_object();
   l.keys = json_object();
-  if (rc == TXB_OK)
-    rc = plan(&l, document, err);
+  enum txb_rc rc = plan(&l, times, document, err);
   json_decref(l.held);
   json_decref(l.topics);
   json_decref(l.types);

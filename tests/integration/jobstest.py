@@ -75,6 +75,20 @@ def job(db, number):
     return db.root.row("SELECT * FROM txb.job WHERE number = %s", number)
 
 
+def end(db, admin, number, messages=1, moved=0, position=None):
+    """A job is cancelled at that position of each of its lanes (the end), and has run so many messages in each."""
+    db.root.do(
+        "UPDATE txb.consumer_offset AS c SET next_offset = coalesce(%s, l.seq_to), consumed = %s, applied = %s FROM txb.job_lane AS l "
+        "WHERE l.job = %s AND c.topic = l.topic AND c.partition = -l.lane",
+        position,
+        messages,
+        messages,
+        number,
+    )
+    db.root.do("UPDATE txb.job_lane SET moved = %s WHERE job = %s", moved, number)
+    admin.do("SELECT txb.job_cancel(%s, 'hal', 'enough')", number)
+
+
 def audit(db):
     return db.root.do("SELECT action, person, reason FROM txb.audit ORDER BY number")
 

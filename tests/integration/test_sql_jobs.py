@@ -1,7 +1,7 @@
 """Replay jobs: starting them, deciding about them, who serves their lanes, and how a rebuilt group goes on live."""
 
 import pytest
-from jobstest import LEASE_MS, ONE, TWO, Part, aside, audit, claim, expire, job, lanes, register, start
+from jobstest import LEASE_MS, ONE, TWO, Part, aside, audit, claim, end, expire, job, lanes, register, start
 from sqltest import refused
 
 
@@ -139,9 +139,9 @@ def test_two_who_start_one_name_at_once_get_one_job(db, admin):
 
 
 def test_ten_forced_jobs_over_one_range_look_like_a_loop(db, admin):
-    for _ in range(10):
+    for n in range(10):
         number, _ = start(admin, forced=True, seq_from=50, seq_to=60)
-        admin.do("SELECT txb.job_cancel(%s, 'hal', 'enough')", number)
+        end(db, admin, number, messages=n % 2, moved=1 - n % 2)  # what waits behind a live key is run, too
     texts = ("10 forced jobs have run messages of this range", "this looks like a loop", "txbroker audit list")
     with refused("55000", *texts):
         start(admin, forced=True, seq_from=59, seq_to=70)
@@ -150,6 +150,41 @@ def test_ten_forced_jobs_over_one_range_look_like_a_loop(db, admin):
         admin.do("SELECT txb.job_cancel(%s, 'hal', 'enough')", number)
     db.root.do("UPDATE txb.job SET created_at = now() - interval '31 days' WHERE number = (SELECT min(number) FROM txb.job)")
     start(admin, forced=True, seq_from=59, seq_to=60)
+
+
+def test_forced_jobs_of_other_keys_and_types_are_no_loop(db, admin):
+    def once(**more):
+        end(db, admin, start(admin, forced=True, **more)[0])
+
+    for n in range(11):
+        once(keys=[b"%d" % n])
+    for n in range(11):
+        once(keys=[b"one"], types=[f"made.{n}"])
+    for _ in range(9):
+        once(keys=[b"0", b"x"])
+    refusal = (
+        "SELECT problem FROM txb.job_refusal('g', 'bank', NULL, '{t}', 1, 100, true, false, NULL, NULL, NULL, NULL, NULL, "
+        "%s::bytea[], %s::text[])"
+    )
+    for keys, types in (([b"0"], None), ([b"a", b"x", b"0"], ["made.0"]), (None, ["any"])):
+        assert "looks like a loop" in admin.one(refusal, keys, types), keys
+        with refused("55000", "forced jobs have run messages of this range", "this looks like a loop"):
+            start(admin, forced=True, keys=keys, types=types)
+    assert admin.one(refusal, [b"x"], None) is None, "nine have run it"
+    once(keys=[b"x"])
+    with refused("55000", "10 forced jobs have run messages of this range"):
+        start(admin, forced=True, keys=[b"x"])
+    once(keys=[b"one"], types=["made.0"])
+
+
+def test_forced_jobs_that_ran_nothing_of_a_range_are_no_loop(db, admin):
+    for _ in range(11):
+        end(db, admin, start(admin, forced=True)[0], messages=0)
+    for _ in range(10):
+        end(db, admin, start(admin, forced=True)[0], position=50)
+    end(db, admin, start(admin, forced=True, seq_from=50)[0])
+    with refused("55000", "10 forced jobs have run messages of this range"):
+        start(admin, forced=True, seq_from=49, seq_to=50)
 
 
 # -- deciding -------------------------------------------------------------------------------------

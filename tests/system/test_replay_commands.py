@@ -588,11 +588,60 @@ def test_what_stands_against_a_job_is_told(desk):
     number = desk.start("--topic", "orders")
     desk.refused(FAILED, ['another job of group "ledger" is at work on topic "orders"', f"job {number} is running since 20", f"replay cancel {number}"],
                  "replay", "start", "--group", "ledger", "--yes")
-    for _ in range(10):
-        desk.ok("replay", "cancel", str(number), "--reason", "x")
-        number = desk.start("--force", "--reason", "again", "--topic", "orders")
     desk.ok("replay", "cancel", str(number), "--reason", "x")
+    for _ in range(10):
+        desk.reach(desk.start("--force", "--reason", "again", "--topic", "orders"))
     desk.refused(FAILED, ["10 forced jobs", "looks like a loop"], "replay", "start", "--group", "ledger", "--force", "--reason", "again", "--topic", "orders", "--yes")
+
+
+def test_forced_jobs_of_other_keys_are_no_loop(desk):
+    desk.publish(11, keys=11)
+    again = ("--force", "--reason", "again")
+    for n in range(11):
+        desk.reach(desk.start(*again, "--key", f"k{n}"))
+    for _ in range(9):
+        desk.reach(desk.start(*again, "--key", "k7"))
+    assert desk.json("replay", "plan", "--group", "ledger", "--key", "k8", *again[:2], "again")["would_refuse"] is None
+    assert "looks like a loop" in desk.json("replay", "plan", "--group", "ledger", "--key", "k7", *again)["would_refuse"]
+    desk.refused(FAILED, ["10 forced jobs", "looks like a loop"], "replay", "start", "--group", "ledger", "--key", "k7", *again, "--yes")
+    desk.start(*again, "--key", "k8")
+
+
+@pytest.mark.parametrize("options, words", [
+    (["--key", "nosuch"], ['source "shop" holds nothing of topic "orders" or "payments", key "nosuch" from the beginning to now: correct --key, or leave it out\n']),
+    (["--type", "mad"], [', type "mad" from', "correct --type, or leave it out"]),
+    (["--key", "k1", "--type", "paid"], [', key "k1", type "paid" from', "correct --key or --type, or leave them out"]),
+    (["--topic", "payments"], ['topic "payments" from', "correct --topic, or leave it out"]),
+    (["--key", "k1", "--from", "3", "--to", "4"], ["from 3 to 4: correct --key, --from or --to, or leave them out"]),
+    (["--from", "2026-01-01", "--to", "2026-01-02"], ["from 2026-01-01 to 2026-01-02: correct --from or --to"]),
+    ([word for n in range(5) for word in ("--key", f"other{n}")], ['key "other0" or "other1" or "other2" or 2 more from']),
+    (["--key", ESCAPES, "--type", "t" * 500], [', key "\\x1b[31mred', "tttt...\" from"]),
+    (["--key", "nosuch", "--force", "--reason", "x"], ['key "nosuch"']),
+], ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else None)
+def test_a_filter_that_means_nothing_is_refused(ten, options, words):
+    line = ("--group", "ledger", *options)
+    told = ten.refused(USAGE, words, "replay", "start", *line, "--yes")
+    plan = ten.json("replay", "plan", *line)
+    assert plan["messages"] == 0 and f"txbroker: {plan['would_refuse']}\n" == told
+    assert "\nreplay start would refuse this: source " in ten.ok("replay", "start", "--dry-run", *line)
+
+
+def test_a_new_group_may_be_rebuilt_from_an_outbox_that_is_empty_or_has_other_topics(desk):
+    line = ("replay", "start", "--group", "balances", "--then-live", "--yes")
+    desk.ok(*line)
+    desk.ok("replay", "cancel", "1", "--reason", "x")
+    desk.publish(1, "payments")
+    assert desk.json("replay", "plan", "--group", "balances", "--then-live")["would_refuse"] is None
+    desk.ok(*line)
+
+
+def test_a_filter_that_means_what_is_left_out_is_no_typo(desk):
+    desk.publish(2)
+    desk.sell("""INSERT INTO txb.failed (side, state, resolution, source, seq, topic, key, id, type, attempts, place, holds)
+                 VALUES ('outbox', 'discarded', 'discarded', 'shop', 1, 'orders', 'k1', txb.uuid_v7(), 'made', 1, 0, false)""")
+    plan = desk.json("replay", "plan", "--group", "ledger", "--key", "k1")
+    assert (plan["messages"], plan["discarded"], plan["would_refuse"]) == (0, 1, None)
+    desk.start("--key", "k1")
 
 
 def test_an_unknown_job_is_told(desk):
@@ -621,6 +670,7 @@ def test_a_plain_job_does_not_begin_before_the_inbox_remembers(desk):
     desk.ok("replay", "plan", "--group", "ledger")
     desk.ok("replay", "start", "--group", "ledger", "--force", "--reason", "all of it", "--topic", "orders", "--yes")
     desk.ok("replay", "start", "--group", "balances", "--then-live", "--yes")
+    desk.publish(1, "payments")
     desk.ok("replay", "start", "--group", "ledger", "--topic", "payments", "--yes")
     desk.ok("replay", "cancel", "1", "--reason", "x")
     desk.ok("replay", "start", "--group", "ledger", "--topic", "orders", "--from", "5", "--yes")
@@ -669,7 +719,8 @@ def test_of_several_databases_all_are_listed_and_a_number_belongs_to_one(desk):
 
 
 def test_what_a_job_brings_can_not_reach_the_terminal(desk):
-    desk.publish(10)
+    desk.publish(10, kind=ESCAPES)
+    desk.sell("UPDATE txb.outbox SET key = %s", ESCAPES)
     number = str(desk.start("--name", ESCAPES, "--reason", ESCAPES, "--key", ESCAPES, "--type", ESCAPES))
     desk.book("UPDATE txb.job_lane SET last_error = %s, owner = %s, lease_until = clock_timestamp()", ESCAPES, ESCAPES)
     for args in (["replay", "show", number], ["replay", "list"], ["status"], ["audit", "list", "--group", "ledger"], ["-o", "json", "replay", "show", number],

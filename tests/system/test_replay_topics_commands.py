@@ -203,6 +203,22 @@ def test_a_range_older_than_the_inbox_remembers_is_refused(desk):
     desk.ok(*line, "--force", "--reason", "on purpose")
 
 
+def test_a_filter_that_means_nothing_of_kafka_is_refused(desk):
+    line = ("replay", "start", "--group", "ledger", "--kafka", "--yes")
+    desk.produce(desk.orders, 3)
+    desk.produce(desk.orders, 2, partition=1, ce_specversion="1.0", ce_id="x", ce_source="s", ce_type="made")
+    desk.produce(desk.payments, 1)
+    for options, words in ((("--key", "nosuch"), [f'Kafka holds nothing of topic "{desk.orders}" or "{desk.payments}", key "nosuch" from the beginning to now: correct --key, or']),
+                           (("--key", "k2", "--type", "made"), [', key "k2", type "made" from', "correct --key or --type, or leave them out"]),
+                           (("--key", "k2", "--partition", "1", "--topic", desk.orders), ["correct --topic, --key or --partition"])):
+        told = desk.refused(USAGE, words, *line, *options)
+        plan = desk.plan(*options)
+        assert plan["messages"] == 0 and f"txbroker: {plan['would_refuse']}\n" == told
+    desk.ok(*line, "--key", "k1", "--type", "made", "--name", "one")
+    desk.ok(*line, "--key", "k1", "--type", "made", "--name", "one")
+    assert desk.plan("--key", "k1", "--name", "one")["would_refuse"] is None
+
+
 def test_what_is_not_meant_does_not_matter_to_the_inbox(desk):
     desk.produce(desk.orders, 3, key="old%d")
     desk.produce(desk.orders, 3, at_ms=START_MS + 48 * HOUR_MS)
@@ -297,6 +313,10 @@ def test_a_plan_of_a_large_range_is_an_estimate(desk):
     desk.produce(desk.orders, 1, key=b"alone")
     desk.produce(desk.orders, 149_999, step_ms=0)
     desk.produce(desk.orders, 50_000, partition=1, step_ms=0)
+    start = ("replay", "start", "--group", "ledger", "--kafka", "--topic", desk.orders, "--yes")
+    assert desk.plan("--topic", desk.orders, "--key", "nosuch")["would_refuse"] is None, "not all was looked at"
+    desk.ok(*start, "--key", "nosuch")
+    desk.ok("replay", "cancel", "1", "--reason", "x")
     plan = desk.plan("--topic", desk.orders)
     assert plan["estimated"] and 100_000 <= plan["looked_at"] <= 100_010 and plan["span"] == 200_000
     assert plan["messages"] == 200_000 and sum(row["messages"] for row in plan["by_key"]) == plan["looked_at"]
