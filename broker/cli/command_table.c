@@ -550,8 +550,11 @@ const struct txb_command txb_commands[] = {
      .summary = "list who decided what about messages, the newest first",
      .options = txb_audit_list_options,
      .run = txb_cmd_audit_list,
-     .details = "One row for each transaction of a decision: when, database role and system user, command, filter, how "
-                "many messages it meant and changed, why.",
+     .details =
+         "One row for each transaction of a decision: when, database role and system user, command, filter, how "
+         "many messages it meant and changed, why. A job has one more when it ends. All decisions of one database "
+         "are listed: --group and --source only choose it, since a row says what the command was given, and that "
+         "may be numbers of messages and no group.",
      .examples = "  txbroker --config txbroker.json audit list -o jsonl\n"},
     {.name = "completion",
      .operands = "bash|zsh|fish",
