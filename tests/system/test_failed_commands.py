@@ -661,9 +661,8 @@ def test_the_audit_is_listed_page_by_page(desk):
 def test_a_page_of_the_audit_says_whether_more_follow(desk):
     assert desk.ok("audit", "list") == "nobody has decided anything\n"
     assert desk.json("audit", "list") == {"audit": [], "next_after": None}
-    number = desk.add()
     for n in range(3):
-        desk.ok("failed", "retry", str(number), "--reason", f"r{n}")
+        desk.ok("failed", "retry", str(desk.add(key=f"k{n}")))
     assert desk.ok("audit", "list", "-n", "2").endswith("more follow: --after 2\n")
     assert "more follow" not in desk.ok("audit", "list", "-n", "3")
     page = desk.json("audit", "list", "-n", "2")
