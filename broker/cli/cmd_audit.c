@@ -1,13 +1,23 @@
 /* audit list: who decided what. Changes nothing. */
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "broker/cli/failed.h"
 
-static void print_text(const struct txb_cli *cli, const json_t *rows) {
+struct page {
+  const struct txb_cli *cli;
+  long long limit, after;
+  json_t *rows;
+  bool more; /* rows follow */
+};
+
+static void print_table(const struct txb_cli *cli, const json_t *rows) {
   static const struct txb_column columns[] = {{"NUMBER", TXB_RIGHT},  {"WHEN (UTC)", TXB_LEFT}, {"ROLE", TXB_LEFT},
                                               {"PERSON", TXB_LEFT},   {"COMMAND", TXB_LEFT},    {"MEANT", TXB_RIGHT},
                                               {"CHANGED", TXB_RIGHT}, {"FILTER", TXB_LEFT},     {"REASON", TXB_LEFT},
                                               {"REFUSED", TXB_LEFT}};
+  /* Only a terminal is too narrow for what they say. */
+  bool cut = isatty(STDOUT_FILENO) == 1;
   struct txb_table table;
   json_t *row;
   size_t i;
@@ -18,51 +28,62 @@ static void print_text(const struct txb_cli *cli, const json_t *rows) {
     free(filter);
     txb_failed_cell(&table, row, "number", 0);
     txb_table_cellf(&table, "%.19s", txb_failed_text(row, "at"));
-    txb_failed_cell(&table, row, "role", 32);
-    txb_failed_cell(&table, row, "person", 32);
+    txb_failed_cell(&table, row, "role", cut ? 32 : 0);
+    txb_failed_cell(&table, row, "person", cut ? 32 : 0);
     txb_failed_cell(&table, row, "action", 0);
     txb_failed_cell(&table, row, "matched", 0);
     txb_failed_cell(&table, row, "changed", 0);
-    txb_failed_cell(&table, row, "filter_text", 60);
-    txb_failed_cell(&table, row, "reason", 80);
-    txb_failed_cell(&table, row, "refused", 120);
+    txb_failed_cell(&table, row, "filter_text", cut ? 60 : 0);
+    txb_failed_cell(&table, row, "reason", cut ? 80 : 0);
+    txb_failed_cell(&table, row, "refused", cut ? 120 : 0);
   }
   txb_table_print(&table, cli, 0);
   txb_table_fini(&table);
 }
 
-static void print_all(const struct txb_cli *cli, json_t *rows) {
-  const json_t *row;
-  size_t i;
-  if (cli->output == TXB_OUTPUT_JSON) {
-    json_t *document = json_pack("{s:O}", "audit", rows);
-    txb_failed_print_json(cli, document);
-    json_decref(document);
-  } else if (cli->output == TXB_OUTPUT_JSONL) {
-    json_array_foreach(rows, i, row) {
-      txb_failed_print_json(cli, row);
-    }
-  } else if (json_array_size(rows) > 0) {
-    print_text(cli, rows);
-  } else {
+static void print_text(const struct page *p, json_int_t last) {
+  if (json_array_size(p->rows) > 0)
+    print_table(p->cli, p->rows);
+  else if (p->after > 0)
+    txb_print(TXB_FAILED_PAST_END, p->after);
+  else
     txb_print("nobody has decided anything\n");
+  if (p->more)
+    txb_print("more follow: --after %" JSON_INTEGER_FORMAT "\n", last);
+}
+
+static void print_all(const struct page *p) {
+  size_t count = json_array_size(p->rows), i;
+  json_int_t last = count == 0 ? 0 : txb_failed_integer(json_array_get(p->rows, count - 1), "number");
+  const json_t *row;
+  if (p->cli->output == TXB_OUTPUT_JSON) {
+    json_t *document =
+        json_pack("{s:O, s:o}", "audit", p->rows, "next_after", p->more ? json_integer(last) : json_null());
+    txb_failed_print_json(p->cli, document);
+    json_decref(document);
+  } else if (p->cli->output == TXB_OUTPUT_JSONL) {
+    json_array_foreach(p->rows, i, row) {
+      txb_failed_print_json(p->cli, row);
+    }
+  } else {
+    print_text(p, last);
   }
 }
 
 static enum txb_rc list(struct txb_cli *cli, struct txb_targets *targets, struct txb_error *err) {
-  long long page = 50, after = 0;
+  struct page page = {.cli = cli, .limit = 50};
   const char *uri;
   struct txb_pg *pg = NULL;
-  json_t *rows = NULL;
-  TXB_TRY(txb_args_integer(&cli->args, "limit", 1, 10000, &page, err));
-  TXB_TRY(txb_args_integer(&cli->args, "after", 1, INT64_MAX, &after, err));
+  TXB_TRY(txb_args_integer(&cli->args, "limit", 1, TXB_FAILED_PAGE_MAX, &page.limit, err));
+  TXB_TRY(txb_args_integer(&cli->args, "after", 1, INT64_MAX, &page.after, err));
   TXB_TRY(txb_failed_targets(cli, targets, err));
   TXB_TRY(txb_failed_one_target(cli, targets, &uri, err));
   TXB_TRY(txb_failed_connect(cli, uri, &pg, err));
-  enum txb_rc rc = txb_audit_list(pg, after, (int)page, &rows, err);
-  if (rc == TXB_OK)
-    print_all(cli, rows);
-  json_decref(rows);
+  enum txb_rc rc = txb_audit_list(pg, page.after, (int)page.limit, &page.rows, &page.more, err);
+  if (rc == TXB_OK) {
+    print_all(&page);
+    json_decref(page.rows);
+  }
   txb_pg_close(pg);
   return rc;
 }

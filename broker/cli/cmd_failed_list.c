@@ -23,7 +23,7 @@ static enum txb_rc take_options(struct list *l, struct txb_error *err) {
   const struct txb_args *args = &l->cli->args;
   const char *sort = txb_args_text(args, "sort");
   l->page = 50;
-  TXB_TRY(txb_args_integer(args, "limit", 1, 10000, &l->page, err));
+  TXB_TRY(txb_args_integer(args, "limit", 1, TXB_FAILED_PAGE_MAX, &l->page, err));
   TXB_TRY(txb_args_integer(args, "after", 1, INT64_MAX, &l->after, err));
   TXB_TRY(txb_failed_filter(args, &l->filter, &l->flags, err));
   l->flags += txb_args_has(args, "group") + txb_args_has(args, "source");
@@ -55,18 +55,32 @@ static void add_states(struct list *l, const json_t *states) {
   }
 }
 
+/* Counts are of all messages of the filter: what these don't count is in others. */
+static enum txb_rc count(struct list *l, struct txb_pg *pg, int64_t total, json_t **out, bool *more_out,
+                         struct txb_error *err) {
+  const json_t *row;
+  size_t i;
+  TXB_TRY(txb_failed_count(pg, l->filter, l->by, (int)l->page, out, err));
+  json_array_foreach(*out, i, row) {
+    total -= txb_failed_integer(row, "messages");
+  }
+  *more_out = json_array_size(*out) == (size_t)l->page && total > 0;
+  return TXB_OK;
+}
+
 /* A page of one database, with its name in each row. */
 static enum txb_rc look(struct list *l, struct txb_pg *pg, struct txb_error *err) {
   json_t *rows, *states, *row;
   int64_t total;
+  bool more;
   size_t i;
   TXB_TRY(txb_failed_states(pg, l->filter, &states, &total, err));
-  enum txb_rc rc = l->by == NULL ? txb_failed_find(pg, l->filter, l->after, (int)l->page, &rows, err)
-                                 : txb_failed_count(pg, l->filter, l->by, (int)l->page, &rows, err);
+  enum txb_rc rc = l->by == NULL ? txb_failed_find_page(pg, l->filter, l->after, (int)l->page, &rows, &more, err)
+                                 : count(l, pg, total, &rows, &more, err);
   if (rc == TXB_OK) {
     add_states(l, states);
     l->total += total;
-    l->more = l->more || json_array_size(rows) == (size_t)l->page;
+    l->more = l->more || more;
     json_array_foreach(rows, i, row) {
       (void)json_object_set_new(row, "database", json_string(txb_pg_name(pg)));
       (void)json_array_append(l->rows, row);
@@ -157,6 +171,8 @@ static void print_text(const struct list *l) {
     print_by_database(l);
   else if (json_array_size(l->rows) > 0)
     print_rows(l, l->rows);
+  else if (l->total > 0 && l->after > 0)
+    txb_print(TXB_FAILED_PAST_END, l->after);
   if (l->total > 0)
     txb_print("\n%" PRId64 " message%s: %s\n", l->total, l->total == 1 ? "" : "s", txb_buffer_text(&states));
   else

@@ -557,7 +557,9 @@ const struct txb_command txb_commands[] = {
          "One row for each transaction of a decision: when, database role and system user, command, filter, how "
          "many messages it meant and changed, why; and why a saga's was refused. What is only asked for, of a job "
          "about failed messages or of a saga's coordinator, has changed nothing yet: failed jobs and saga show say "
-         "what became of it.",
+         "what became of it. A job has one more when it ends. All decisions of one database are listed: --group and "
+         "--source only choose it, since a row says what the command was given, and that may be numbers of messages "
+         "and no group.",
      .examples = "  txbroker --config txbroker.json audit list -o jsonl\n"},
     {.name = "completion",
      .operands = "bash|zsh|fish",

@@ -44,9 +44,14 @@ void txb_failed_add_after(struct txb_pg_params *params, int64_t after);
 /* A jsonb cell (null: JSON's null); the first column of all rows as an array. Owned by the caller. */
 json_t *txb_failed_json(const struct txb_pg_result *rows, int row, int column);
 json_t *txb_failed_json_rows(const struct txb_pg_result *rows);
-/* Pages of messages as a JSON array; after 0: from the start. */
+#define TXB_FAILED_PAGE_MAX 10000 /* rows that the server gives at once */
+/* What a list says of a page that is empty, after a number; of jobs and decisions too. */
+#define TXB_FAILED_PAST_END "no more follow: nothing is left after %lld\n"
+/* Pages of messages as a JSON array; after 0: from the start. With *more_out, whether more follow. */
 enum txb_rc txb_failed_find(struct txb_pg *pg, const json_t *filter, int64_t after, int page, json_t **out,
                             struct txb_error *err) TXB_MUST_CHECK;
+enum txb_rc txb_failed_find_page(struct txb_pg *pg, const json_t *filter, int64_t after, int page, json_t **out,
+                                 bool *more_out, struct txb_error *err) TXB_MUST_CHECK;
 enum txb_rc txb_failed_count(struct txb_pg *pg, const json_t *filter, const char *by, int top, json_t **out,
                              struct txb_error *err) TXB_MUST_CHECK;
 /* {"dead": 3, ...} and their sum. */
@@ -91,7 +96,7 @@ struct txb_failed_edition {
 /* The same for one new edition, with "new_number" and "new_id". */
 enum txb_rc txb_failed_edit(struct txb_pg *pg, int64_t number, const struct txb_failed_edition *edition,
                             json_t *results, struct txb_error *err) TXB_MUST_CHECK;
-enum txb_rc txb_audit_list(struct txb_pg *pg, int64_t after, int page, json_t **out,
+enum txb_rc txb_audit_list(struct txb_pg *pg, int64_t after, int page, json_t **out, bool *more_out,
                            struct txb_error *err) TXB_MUST_CHECK;
 /* Jobs that decide about many (failed_job.c runs them). */
 struct txb_failed_begun {

@@ -108,7 +108,11 @@ const struct txb_option txb_failed_cancel_options[] = {
 };
 
 const struct txb_option txb_audit_list_options[] = {
-    DATABASE_OPTIONS,
+    {.name = "group",
+     .letter = 'g',
+     .value = "GROUP",
+     .help = "In the database of this group; decisions about other groups are there too."},
+    {.name = "source", .value = "SOURCE", .help = "In the database of this source, likewise with all that is there."},
     {.name = "limit", .letter = 'n', .value = "N", .help = "At most so many lines, 1 to 10000 (default 50)."},
     {.name = "after", .value = "NUMBER", .help = "Goes on below this row: the last one of the page before."},
     {.name = NULL},

@@ -113,6 +113,34 @@ enum txb_rc txb_failed_find(struct txb_pg *pg, const json_t *filter, int64_t aft
   return TXB_OK;
 }
 
+typedef enum txb_rc ask_page(struct txb_pg *pg, const json_t *filter, int64_t after, int page, json_t **out,
+                             struct txb_error *err);
+
+/* Whether more follow is told by one row more than was asked for. Where the server gives no more at once, the first one
+ * of the next page is looked for. */
+static enum txb_rc page_of(ask_page *ask, struct txb_pg *pg, const json_t *filter, int64_t after, int page,
+                           json_t **out, bool *more_out, struct txb_error *err) {
+  size_t wanted = (size_t)page;
+  TXB_TRY(ask(pg, filter, after, page < TXB_FAILED_PAGE_MAX ? page + 1 : page, out, err));
+  *more_out = json_array_size(*out) > wanted;
+  if (*more_out)
+    (void)json_array_remove(*out, wanted);
+  if (*more_out || page < TXB_FAILED_PAGE_MAX || json_array_size(*out) < wanted)
+    return TXB_OK;
+  json_t *next = NULL;
+  enum txb_rc rc = ask(pg, filter, txb_failed_integer(json_array_get(*out, wanted - 1), "number"), 1, &next, err);
+  *more_out = json_array_size(next) > 0;
+  json_decref(next);
+  if (rc != TXB_OK)
+    json_decref(*out);
+  return rc;
+}
+
+enum txb_rc txb_failed_find_page(struct txb_pg *pg, const json_t *filter, int64_t after, int page, json_t **out,
+                                 bool *more_out, struct txb_error *err) {
+  return page_of(txb_failed_find, pg, filter, after, page, out, more_out, err);
+}
+
 enum txb_rc txb_failed_count(struct txb_pg *pg, const json_t *filter, const char *by, int top, json_t **out,
                              struct txb_error *err) {
   TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *rows = NULL;
@@ -345,7 +373,9 @@ enum txb_rc txb_failed_job_list(struct txb_pg *pg, int64_t after, int page, json
   return TXB_OK;
 }
 
-enum txb_rc txb_audit_list(struct txb_pg *pg, int64_t after, int page, json_t **out, struct txb_error *err) {
+static enum txb_rc find_audit(struct txb_pg *pg, const json_t *filter, int64_t after, int page, json_t **out,
+                              struct txb_error *err) {
+  (void)filter;
   TXB_CLEANUP(txb_pg_result_free_ptr) struct txb_pg_result *rows = NULL;
   struct txb_pg_params params;
   txb_pg_params_init(&params);
@@ -354,6 +384,11 @@ enum txb_rc txb_audit_list(struct txb_pg *pg, int64_t after, int page, json_t **
   TXB_TRY(txb_failed_ask(pg, &audit_statement, &params, "txb_reader", &rows, err));
   *out = txb_failed_json_rows(rows);
   return TXB_OK;
+}
+
+enum txb_rc txb_audit_list(struct txb_pg *pg, int64_t after, int page, json_t **out, bool *more_out,
+                           struct txb_error *err) {
+  return page_of(find_audit, pg, NULL, after, page, out, more_out, err);
 }
 
 const char *txb_person(void) {

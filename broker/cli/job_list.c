@@ -21,9 +21,10 @@ static enum txb_rc look(struct list *l, const char *uri, struct txb_error *err) 
   json_t *jobs, *job;
   size_t i;
   TXB_TRY(txb_failed_connect(l->cli, uri, &pg, err));
-  enum txb_rc rc = l->kind->list(pg, l->after, (int)l->page, &jobs, err);
+  enum txb_rc rc = l->kind->list(pg, l->after, (int)l->page + 1, &jobs, err); /* one more tells whether more follow */
   if (rc == TXB_OK) {
-    l->more = l->more || json_array_size(jobs) == (size_t)l->page;
+    l->more = l->more || json_array_size(jobs) > (size_t)l->page;
+    (void)json_array_remove(jobs, (size_t)l->page);
     if (l->cli->output == TXB_OUTPUT_TEXT && json_array_size(jobs) > 0) {
       if (l->several)
         txb_print("%s%s\n", json_array_size(l->jobs) > 0 ? "\n" : "", txb_pg_name(pg));
@@ -52,6 +53,8 @@ static void finish(const struct list *l) {
                                  paged ? json_integer(json_integer_value(last)) : json_null());
     txb_failed_print_json(l->cli, document);
     json_decref(document);
+  } else if (count == 0 && l->after > 0) {
+    txb_print(TXB_FAILED_PAST_END, l->after);
   } else if (count == 0) {
     txb_print("no jobs\n");
   } else if (paged) {

@@ -89,4 +89,4 @@ def test_an_event_leads_where_the_table_says(db, table, state, event):
         assert refusal == (("P0002" if state is None else "55000") if event in PERSON else None)
         return
     assert refusal is None and job.state() == wanted
-    assert actions == ([] if event == "finish" else [(f"replay {event}",)]), "the audit says what a person did"
+    assert actions == [("replay done" if event == "finish" else f"replay {event}",)], "the audit says what a person did, and what became of it"

@@ -187,6 +187,58 @@ def test_forced_jobs_that_ran_nothing_of_a_range_are_no_loop(db, admin):
         start(admin, forced=True, seq_from=49, seq_to=50)
 
 
+# -- the audit of its end -------------------------------------------------------------------------
+
+ENDS = "SELECT action, role, person, matched, changed, filter -> 'results', reason FROM txb.audit WHERE filter -> 'job' = to_jsonb(%s) ORDER BY number"
+
+
+def lane_counts(db, number):
+    """Two lanes of 7 + 3 messages, one of which is dead, at their ends."""
+    lane, other = [row[0] for row in db.root.do("SELECT lane FROM txb.job_lane WHERE job = %s ORDER BY lane", number)]
+    count = "UPDATE txb.consumer_offset SET next_offset = 100, consumed = %s, applied = %s, duplicate = %s, failed = %s WHERE partition = %s"
+    db.root.do(count, 7, 4, 2, 1, -lane)
+    db.root.do(count, 3, 3, 0, 0, -other)
+    db.root.do("UPDATE txb.job_lane SET moved = 5 WHERE lane = %s", lane)
+    add = ("INSERT INTO txb.failed (side, state, group_name, topic, partition, \"offset\", id, place, attempts, error_class, error, holds) "
+           "SELECT 'consumer', 'dead', 'g', topic, partition, 7, txb.uuid_v7(), 0, 1, 'error', 'x', false FROM txb.consumer_offset WHERE partition = %s")
+    db.root.do(add, -lane)
+
+
+RESULTS = {"consumed": 10, "applied": 7, "duplicate": 2, "failed": 1, "moved": 5, "retrying": 0, "held": 0, "dead": 1}
+
+
+def test_a_job_that_ends_says_what_became_of_its_messages_in_the_audit_once(db, admin):
+    register(db.root, "u")
+    number, _ = start(admin, topics=["t", "u"])
+    assert db.root.do(ENDS, number) == [("replay start", "login_admin", "hal", None, 0, None, "lost")], "it isn't known yet"
+    worker, other = db.session("worker"), db.session("worker")
+    lane_counts(db, number)
+    worker.do("BEGIN")
+    claim(worker)
+    ended = db.root.do(ENDS, number)
+    assert len(ended) == 1 and job(db, number)["state"] == "running", "neither is there without the other"
+    worker.do("ROLLBACK")
+    assert len(db.root.do(ENDS, number)) == 1 and job(db, number)["state"] == "running"
+    claim(other, TWO, owner="w2")
+    claim(worker)
+    assert job(db, number)["state"] == "done"
+    assert db.root.do(ENDS, number)[1:] == [("replay done", "login_admin", "hal", 10, 7, RESULTS, "lost")]
+
+
+def test_a_cancelled_job_says_what_became_of_its_messages_in_the_audit(db, admin):
+    register(db.root, "u")
+    number, _ = start(admin, topics=["t", "u"])
+    lane_counts(db, number)
+    for command in ("pause(%s, 'ann')", "resume(%s, 'ann')", "rate(%s, 5, 'ann')"):
+        admin.do(f"SELECT txb.job_{command}", number)
+    admin.do("SELECT txb.job_cancel(%s, 'ann', 'enough')", number)
+    rows = db.root.do(ENDS, number)
+    assert [(row[0], *row[3:6]) for row in rows[1:-1]] == [(f"replay {verb}", None, 0, None) for verb in ("pause", "resume", "rate")]
+    assert rows[-1] == ("replay cancel", "login_admin", "ann", 10, 7, RESULTS, "enough")
+    claim(db.session("worker"))
+    assert len(db.root.do(ENDS, number)) == len(rows), "it has ended"
+
+
 # -- deciding -------------------------------------------------------------------------------------
 
 

@@ -126,6 +126,30 @@ def test_a_list_is_paged_filtered_and_counted(desk):
     assert [json.loads(line)["number"] for line in lines] == [numbers[3]]
 
 
+PAST_END = "no more follow: nothing is left after {}\n"
+
+
+@pytest.mark.parametrize("by", ([], ["--sort", "attempts"]))
+def test_a_list_that_ends_with_its_page_says_of_no_more(desk, by):
+    for n in range(3):
+        desk.add(key=f"k{n}")
+    assert desk.ok("failed", "list", "-n", "3", *by).endswith("\n3 messages: 3 dead\n")
+    assert desk.json("failed", "list", "-n", "3", *by)["next_after"] is None
+    page = desk.json("failed", "list", "-n", "2", *by)
+    assert page["next_after"] == page["messages"][1]["number"] and len(page["messages"]) == 2
+    assert desk.json("failed", "list", "-n", "1", "--after", str(page["next_after"]), *by)["next_after"] is None
+    assert len(desk.ok("-o", "jsonl", "failed", "list", "-n", "2", *by).splitlines()) == 2
+    last = desk.json("failed", "list", *by)["messages"][2]["number"]
+    assert desk.ok("failed", "list", "--after", str(last), *by) == PAST_END.format(last) + "\n3 messages: 3 dead\n"
+
+
+def test_counts_that_end_with_their_page_say_of_no_more(desk):
+    for key in ("a", "b"):
+        desk.add(key=key)
+    assert desk.ok("failed", "list", "--group-by", "key", "-n", "2").endswith("\n2 messages: 2 dead\n")
+    assert "more are there: --limit N shows them" in desk.ok("failed", "list", "--group-by", "key", "-n", "1")
+
+
 def test_equal_errors_are_one_line_and_its_group_is_a_filter(desk):
     closed = [desk.add(key=f"a{n}", error=f"account {n} is closed") for n in range(5)]
     poor = [desk.add(key=f"b{n}", error=f"balance {n}.00 is too low") for n in range(3)]
@@ -400,6 +424,17 @@ def test_a_command_that_is_killed_leaves_a_job_that_another_finishes(server, des
     assert desk.do("SELECT sum(changed) FROM txb.audit")[0][0] == 600
 
 
+def test_jobs_that_end_with_their_page_say_of_no_more(desk):
+    number = str(desk.add())
+    for n in range(2):
+        desk.ok("failed", "retry", number, "--detach", "--yes")
+    assert desk.ok("failed", "jobs", "-n", "1").endswith("more follow: --after 2\n")
+    assert "more follow" not in desk.ok("failed", "jobs", "-n", "2") and len(desk.json("failed", "jobs", "-n", "1")["jobs"]) == 1
+    assert "more follow" not in desk.ok("failed", "jobs", "-n", "1", "--after", "2")
+    assert desk.json("failed", "jobs", "-n", "2")["next_after"] is None
+    assert desk.ok("failed", "jobs", "--after", "1") == PAST_END.format(1)
+
+
 def test_a_job_can_be_left_to_workers_listed_and_cancelled(desk):
     assert desk.ok("failed", "jobs") == "no jobs\n"
     numbers = [desk.add(key=f"k{n}") for n in range(3)]
@@ -621,6 +656,51 @@ def test_the_audit_is_listed_page_by_page(desk):
     lines = [json.loads(line) for line in desk.ok("-o", "jsonl", "audit", "list", "--limit", "1").splitlines()]
     assert [line["action"] for line in lines] == ["failed discard"]
     assert "after all" not in desk.ok("audit", "list", "--after", str(lines[0]["number"]))
+
+
+def test_a_page_of_the_audit_says_whether_more_follow(desk):
+    assert desk.ok("audit", "list") == "nobody has decided anything\n"
+    assert desk.json("audit", "list") == {"audit": [], "next_after": None}
+    for n in range(3):
+        desk.ok("failed", "retry", str(desk.add(key=f"k{n}")))
+    assert desk.ok("audit", "list", "-n", "2").endswith("more follow: --after 2\n")
+    assert "more follow" not in desk.ok("audit", "list", "-n", "3")
+    page = desk.json("audit", "list", "-n", "2")
+    assert page["next_after"] == 2 and [row["number"] for row in page["audit"]] == [3, 2]
+    page = desk.json("audit", "list", "-n", "2", "--after", "2")
+    assert page["next_after"] is None and [row["number"] for row in page["audit"]] == [1]
+    assert desk.ok("audit", "list", "--after", "1") == PAST_END.format(1)
+
+
+def test_only_a_terminal_cuts_what_the_audit_says(desk):
+    text = "x" * 90
+    desk.add(error=text)
+    desk.ok("failed", "retry", "--text", text, "--reason", "y" * 100)
+    assert f'"text":"{text}"' in desk.ok("audit", "list") and "y" * 100 in desk.ok("audit", "list")
+    mine, theirs = pty.openpty()
+    code = subprocess.call([binary(), "-d", desk.uri, "audit", "list"], stdout=theirs, stdin=subprocess.DEVNULL, timeout=60)
+    os.close(theirs)
+    seen = read_all(mine)
+    assert code == 0 and "x" * 40 in seen and "x" * 60 not in seen and "y" * 60 in seen and "y" * 81 not in seen
+
+
+def read_all(terminal):
+    """What was written to it; its other end is closed."""
+    seen = b""
+    with contextlib.suppress(OSError):  # how Linux tells the end
+        while part := os.read(terminal, 65536):
+            seen += part
+    os.close(terminal)
+    return seen.decode()
+
+
+def test_the_largest_page_knows_too_whether_more_follow(desk):
+    desk.do("INSERT INTO txb.audit (action, matched, changed) SELECT 'x', 1, 1 FROM generate_series(1, 10000)")
+    listed = desk.json("audit", "list", "-n", "10000")
+    assert len(listed["audit"]) == 10000 and listed["next_after"] is None
+    desk.do("INSERT INTO txb.audit (action, matched, changed) VALUES ('x', 1, 1)")
+    listed = desk.json("audit", "list", "-n", "10000")
+    assert len(listed["audit"]) == 10000 and listed["next_after"] == listed["audit"][-1]["number"] == 2
 
 
 # -- help and completion -------------------------------------------------------------------------------------------------------------------

@@ -224,6 +224,8 @@ def test_jobs_are_listed_page_by_page(desk):
         if after is None:
             break
     assert seen == numbers[::-1]
+    assert "more follow" not in desk.ok("replay", "list", "-n", "5") and desk.json("replay", "list", "-n", "5")["next_after"] is None
+    assert desk.ok("replay", "list", "--after", str(numbers[0])) == f"no more follow: nothing is left after {numbers[0]}\n"
 
 
 def test_no_jobs_are_no_failure(desk):
