@@ -86,10 +86,16 @@ def wait_dead(system, count):
     return dead(system)
 
 
-def decide(system, number, action, payload=None):
-    answer = system.postgres.query(system.bank.source, "SELECT txb.outbox_decide(%s, %s, convert_to(%s, 'UTF8'), 'text/plain', NULL, 'test', 'test')",
-                                   (number, action, payload))
-    assert answer[0][0] is None, answer
+def decide(system, numbers, action, *options, stdin=None):
+    """What a person would type."""
+    uri = system.postgres.uri(system.bank.source, "txbtest_operator")
+    yes = ["--yes"] if len(numbers) > 1 else []
+    code, out, err = command("-d", uri, "failed", action, *map(str, numbers), "--reason", "test", *yes, *options, stdin=stdin)
+    assert (code, err) == (0, ""), f"exit {code}\n{out}{err}"
+
+
+def edit(system, number, text):
+    decide(system, [number], "edit", "--content-type", "text/plain", "--payload-file", "-", stdin=text.encode())
 
 
 def wait_settled(system):
@@ -124,8 +130,7 @@ def test_only_what_is_too_large_alone_fails_and_arrives_in_order_when_the_limit_
     for n in range(5):
         assert [text.partition(":")[0] for text in dict.fromkeys(texts(kafka, topic, f"k{n}"))] == [str(n), str(n + 5)]
     kafka.configure_topic(topic, max_message_bytes=1_000_000)
-    for number in numbers:
-        decide(system, number, "retry")
+    decide(system, numbers, "retry")
     publish(system, topic, "big", "last")
     wait_settled(system)
     assert first_appearances(kafka, topic, "big") == ["before", "x", "after", "later", "last"]
@@ -144,14 +149,14 @@ def test_what_is_edited_takes_its_place_and_what_is_discarded_leaves_it(systems,
         publish(system, topic, "big", text)
     publish(system, topic, None, "x" * 70_000)
     first, loose = wait_dead(system, 2)  # the second of the key has not been tried
-    decide(system, first, "edit", "edited")
-    decide(system, loose, "edit", "loose")
+    edit(system, first, "edited")
+    edit(system, loose, "loose")
     for n in range(3, 60):
         publish(system, topic, "big", str(n))
     second, = wait_dead(system, 1)
     process.wait_for(lambda: postgres.value(system.bank.source, "SELECT failed_id FROM txb.relay_hold") == second, system.lag, 60, alive=system.alive)
     assert first_appearances(kafka, topic, "big") == ["0", "edited", "1"]
-    decide(system, second, "discard")
+    decide(system, [second], "discard")
     for n in range(60, 120):
         publish(system, topic, "big", str(n))
     wait_settled(system)
@@ -169,8 +174,7 @@ def test_what_is_sent_again_without_being_mended_is_refused_again_and_holds_noth
     for key, text in (("big", "x" * 80_000), ("big", "after"), ("small", "beside"), (None, "x" * 70_000)):
         publish(system, topic, key, text)
     for attempts in (1, 2):
-        for number in wait_dead(system, 2):
-            decide(system, number, "retry")
+        decide(system, wait_dead(system, 2), "retry")
         process.wait_for(lambda: [row[1:] for row in failed(system).values()] == [("dead", None, attempts + 1)] * 2, system.lag, 60, alive=system.alive)
     publish(system, topic, "small", "still beside")
     system.wait_published()
@@ -188,8 +192,7 @@ def test_many_keys_are_drained_together(systems, postgres, kafka):
     relay = system.relay()
     numbers = wait_dead(system, 30)
     kafka.configure_topic(topic, max_message_bytes=1_000_000)
-    for number in numbers:
-        decide(system, number, "retry")
+    decide(system, numbers, "retry")
     wait_settled(system)
     for n in range(30):
         assert first_appearances(kafka, topic, f"k{n}") == ["x", "1", "2"]

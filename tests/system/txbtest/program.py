@@ -16,7 +16,7 @@ from txbtest.verify import Verifier
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 FAILED, USAGE, POSTGRES_GONE, KAFKA_GONE, SAFETY = 1, 2, 3, 4, 5  # exit codes
 PARTITIONS = {"partition_rows": 5000, "partitions_ahead": 8}  # small ones, so that every run crosses some
-USERS = {"txbtest_app": "txb_app", "txbtest_relay": "txb_relay", "txbtest_worker": "txb_worker"}
+USERS = {"txbtest_app": "txb_app", "txbtest_relay": "txb_relay", "txbtest_worker": "txb_worker", "txbtest_operator": "txb_admin"}
 
 
 def build_dir():
