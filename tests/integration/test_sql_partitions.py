@@ -139,6 +139,26 @@ def test_making_waits_for_no_publisher_and_no_publisher_waits(db):
     assert db.root.one("SELECT count(*) FROM txb.outbox") == 3
 
 
+def test_bounds_of_other_tables_are_never_read(db):
+    """Where the planner reads all classes before it asks which are partitions of ours: what their bounds are is no concern of ours."""
+    root = db.root
+    root.do("SELECT txb.barrier_partition_make(0, 1), txb.saga_partition_make(0, 1)")
+    days = "SELECT count(*) FROM txb.day_partitions(%s) AS p WHERE p.past <= now() + interval '9 days' AND p.first > '2000-01-01'"
+    ids = "SELECT count(*) FROM txb.inbox_partition AS p WHERE p.past <= txb.uuid_v7_floor(now() + interval '9 days')"
+    inbox = root.one("SELECT count(*) FROM txb.inbox_partition AS p WHERE p.past IS NOT NULL")
+    for number, (kind, low, high) in enumerate([("text", "a", "b"), ("numeric", "10000000000000000000", "20000000000000000000"),
+                                                ("text", 36 * "-", 36 * "0"), ("date", "2026-01-01", "2026-01-02")]):
+        root.do(f"CREATE TABLE public.other{number} (x {kind}) PARTITION BY RANGE (x)")
+        root.do(f"CREATE TABLE public.part{number} PARTITION OF public.other{number} FOR VALUES FROM ('{low}') TO ('{high}')")
+    for how in ("nestloop", "mergejoin", "indexscan", "bitmapscan"):
+        root.do(f"SET enable_{how} = off")
+    assert [root.one(days, table) for table in ("txb.barrier", "txb.saga", "txb.saga_event", "txb.saga_end")] == [2, 2, 2, 2]
+    assert root.one(ids) == inbox > 0
+    assert root.one("SELECT count(*) FROM txb.outbox_partition AS p WHERE p.past > 0 AND p.first < 1000000") == len(partitions(db))
+    for call in ("saga_partition_drop('1 day')", "barrier_partition_drop('1 day')", "inbox_partition_drop('1 day')"):
+        root.do(f"SELECT txb.{call}")
+
+
 def test_an_old_transaction_uses_partitions_that_were_made_ahead(bare):
     """Of those made after it began it may hear late, once: with one partition ahead it is refused, and succeeds when
     run again."""

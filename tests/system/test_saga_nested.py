@@ -12,7 +12,7 @@ from txbtest.program import USAGE
 # What stands of each saga by its name, once it is completed.
 STANDS = {"stay": ["flight", "hotel"], "lodging": ["hotel"], "tour": ["payment"], "round": ["payment"], "sale": ["flight", "payment"],
           "sold": ["hotel"], "paper": ["hotel"], "sent": ["payment"],
-          "pair": ["flight"], "twice": ["flight"], "trek": ["payment"]}
+          "pair": ["flight"], "twice": ["flight"], "trek": ["payment"], "hut": ["flight", "hotel"], "hike": ["payment"]}
 OUTPUT = {"stay": "{steps.stay.output}", "payment": "{steps.payment.output.booking}"}
 BRIEF = {"attempts": 1000, "first": "20ms", "cap": "100ms"}
 
@@ -88,14 +88,14 @@ def test_a_step_that_is_a_saga_gives_what_that_gave(travel):
 
 
 def test_a_step_whose_output_breaks_its_schema_gives_nothing_and_has_happened(travel):
-    deployed(travel, "stay", [travel.step("flight"), travel.step("hotel")], {"room": "{steps.hotel.output.booking}"}, output_schema={"required": ["key"]})
-    saga, = travel.begin(1, name=deployed(travel, "tour", [inner("stay"), travel.step("payment", "pivot")], OUTPUT))
+    deployed(travel, "hut", [travel.step("flight"), travel.step("hotel")], {"room": "{steps.hotel.output.booking}"}, output_schema={"required": ["key"]})
+    saga, = travel.begin(1, name=deployed(travel, "hike", [inner("hut"), travel.step("payment", "pivot")], {"hut": "{steps.hut.output}"}))
     wait_all(travel, [saga])
-    child = only_child(travel, saga)
+    child = only_child(travel, saga, "hut")
     assert travel.result(child)["reason"] == "completed, but its output breaks output_schema: output.key is missing"
     assert travel.result(child)["state"] == travel.result(saga)["state"] == "completed" and travel.result(child)["output"] is None
-    assert travel.result(saga)["output"]["stay"] is None, travel.result(saga)
-    assert travel.query("SELECT output, reason FROM txb.saga_event WHERE saga_id = %s AND event = 'effect' AND step = 'stay'", saga) == [(None, travel.result(child)["reason"])]
+    assert travel.result(saga)["output"] == {"hut": None}, travel.result(saga)
+    assert travel.query("SELECT output, reason FROM txb.saga_event WHERE saga_id = %s AND event = 'effect' AND step = 'hut'", saga) == [(None, travel.result(child)["reason"])]
     check(travel)
 
 
